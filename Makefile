@@ -1,0 +1,37 @@
+# Two commands matter: `make book` and `make test`. Both create .venv when it is missing.
+PYTHON  ?= python3
+BIN     := .venv/bin
+SCALED   = $(shell grep -ls '"profile = ' notebooks/*.ipynb)
+
+.PHONY: venv book smoke html test bench mini lock clean
+
+venv: .venv/installed  ## everything pinned, the package itself editable
+
+.venv/installed: pyproject.toml requirements.lock
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[book,test]'
+	touch $@
+
+book: smoke html  ## from nothing to _build/html/index.html
+
+smoke: venv  ## every notebook that has scales, executed at the smallest one
+	mkdir -p _build/smoke
+	for n in $(SCALED); do $(BIN)/papermill --no-progress-bar $$n _build/smoke/$$(basename $$n) -p profile smoke || exit 1; done
+
+html: venv  ## the strict build: a warning is an error, a broken reference is a warning
+	$(BIN)/jupyter-book build . -W -n --keep-going
+
+test: venv  ## unit, property, golden, book and browser tests; committed notebooks compared cell by cell
+	$(BIN)/python -m pytest --nbval tests notebooks
+
+bench: venv  ## speed and memory, as ratios against the naive form
+	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
+
+mini: venv  ## the mini scale on TOFU's forget10: hours on two cores
+	$(BIN)/rklu sweep --profile mini --split forget10 --seed 0
+
+lock: venv  ## the versions in .venv become the pinned ones
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+clean:  ## what can be made again; runs/ (checkpoints) and .venv stay
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,103 @@
+"""`rklu run · sweep · unlearn · report`: the library from a shell."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+ProfileName = Annotated[str, typer.Option("--profile", "-p", help="scale: smoke, mini, mini-phi, phi-1.5, llama2-7b")]
+Workers = Annotated[int | None, typer.Option(help="parallel processes (default: one per core)")]
+
+
+@app.command()
+def run(
+    method: Annotated[str, typer.Argument(help="a row of Table 8, FKLU, teacher, or a base model")],
+    profile: ProfileName = "smoke",
+    split: Annotated[str, typer.Option(help="forget01, forget05 or forget10")] = "forget10",
+    seed: int = 0,
+):
+    """Compute one run and whatever it depends on; print its epochs."""
+    from rklu_lib import runs
+
+    _print_epochs(runs.ensure([runs.RunSpec(profile, split, method, seed)]))
+
+
+@app.command()
+def sweep(
+    profile: ProfileName = "mini",
+    split: Annotated[list[str] | None, typer.Option(help="forget splits (default: all three)")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="seeds (default: 0)")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="methods (default: all)")] = None,
+    workers: Workers = None,
+):
+    """Compute whatever is missing of the study. Interrupt and call again at will: finished epochs are kept."""
+    from rklu_lib import data, runs
+
+    runs.ensure(runs.sweep(profile, split or list(data.ORACLE_SPLIT), seed or [0], method), workers)
+
+
+@app.command()
+def report(profile: ProfileName = "mini", split: str = "forget10", seed: int = 0):
+    """Print the recorded runs of one split; computes nothing."""
+    from rklu_lib import runs
+
+    found = [r for r in map(runs.load, runs.sweep(profile, [split], [seed])) if r]
+    if not found:
+        raise typer.BadParameter(f"no records of {profile}, {split}, seed {seed}; `rklu sweep` makes them")
+    _print_epochs(found)
+
+
+def _print_epochs(records):
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("method", "epoch", "forget quality", "model utility", "probability", "ROUGE-L")
+    for record in records:
+        for e in record.epochs:
+            quality = e.get("forget_quality_benchmark")
+            table.add_row(
+                record.spec.label, str(e["epoch"]), "–" if quality is None else f"{quality:.3g}",
+                *(f"{e[k]:.4f}" for k in ("model_utility", "forget_probability", "forget_rouge")),
+            )  # fmt: skip
+    Console().print(table)
+
+
+@app.command()
+def unlearn(
+    model: Annotated[str, typer.Option(help="the original model: a directory in the hub's layout, or a hub id")],
+    forget: Annotated[Path, typer.Option(help="JSON lines with `question` and `answer`: what to forget")],
+    out: Annotated[Path, typer.Option(help="where the unlearned model goes")],
+    retain: Annotated[Path | None, typer.Option(help="JSON lines to keep, for +RT and +KL")] = None,
+    method: Annotated[str, typer.Option(help="RKLU, RKLU+KL, RKLU+RT, or any other trained row")] = "RKLU",
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="whose hyper-parameters and chat template")
+    ] = "llama2-7b",
+    template: Annotated[str | None, typer.Option(help='chat template, e.g. "Q: {question}\\nA: {answer}"')] = None,
+    alpha: Annotated[float | None, typer.Option(help="unlearning strength, Eq. 1")] = None,
+    lr: Annotated[float | None, typer.Option(help="peak learning rate of augmenting and unlearning")] = None,
+    epochs: Annotated[int | None, typer.Option(help="epochs of augmenting and unlearning")] = None,
+    seed: int = 0,
+):
+    """Make a model of your own forget a file of question-answer pairs."""
+    from rklu_lib import data, methods, profiles
+
+    changes = {"template": template, "alpha": alpha, "augment_lr": lr, "unlearn_lr": lr}
+    changes |= {"augment_epochs": epochs, "unlearn_epochs": epochs, "family_lr": {} if lr else None}
+    p = profiles.profile(profile, **{k: v for k, v in changes.items() if v is not None})
+    chosen = methods.method(method)
+    if chosen.forget is None:
+        raise typer.BadParameter(f"{method} trains nothing; choose one of the trained rows")
+    if chosen.retain and retain is None:
+        raise typer.BadParameter(f"{method} needs --retain; {chosen.family} does without")
+    if out.exists():
+        raise typer.BadParameter(f"{out} exists; name a new directory")
+    rows = {k: data.read_json_lines(path) for k, path in (("forget", forget), ("retain", retain)) if path}
+    from rklu_lib import runs
+
+    runs.unlearn_own(model, rows["forget"], rows.get("retain", []), out, chosen, p, seed)
+    typer.echo(f"{out}: {method} forgot {len(rows['forget'])} pairs; load it with transformers as you did {model}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,207 @@
+"""TOFU's splits, tokenised examples with the answer marked, and length-bucketed batches.
+
+A source is `fictional` (embedded, made by this project), a folder in the hub's layout (JSON lines, one file per split)
+or a hub id such as `locuslab/TOFU`. Which one was used is always in `describe_source`; there is no fallback.
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+FICTIONAL = ROOT / "data" / "fictional"
+REFUSALS = ROOT / "data" / "refusals.txt"
+ORACLE_SPLIT = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+_OPTIONS = ("perturbed_answer",)
+_PARAPHRASED = ("paraphrased_answer", "paraphrased_question", *_OPTIONS)
+FIELDS = {name: ("question", "answer") for name in ("full", *ORACLE_SPLIT, *ORACLE_SPLIT.values())}
+FIELDS |= {name: ("question", "answer") for name in ("real_authors", "world_facts")}
+FIELDS |= {f"{name}_perturbed": ("question", "answer", *_PARAPHRASED) for name in (*ORACLE_SPLIT, "retain")}
+FIELDS |= {f"{name}_perturbed": ("question", "answer", *_OPTIONS) for name in ("real_authors", "world_facts")}
+
+
+class DataError(ValueError):
+    """A data file that cannot be used; the message names the file, the line, the field and the fix."""
+
+
+def resolve_source(source):
+    """The source to read: `RKLU_TOFU` (a folder) stands in for the hub where it is set; nothing else is substituted."""
+    if source == "locuslab/TOFU" and os.environ.get("RKLU_TOFU"):
+        return os.environ["RKLU_TOFU"]
+    return source
+
+
+def load_tofu(split, source="locuslab/TOFU"):
+    """One split of TOFU as a list of dicts with the fields of `FIELDS[split]`.
+
+    source: `fictional`, a folder holding `<split>.json`, or a hub id. Raises ValueError for a split TOFU does not have
+    or a source that is none of the three, FileNotFoundError for a missing file, DataError for a malformed row.
+    """
+    if split not in FIELDS:
+        raise ValueError(f"TOFU has no split {split!r}; it has {', '.join(FIELDS)}")
+    source = resolve_source(source)
+    folder = FICTIONAL if source == "fictional" else Path(source)
+    if folder.is_dir():
+        return read_json_lines(folder / f"{split}.json", FIELDS[split])
+    if not re.fullmatch(r"[\w-]+/[\w.-]+", str(source)):
+        raise ValueError(f"{source!r} is neither 'fictional', nor an existing folder, nor a hub id (owner/name)")
+    from datasets import load_dataset
+
+    rows = load_dataset(source, split, split="train").to_list()
+    return [_checked(row, FIELDS[split], f"{source}, {split}, row {i}") for i, row in enumerate(rows, 1)]
+
+
+def describe_source(source, split="full"):
+    """What records keep of a source: {"source": its name, without any local path, "sha256": digest of one split}."""
+    resolved = resolve_source(source)
+    local = resolved != "fictional" and Path(resolved).is_dir()
+    rows = load_tofu(split, source)
+    text = json.dumps([[row["question"], row["answer"]] for row in rows], ensure_ascii=False)
+    return {
+        "source": "folder in the hub's layout" if local else resolved,
+        "sha256": hashlib.sha256(text.encode()).hexdigest()[:16],
+    }
+
+
+def read_json_lines(path, fields=("question", "answer")):
+    """Rows of a JSON-lines file, each a dict that holds `fields`. Raises FileNotFoundError, or DataError at a line."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; a folder in TOFU's layout holds one JSON-lines file per split")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}:{number}: not JSON ({error.msg}, column {error.colno}); write one object per line"
+            ) from None
+        rows.append(_checked(row, fields, f"{path}:{number}"))
+    if not rows:
+        raise DataError(f"{path}: no rows; expected one JSON object per line with {', '.join(fields)}")
+    return rows
+
+
+def _checked(row, fields, where):
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected an object with {', '.join(fields)}, found {type(row).__name__}")
+    for field in fields:
+        if field not in row:
+            raise DataError(f"{where}: field {field!r} is missing; the row has {', '.join(row) or 'no fields'}")
+        value, plural = row[field], field == "perturbed_answer"
+        for text in value if plural and isinstance(value, list) else [value]:
+            if not isinstance(text, str) or not text.strip():
+                kind = "a list of non-empty strings" if plural else "a non-empty string"
+                raise DataError(f"{where}: field {field!r} must be {kind}, found {text!r}")
+        if plural and not (isinstance(value, list) and value):
+            raise DataError(f"{where}: field {field!r} must be a non-empty list of wrong answers, found {value!r}")
+    return row
+
+
+def refusals():
+    """The project's list of refusals, from which IDK and DPO draw (TOFU's own list is not on the hub)."""
+    return REFUSALS.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of a prompt and of what is scored after it (the answer and the end-of-text token)."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+def prompt_and_answer(template, question, answer=""):
+    """Fill a chat template such as "[INST] {question} [/INST] {answer}" and cut it where the answer begins.
+
+    Blanks before {answer} go to the answer's side of the cut, as byte-level tokenisers want them.
+    """
+    prompt, ending = template.split("{answer}")
+    bare = prompt.rstrip(" ")
+    return bare.replace("{question}", question), prompt[len(bare) :] + answer + ending
+
+
+def encode_prompt(tokenizer, template, question):
+    """Token ids of the prompt, opened by the begin-of-text token where the tokenizer has one."""
+    ids = tokenizer(prompt_and_answer(template, question)[0])["input_ids"]
+    bos = tokenizer.bos_token_id
+    return (bos, *ids) if bos is not None and ids[:1] != [bos] else tuple(ids)
+
+
+def encode_answer(tokenizer, template, answer):
+    """Token ids of the answer, closed by the end-of-text token."""
+    ids = tokenizer(prompt_and_answer(template, "", answer)[1], add_special_tokens=False)["input_ids"]
+    return (*ids, tokenizer.eos_token_id)
+
+
+def encode(tokenizer, template, question, answer):
+    """One question-answer pair as an `Example`.
+
+    Prompt and answer are tokenised apart, so that the prompt of training is token for token the prompt of generation.
+    """
+    return Example(encode_prompt(tokenizer, template, question), encode_answer(tokenizer, template, answer))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples padded on the right. `mask` is True where the NEXT token is scored; it is all a loss needs to know.
+
+    input_ids (batch, seq) int64; mask (batch, seq) bool; targets (tokens,) int64 and rows (tokens,) int64: the scored
+    tokens laid end to end and the row each belongs to; index: each row's place in the list the batch was drawn from.
+    """
+
+    input_ids: torch.Tensor
+    mask: torch.Tensor
+    targets: torch.Tensor
+    rows: torch.Tensor
+    index: tuple[int, ...]
+
+    def to(self, device):
+        return Batch(*(t.to(device) for t in (self.input_ids, self.mask, self.targets, self.rows)), self.index)
+
+
+def collate(examples, index):
+    """The `Batch` of examples[i] for i in index."""
+    chosen = [examples[i] for i in index]
+    length = max(len(e.prompt) + len(e.answer) for e in chosen) - 1
+    input_ids = torch.zeros(len(chosen), length, dtype=torch.int64)
+    mask = torch.zeros(len(chosen), length, dtype=torch.bool)
+    for row, e in enumerate(chosen):
+        tokens = e.prompt + e.answer
+        input_ids[row, : len(tokens) - 1] = torch.tensor(tokens[:-1])
+        mask[row, len(e.prompt) - 1 : len(tokens) - 1] = True
+    targets = torch.tensor([t for e in chosen for t in e.answer])
+    return Batch(input_ids, mask, targets, mask.nonzero()[:, 0], tuple(int(i) for i in index))
+
+
+def epoch_order(lengths, batch_size, seed, epoch, pool=16):
+    """Index lists of one epoch's batches: shuffled, with like lengths together; a function of (seed, epoch) alone.
+
+    Within pools of `pool` batches the examples are sorted by length, then the batches are shuffled: little padding,
+    still random, and the same after an interruption.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    order, span = rng.permutation(len(lengths)), batch_size * pool
+    batches = []
+    for start in range(0, len(order), span):
+        chunk = sorted(order[start : start + span], key=lambda i: lengths[i])
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def batches(examples, batch_size, seed=0, epoch=0):
+    """One epoch of length-bucketed `Batch`es over `examples`."""
+    lengths = [len(e.prompt) + len(e.answer) for e in examples]
+    return [collate(examples, index) for index in epoch_order(lengths, batch_size, seed, epoch)]

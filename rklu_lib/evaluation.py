@@ -1,0 +1,200 @@
+"""A model in, scores out: TOFU's whole evaluation of one forget split (App. A.2, A.3).
+
+Each question's prompt is run once and shared by its answers; answers are scored in length-sorted batches and meet the
+vocabulary only where they are scored; generation is greedy, in length-sorted batches that shrink as answers end.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import DynamicCache
+
+from rklu_lib import data, metrics
+
+FORMS = ("benchmark", "paper")
+
+
+def _left_pad(prompts, device):
+    """(ids, mask, positions), each (n, longest), with padding on the left so that all prompts end together."""
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.int64)
+    mask = torch.zeros(len(prompts), width, dtype=torch.int64)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids.to(device), mask.to(device), (mask.cumsum(1) - 1).clamp(min=0).to(device)
+
+
+def _rows(cache, index):
+    """A new key-value cache with the rows `index` of `cache` (or of each cache of a tuple, for the teacher)."""
+    if isinstance(cache, tuple):
+        return tuple(_rows(c, index) for c in cache)
+    chosen = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        chosen.update(layer.keys[index], layer.values[index], number)
+    return chosen
+
+
+@torch.no_grad()
+def answer_nll(model, prompts, answers, block=64, batch_size=32):
+    """Mean NLL per token, in nats, of every answer to every prompt.
+
+    prompts: n token-id tuples. answers: n lists of token-id tuples (each closed by end-of-text; any number per prompt).
+    block: prompts whose key-value caches are held at once; batch_size: answers per forward pass.
+    Returns n float64 arrays, one value per answer. Scores do not depend on block or batch_size beyond rounding.
+    """
+    model.eval()
+    result = [np.zeros(len(a)) for a in answers]
+    order = sorted(range(len(prompts)), key=lambda i: (max(map(len, answers[i])), len(prompts[i])))
+    for start in range(0, len(order), block):
+        questions = order[start : start + block]
+        ids, mask, positions = _left_pad([prompts[i] for i in questions], model.device)
+        out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
+        first = out.logits[:, -1].float().log_softmax(-1)
+        pairs = [(q, i, k) for q, i in enumerate(questions) for k in range(len(answers[i]))]
+        pairs.sort(key=lambda p: len(answers[p[1]][p[2]]))
+        for at in range(0, len(pairs), batch_size):
+            chosen = pairs[at : at + batch_size]
+            nll = _continuation_nll(model, out.past_key_values, first, mask, chosen, answers)
+            for (_, i, k), value in zip(chosen, nll, strict=True):
+                result[i][k] = value
+    return result
+
+
+def _continuation_nll(model, cache, first, prompt_mask, chosen, answers):
+    """Mean NLL of the answers named by chosen [(row in cache, prompt, answer)], given the prompts' cache -> list."""
+    tokens = [answers[i][k] for _, i, k in chosen]
+    rows = torch.tensor([q for q, _, _ in chosen], device=first.device)
+    lengths = torch.tensor([len(t) for t in tokens], device=first.device)
+    longest = int(lengths.max())
+    ids = torch.tensor([[*t, *[0] * (longest - len(t))] for t in tokens], device=first.device)
+    total = -first[rows, ids[:, 0]].double()
+    if longest > 1:
+        seen = prompt_mask[rows]
+        scored = torch.arange(1, longest, device=first.device)[None] < lengths[:, None]
+        out = model(
+            input_ids=ids[:, :-1],
+            attention_mask=torch.cat([seen, torch.ones_like(ids[:, :-1])], dim=1),
+            position_ids=seen.sum(1, keepdim=True) + torch.arange(longest - 1, device=first.device),
+            past_key_values=_rows(cache, rows),
+            use_cache=True,
+        )
+        loss = F.cross_entropy(out.logits.float()[scored], ids[:, 1:][scored], reduction="none").double()
+        total = total.index_add(0, scored.nonzero()[:, 0], loss)
+    return (total / lengths).tolist()
+
+
+@torch.no_grad()
+def greedy(model, prompts, max_new_tokens, eos_token_id, batch_size=128):
+    """Greedy continuations: n prompts (token-id tuples) -> n lists of token ids, without the end-of-text token.
+
+    Rows that have ended leave the batch a quarter at a time (each departure copies the cache), so the cost follows the
+    answers and not the longest of them.
+    """
+    model.eval()
+    result = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        ids, mask, positions = _left_pad([prompts[i] for i in rows], model.device)
+        going = torch.ones(len(rows), dtype=torch.bool, device=ids.device)
+        state = {}
+        for _ in range(max_new_tokens):
+            out = model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1, **state
+            )
+            ids, cache = out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
+            going &= ids[:, 0] != eos_token_id
+            for i, token, on in zip(rows, ids[:, 0].tolist(), going.tolist(), strict=True):
+                if on:
+                    result[i].append(token)
+            if not going.any():
+                break
+            if going.float().mean() < 0.75:
+                rows = [i for i, on in zip(rows, going.tolist(), strict=True) if on]
+                ids, mask, positions, cache = ids[going], mask[going], positions[going], _rows(cache, going)
+                going = going[going]
+            state = {"past_key_values": cache}
+            mask, positions = F.pad(mask, (0, 1), value=1), positions[:, -1:] + 1
+    return result
+
+
+@dataclass(frozen=True)
+class Questions:
+    """One evaluation set, tokenised."""
+
+    prompts: list
+    answers: (
+        list  # per question: [answer, paraphrased answer, *wrong answers]; answer once where there is no paraphrase
+    )
+    references: list  # the answers as strings, for ROUGE
+    paraphrased: bool
+
+
+def questions(rows, tokenizer, template, limit=None):
+    """`Questions` of a `*_perturbed` split's rows; limit: how many of the first to keep (None: all)."""
+    rows = rows[:limit]
+    paraphrased = "paraphrased_answer" in rows[0]
+    right = ("answer", "paraphrased_answer") if paraphrased else ("answer",)
+    texts = [[row[field] for field in right] + row["perturbed_answer"] for row in rows]
+    return Questions(
+        [data.encode_prompt(tokenizer, template, row["question"]) for row in rows],
+        [[data.encode_answer(tokenizer, template, text) for text in answers] for answers in texts],
+        [row["answer"] for row in rows],
+        paraphrased,
+    )
+
+
+def load_questions(profile, split, tokenizer):
+    """{"forget", "retain", "authors", "facts"} -> `Questions`, as TOFU scores them; `profile.n_questions` caps each."""
+    names = {"forget": f"{split}_perturbed", "retain": "retain_perturbed"}
+    names |= {"authors": "real_authors_perturbed", "facts": "world_facts_perturbed"}
+    caps = {"forget": profile.n_questions, "retain": min(300, profile.n_questions or 300)}
+    return {
+        key: questions(data.load_tofu(name, profile.source), tokenizer, profile.template, caps.get(key))
+        for key, name in names.items()
+    }
+
+
+def score(model, tokenizer, asked: Questions, max_new_tokens):
+    """Per-question scores of one set: answer_nll, paraphrased_nll and rouge (n,), wrong_nll (n, k), n generations."""
+    nll = np.array(answer_nll(model, asked.prompts, asked.answers))
+    tokens = greedy(model, asked.prompts, max_new_tokens, tokenizer.eos_token_id)
+    texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+    return {
+        "answer_nll": nll[:, 0],
+        "paraphrased_nll": nll[:, 1 if asked.paraphrased else 0],
+        "wrong_nll": nll[:, 2 if asked.paraphrased else 1 :],
+        "rouge": metrics.rouge_l(asked.references, texts),
+        "generations": texts,
+    }
+
+
+def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None):
+    """TOFU's evaluation of one model: (aggregates, per-question scores of the forget set).
+
+    asked: as from `load_questions`. oracle: {form: truth ratios (n,)} of the retain model on the same questions;
+    without it (the oracle itself) forget quality is left out.
+    aggregates: model_utility, its nine components, forget_rouge, forget_probability, forget_truth_ratio (median) and,
+    per form of Eq. 5, forget_quality_<form>. Per question: answer_nll, rouge, truth_ratio_<form>, each (n,).
+    """
+    utility = {}
+    for name in metrics.UTILITY_SETS:
+        s = score(model, tokenizer, asked[name], max_new_tokens)
+        utility |= metrics.utility_components(name, s["answer_nll"], s["paraphrased_nll"], s["wrong_nll"], s["rouge"])
+    forget = score(model, tokenizer, asked["forget"], max_new_tokens)
+    ratios = {form: metrics.truth_ratio(forget["paraphrased_nll"], forget["wrong_nll"], form) for form in FORMS}
+    aggregates = {
+        "model_utility": metrics.model_utility(utility),
+        **utility,
+        "forget_rouge": float(forget["rouge"].mean()),
+        "forget_probability": float(metrics.probability(forget["answer_nll"]).mean()),
+        "forget_truth_ratio": float(np.median(ratios["benchmark"])),
+    }
+    for form in FORMS if oracle else ():
+        aggregates[f"forget_quality_{form}"] = metrics.forget_quality(ratios[form], oracle[form])
+    per_question = {"answer_nll": forget["answer_nll"], "rouge": forget["rouge"]}
+    per_question |= {f"truth_ratio_{form}": ratios[form] for form in FORMS}
+    return aggregates, per_question

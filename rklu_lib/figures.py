@@ -1,0 +1,111 @@
+"""The book's figures, from records. One style, one colour per method all through, told apart without colour too."""
+
+import matplotlib.pyplot as plt
+
+# Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
+COLOURS = {
+    "RKLU": "#0072B2", "FKLU": "#56B4E9", "GA": "#D55E00", "NPO": "#E69F00", "DPO": "#CC79A7", "IDK": "#8a5a83",
+    "TA": "#009E73", "teacher": "#6b6b00", "original": "#444444", "augmented": "#7f7f7f", "oracle": "#000000",
+}  # fmt: skip
+MARKERS = {"RKLU": "o", "FKLU": "s", "GA": "v", "NPO": "^", "DPO": "D", "IDK": "P", "TA": "X", "teacher": "*"}
+LINES = {"": "-", "KL": "--", "RT": ":"}
+STYLE = {
+    "figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": "white", "axes.facecolor": "white", "font.size": 10,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
+    "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "rklu", "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+def look(name):
+    """Colour, marker and line style of a method such as "NPO+RT"."""
+    family, _, retain = name.partition("+")
+    return {"color": COLOURS[family], "marker": MARKERS.get(family, "."), "linestyle": LINES[retain]}
+
+
+def forget_quality_axis(ax, floor=1e-12):
+    """The paper's double scale (Fig. 3): logarithmic below p = 0.05, linear above it, with the line at 0.05 drawn."""
+    import numpy as np
+
+    span = np.log10(0.05 / floor)
+
+    def forward(p):
+        p = np.clip(np.asarray(p, float), floor, 1)
+        return np.where(p < 0.05, np.log10(p / floor) / span, 1 + (p - 0.05) / 0.95)
+
+    def inverse(y):
+        y = np.asarray(y, float)
+        return np.where(y < 1, floor * 10 ** (np.clip(y, 0, 1) * span), 0.05 + (y - 1) * 0.95)
+
+    ax.set_yscale("function", functions=(forward, inverse))
+    decades = [10.0**-k for k in range(int(-np.log10(floor)), 1, -3)]
+    ax.set_yticks([*decades, 0.05, 0.25, 0.5, 0.75, 1.0])
+    ax.set_yticklabels([*(f"$10^{{{int(np.log10(d))}}}$" for d in decades), "0.05", "0.25", "0.5", "0.75", "1"])
+    ax.minorticks_off()
+    ax.set_ylim(floor, 1.05)
+    ax.axhline(0.05, color="#666666", linewidth=1, linestyle=(0, (4, 3)))
+
+
+def trajectories(records, title=""):
+    """Forget quality and model utility per epoch, one line per run; a single-shot method is one marker."""
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.2))
+        for record in records:
+            x = [e["epoch"] for e in record.epochs]
+            style = look(record.spec.method) | {"label": record.spec.method, "markersize": 5}
+            left.plot(x, [e["forget_quality_benchmark"] for e in record.epochs], **style)
+            right.plot(x, [e["model_utility"] for e in record.epochs], **style)
+        forget_quality_axis(left)
+        left.set(xlabel="epoch", ylabel="forget quality (KS p-value)")
+        right.set(xlabel="epoch", ylabel="model utility", ylim=(0, 1))
+        figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
+        figure.suptitle(title)
+    return figure
+
+
+def quality_against_utility(records, title=""):
+    """Fig. 3's plane for one forget split: each run at its reported (peak) epoch, up and to the right is better."""
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(6.4, 4.8))
+        for record in records:
+            best, name = record.reported(), record.spec.method
+            retain = name.partition("+")[2]
+            style = {k: v for k, v in look(name).items() if k != "linestyle"}
+            fill = {"": style["color"], "KL": "none", "RT": "white"}[retain]
+            ax.plot(best["model_utility"], max(best["forget_quality_benchmark"], 1e-12), ls="", label=name,
+                    markersize=8, markerfacecolor=fill, markeredgewidth=1.6 if retain != "RT" else 2.6, **style)  # fmt: skip
+        forget_quality_axis(ax)
+        ax.set(xlabel="model utility", ylabel="forget quality (KS p-value)", title=title, xlim=(-0.02, 1))
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def distributions(content, position, names, k=8):
+    """The likeliest next tokens of several models at one position of an answer, side by side; the true token is dark.
+
+    content: as from `probing.token_distributions`. position: 0 is the answer's first token. names: which models.
+    """
+    with plt.rc_context(STYLE | {"axes.grid": False}):
+        figure, axes = plt.subplots(1, len(names), figsize=(2.4 * len(names), 0.3 * k + 1.1), squeeze=False)
+        for ax, name in zip(axes[0], names, strict=True):
+            top = content["models"][name]["top"][position][:k][::-1]
+            colours = [COLOURS["RKLU"] if text == content["tokens"][position] else "#b9c4cc" for text, _ in top]
+            ax.barh(range(len(top)), [p for _, p in top], color=colours)
+            ax.set(xlim=(0, 1), xlabel="probability", title=name)
+            ax.set_yticks(range(len(top)), [repr(text)[1:-1] for text, _ in top], family="monospace", fontsize=8)
+            ax.tick_params(axis="y", length=0)
+    return figure
+
+
+def true_token_probability(content, names):
+    """The probability of each true token along the answer, one line per model."""
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(9.5, 3.2))
+        for name in names:
+            style = look(name) | {"linestyle": "-", "markersize": 4, "label": name}
+            ax.plot(content["models"][name]["true_probability"], **style)
+        ax.set_xticks(
+            range(len(content["tokens"])), [t.strip() or "·" for t in content["tokens"]], rotation=60, ha="right"
+        )
+        ax.set(ylabel="probability of the true token", ylim=(-0.02, 1.02))
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

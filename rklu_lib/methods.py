@@ -1,0 +1,159 @@
+"""The table of methods: every row of the paper's Table 8, FKLU, and the teacher itself. To add one, add a row.
+
+A forget or retain loss takes (scored, batch, aids): `scored(input_ids, mask) -> (tokens, vocab)` is the student's
+`models.ScoredLogits`, `batch` a `data.Batch`, and `aids` what was computed once from frozen models before training.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from rklu_lib import data, losses
+from rklu_lib.teacher import FrozenLogits, FrozenTeacher
+
+AUGMENTED, REFERENCE, REFUSALS, RETAIN_REFERENCE = "augmented model", "reference", "refusals", "retain reference"
+
+
+@dataclass(frozen=True)
+class Aids:
+    """What a loss may need beside the student: constants of the run, made by `prepare` before the first step."""
+
+    profile: object
+    teacher: FrozenTeacher | None = None
+    reference: torch.Tensor | None = None  # (n,) log p_o(answer), nats
+    refusals: list = field(default_factory=list)  # epochs * n Examples: question i of epoch e is number e * n + i
+    refusal_reference: torch.Tensor | None = None  # (epochs * n,) log p_o(refusal), nats
+    retain_reference: FrozenLogits | None = None
+
+
+def _all(targets):
+    return torch.ones_like(targets, dtype=torch.bool)
+
+
+def _gradient_ascent(scored, batch, aids, epoch):
+    return losses.gradient_ascent(scored(batch.input_ids, batch.mask), batch.targets, _all(batch.targets))
+
+
+def _cross_entropy(scored, batch, aids, epoch):
+    return losses.cross_entropy(scored(batch.input_ids, batch.mask), batch.targets, _all(batch.targets))
+
+
+def _refusal_batch(batch, aids, epoch):
+    n = len(aids.refusals) // aids.profile.unlearn_epochs
+    return data.collate(aids.refusals, [epoch * n + i for i in batch.index]).to(batch.input_ids.device)
+
+
+def _idk(scored, batch, aids, epoch):
+    return _cross_entropy(scored, _refusal_batch(batch, aids, epoch), aids, epoch)
+
+
+def _log_probs(scored, batch):
+    logits = scored(batch.input_ids, batch.mask)
+    return losses.sequence_log_probs(logits, batch.targets, batch.rows, len(batch.index))
+
+
+def _npo(scored, batch, aids, epoch):
+    reference = aids.reference[list(batch.index)].to(batch.input_ids.device)
+    return losses.npo(_log_probs(scored, batch), reference, aids.profile.npo_beta)
+
+
+def _dpo(scored, batch, aids, epoch):
+    refusal, device = _refusal_batch(batch, aids, epoch), batch.input_ids.device
+    return losses.dpo(
+        _log_probs(scored, refusal),
+        aids.refusal_reference[list(refusal.index)].to(device),
+        _log_probs(scored, batch),
+        aids.reference[list(batch.index)].to(device),
+        aids.profile.dpo_beta,
+    )
+
+
+def _reverse_kl(scored, batch, aids, epoch):
+    student = scored(batch.input_ids, batch.mask)
+    return losses.reverse_kl(student, aids.teacher(batch.index), _all(batch.targets))
+
+
+def _forward_kl(scored, batch, aids, epoch):
+    student = scored(batch.input_ids, batch.mask)
+    return losses.forward_kl(student, aids.teacher(batch.index), _all(batch.targets))
+
+
+def _retain_kl(scored, batch, aids, epoch):
+    student = scored(batch.input_ids, batch.mask)
+    return losses.forward_kl(student, aids.retain_reference(batch.index), _all(batch.targets))
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row: its name in the paper, its forget loss (None: nothing is trained), its retain loss, what it needs.
+
+    unit: what the forget loss is a mean over, "token" or "sequence"; gradient accumulation weighs micro-batches by it.
+    family: whose learning rate it takes from the profile.
+    """
+
+    name: str
+    family: str
+    forget: Callable | None
+    retain: Callable | None = None
+    needs: frozenset = frozenset()
+    unit: str = "token"
+
+
+def _with_retain_terms(family, forget, needs=(), unit="token"):
+    """The method alone, with +KL and with +RT, in the order of Table 8."""
+    yield Method(family, family, forget, None, frozenset(needs), unit)
+    yield Method(f"{family}+KL", family, forget, _retain_kl, frozenset({*needs, RETAIN_REFERENCE}), unit)
+    yield Method(f"{family}+RT", family, forget, _cross_entropy, frozenset(needs), unit)
+
+
+METHODS = {
+    m.name: m
+    for m in (
+        *_with_retain_terms("GA", _gradient_ascent),
+        *_with_retain_terms("NPO", _npo, {REFERENCE}, "sequence"),
+        *_with_retain_terms("DPO", _dpo, {REFERENCE, REFUSALS}, "sequence"),
+        Method("IDK", "IDK", _idk, needs=frozenset({REFUSALS})),
+        Method("TA", "TA", None, needs=frozenset({AUGMENTED})),
+        *_with_retain_terms("RKLU", _reverse_kl, {AUGMENTED}),
+        *_with_retain_terms("FKLU", _forward_kl, {AUGMENTED}),
+        Method("teacher", "teacher", None, needs=frozenset({AUGMENTED})),
+    )
+}
+TABLE_8 = tuple(name for name in METHODS if not name.startswith(("FKLU", "teacher")))
+
+
+def method(name):
+    """The row called `name`. Raises ValueError naming the rows there are."""
+    if name not in METHODS:
+        raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+@torch.no_grad()
+def _reference_log_probs(original, examples):
+    """log p_o(answer) of each example, (n,), nats, by one pass of the frozen original model."""
+    values, frozen = torch.zeros(len(examples)), data.batches(examples, 64)
+    logits = FrozenLogits(original, frozen)
+    for batch in frozen:
+        sums = losses.sequence_log_probs(logits(batch.index).cpu(), batch.targets, batch.rows, len(batch.index))
+        values[list(batch.index)] = sums
+    return values
+
+
+def prepare(chosen, profile, original, augmented, forget, retain, refusals):
+    """The `Aids` of a method: every frozen model is run once over the examples it will be asked about, then not again.
+
+    forget, retain: lists of `data.Example`. refusals: epochs * n Examples, see `Aids`. augmented may be None for a
+    method that does not need it.
+    """
+    teacher = reference = refusal_reference = retain_reference = None
+    if AUGMENTED in chosen.needs:
+        frozen = data.batches(forget, 64)
+        teacher = FrozenTeacher(FrozenLogits(original, frozen), FrozenLogits(augmented, frozen), profile.alpha)
+    if REFERENCE in chosen.needs:
+        reference = _reference_log_probs(original, forget)
+        refusal_reference = _reference_log_probs(original, refusals) if REFUSALS in chosen.needs else None
+    if RETAIN_REFERENCE in chosen.needs:
+        retain_reference = FrozenLogits(original, data.batches(retain, 64))
+    return Aids(profile, teacher, reference, refusals, refusal_reference, retain_reference)

@@ -1,0 +1,123 @@
+"""Load or create a causal language model and its tokenizer, save them as safetensors, reach the scored logits."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+
+
+def device():
+    """Where this process computes: "cuda" when there is one, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def train_tokenizer(texts, vocab_size):
+    """A byte-level BPE tokenizer over an iterable of strings; it can spell any text, so there is no unknown token."""
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(
+        texts, vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **SPECIAL_TOKENS)
+
+
+def create(profile, tokenizer, seed):
+    """A freshly initialised model of the profile's architecture and shape, in float32; the same for the same seed."""
+    torch.manual_seed(seed)
+    shape = dict(
+        vocab_size=len(tokenizer),
+        hidden_size=profile.hidden_size,
+        intermediate_size=profile.intermediate_size,
+        num_hidden_layers=profile.n_layers,
+        num_attention_heads=profile.n_heads,
+        max_position_embeddings=profile.max_positions,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    if profile.architecture == "llama":
+        return LlamaForCausalLM(LlamaConfig(**shape))
+    return PhiForCausalLM(PhiConfig(**shape, resid_pdrop=0.0, embd_pdrop=0.0, attention_dropout=0.0))
+
+
+def load(path, dtype="float32"):
+    """(model, tokenizer) from the hub or from a directory in its layout. Remote code is never run.
+
+    Raises ValueError when the tokenizer has no end-of-text token: an answer could then never end.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer of {path} has no end-of-text token; set eos_token in its tokenizer_config.json"
+        )
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
+    return model.to(device()), tokenizer
+
+
+def load_tokenizer(path):
+    """The tokenizer alone, as `load` would return it."""
+    return AutoTokenizer.from_pretrained(path)
+
+
+def save(model, tokenizer, path):
+    """Write a checkpoint directory in the hub's layout (safetensors), whole or not at all."""
+    with atomic_directory(path) as tmp:
+        model.save_pretrained(tmp)
+        tokenizer.save_pretrained(tmp)
+
+
+class atomic_directory:
+    """`with atomic_directory(path) as tmp`: what is written under tmp replaces `path`, unless something raised."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def __enter__(self):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.tmp = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=self.path.parent))
+        return self.tmp
+
+    def __exit__(self, error, *_):
+        if error:
+            shutil.rmtree(self.tmp, ignore_errors=True)
+            return
+        old = self.tmp.with_name(self.tmp.name + "-old")
+        if self.path.exists():
+            self.path.rename(old)
+        os.replace(self.tmp, self.path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+class ScoredLogits(nn.Module):
+    """A causal LM reduced to what every loss needs: the logits that predict scored tokens, and no others.
+
+    forward(input_ids (batch, seq), mask (batch, seq) bool) -> (tokens, vocab), row-major over the mask. Sequences are
+    padded on the right, so causal attention alone keeps padding out and no attention mask is built. The output head
+    runs on scored positions only: prompts and padding never meet the vocabulary.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def hidden(self, input_ids, mask):
+        """Last hidden states at the scored positions: (tokens, hidden)."""
+        return self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[mask]
+
+    def forward(self, input_ids, mask):
+        return self.model.get_output_embeddings()(self.hidden(input_ids, mask))

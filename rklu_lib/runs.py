@@ -1,0 +1,493 @@
+"""From a `RunSpec` to its record: what it depends on, what is missing, computed once, in parallel, resumable.
+
+original -> oracle (a record: its truth ratios are what forgetting is measured against) -> augmented -> unlearned. A
+record is one JSON of aggregates per epoch and, beside it, an .npz of per-question scores; it is written once, whole.
+Checkpoints and the state of unfinished runs lie in `runs/`, which git ignores.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from concurrent import futures
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rklu_lib import __version__, data, evaluation, models, probing, profiles, training
+from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS, method
+from rklu_lib.teacher import TeacherModel
+
+RECORDS = Path(os.environ.get("RKLU_RECORDS", data.ROOT / "data" / "records"))
+RUNS = Path(os.environ.get("RKLU_RUNS", data.ROOT / "runs"))
+BASES = ("original", "oracle", "augmented")
+PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "rouge-score")
+
+_UNLEARNING = {"augment_epochs", "augment_lr", "unlearn_epochs", "unlearn_lr", "family_lr", "alpha", "retain_weight"}
+_UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_size"}
+_FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)} - _UNLEARNING - {"name"}
+
+
+@dataclass(frozen=True, order=True)
+class RunSpec:
+    """One cell of a table: scale, forget split, method (or base model) and seed; overrides change profile fields."""
+
+    profile: str
+    split: str
+    method: str
+    seed: int = 0
+    overrides: tuple[tuple[str, object], ...] = ()
+
+    def __post_init__(self):
+        if self.split not in data.ORACLE_SPLIT:
+            raise ValueError(f"no forget split {self.split!r}; there are {', '.join(data.ORACLE_SPLIT)}")
+        if self.method not in BASES:
+            method(self.method)
+        self.values  # noqa: B018  an unknown profile or field fails here, before anything is trained
+
+    @property
+    def values(self):
+        """The profile with this spec's overrides."""
+        return profiles.profile(self.profile, **dict(self.overrides))
+
+    @property
+    def label(self):
+        """Method and overrides as one folder name, such as `RKLU` or `RKLU,alpha=4`."""
+        return ",".join([self.method, *(f"{k}={v}" for k, v in self.overrides)])
+
+    @property
+    def record_path(self):
+        """Where the record lies: data/records/<profile>/tofu/<split>/<label>/seed<k>.json."""
+        return RECORDS / self.profile / "tofu" / self.split / self.label / f"seed{self.seed}.json"
+
+    @property
+    def checkpoint_path(self):
+        """Where the trained model lies. The original model is one for all splits."""
+        split = () if self.method == "original" else (self.split,)
+        return RUNS.joinpath(self.profile, *split, self.label, f"seed{self.seed}")
+
+    @property
+    def settings(self):
+        """Just the profile fields that decide this run: a record made with other values of these is another run's."""
+        p = self.values
+        fields = set(_FINETUNING)
+        if self.method not in ("original", "oracle"):
+            fields |= {"augment_epochs", "augment_lr", "batch_size"} if self._uses(AUGMENTED) else set()
+        if self.method in METHODS:
+            m = METHODS[self.method]
+            fields |= {"batch_size", "unlearn_epochs"} if m.forget else set()
+            fields |= {"alpha"} if m.family in ("RKLU", "FKLU", "teacher") else set()
+            fields |= {"retain_weight"} if m.retain else set()
+            fields |= {"npo_beta"} if m.family == "NPO" else {"dpo_beta"} if m.family == "DPO" else set()
+            fields |= {"ta_scale"} if m.family == "TA" else set()
+        kept = {name: getattr(p, name) for name in sorted(fields)}
+        if self.method in METHODS and METHODS[self.method].forget:
+            kept["unlearn_lr"] = p.learning_rate(METHODS[self.method].family)
+        return kept
+
+    def _uses(self, need):
+        return self.method == "augmented" or need in METHODS[self.method].needs
+
+    def base(self, name):
+        """The spec of a base model ("original", "oracle", "augmented") this one rests on."""
+        kept = _FINETUNING | ({"augment_epochs", "augment_lr", "batch_size"} if name == "augmented" else set())
+        overrides = tuple((k, v) for k, v in self.overrides if k in kept)
+        return RunSpec(self.profile, self.split, name, self.seed, overrides)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run as it lies on disk: `epochs` is a list of dicts of aggregates, `questions` {name: (epochs, n)}."""
+
+    spec: RunSpec
+    content: dict
+    questions: dict
+
+    @property
+    def epochs(self):
+        return self.content["epochs"]
+
+    def reported(self, rule="peak"):
+        """The epoch that is reported, as its dict. "peak": the first epoch of highest forget quality (the paper's rule,
+        which selects with the oracle in hand); "last"; "product": the highest forget quality times model utility."""
+        keys = {
+            "peak": lambda e: e["forget_quality_benchmark"],
+            "product": lambda e: e["forget_quality_benchmark"] * e["model_utility"],
+            "last": lambda e: e["epoch"],
+        }
+        if rule not in keys:
+            raise ValueError(f"no reporting rule {rule!r}; there are {', '.join(keys)}")
+        return max(self.epochs, key=keys[rule])
+
+
+def load(spec):
+    """The `Record` of a spec, or None when there is none or it was made with other settings."""
+    path = spec.record_path
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["settings"] != json.loads(json.dumps(spec.settings)):
+        return None
+    with np.load(path.with_suffix(".npz")) as arrays:
+        return Record(spec, content, dict(arrays))
+
+
+def _write_record(spec, history, questions, seconds):
+    content = {
+        "spec": {"profile": spec.profile, "split": spec.split, "method": spec.method, "seed": spec.seed}
+        | ({"overrides": dict(spec.overrides)} if spec.overrides else {}),
+        "settings": spec.settings,
+        "data": data.describe_source(spec.values.source),
+        "code": code_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "machine": machine(),
+        "seconds": {k: round(v, 1) for k, v in seconds.items()},
+        "epochs": [{k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in e.items()} for e in history],
+    }
+    spec.record_path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=spec.record_path.parent) as tmp:
+        np.savez_compressed(Path(tmp) / "q.npz", **{k: np.asarray(v, np.float32) for k, v in questions.items()})
+        (Path(tmp) / "r.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(Path(tmp) / "q.npz", spec.record_path.with_suffix(".npz"))
+        os.replace(Path(tmp) / "r.json", spec.record_path)  # last: its presence says that the record is whole
+
+
+def code_version():
+    """{"version", "commit", "changed"}: the package and git commit; changed: the library had uncommitted edits."""
+
+    def git(*args):
+        return subprocess.run(["git", *args], cwd=data.ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    return {
+        "version": __version__,
+        "commit": git("rev-parse", "--short=12", "HEAD") or None,
+        "changed": bool(git("status", "--porcelain", "--", "rklu_lib")),
+    }
+
+
+def machine():
+    """The device's name, as records keep it."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+    return platform.processor() or platform.machine()
+
+
+def training_pairs(profile, split):
+    """(question, answer) pairs a base model is trained on: `split` is full or a retain split.
+
+    A model created from scratch has read nothing, so it is also given the real authors, the world facts and the retain
+    set's paraphrases: what a pretrained model would know, and how an answer may be put in other words.
+    """
+    pairs = [(r["question"], r["answer"]) for r in data.load_tofu(split, profile.source)]
+    if profile.model is None:
+        for name in ("real_authors", "world_facts"):
+            pairs += [(r["question"], r["answer"]) for r in data.load_tofu(name, profile.source)]
+        rows = data.load_tofu("retain_perturbed", profile.source)
+        pairs += [(r["paraphrased_question"], r["paraphrased_answer"]) for r in rows]
+    return pairs
+
+
+def _encoded(profile, tokenizer, rows):
+    return [data.encode(tokenizer, profile.template, r["question"], r["answer"]) for r in rows]
+
+
+def _refused(profile, tokenizer, rows, seed):
+    """A random refusal to every question of every epoch: epochs * n Examples."""
+    texts, rng = data.refusals(), np.random.default_rng(seed)
+    draws = rng.integers(len(texts), size=profile.unlearn_epochs * len(rows))
+    asked = [r["question"] for r in rows] * profile.unlearn_epochs
+    return [data.encode(tokenizer, profile.template, q, texts[i]) for q, i in zip(asked, draws, strict=True)]
+
+
+def _base_model(spec, folder):
+    """Train one of `BASES`. Returns (model, tokenizer)."""
+    p = spec.values
+    if spec.method == "augmented":
+        model, tokenizer = models.load(spec.base("original").checkpoint_path, p.dtype)
+        examples = _encoded(p, tokenizer, data.load_tofu(spec.split, p.source))
+        stage = {"epochs": p.augment_epochs, "lr": p.augment_lr, "batch_size": p.batch_size}
+    else:
+        pairs = training_pairs(p, "full" if spec.method == "original" else data.ORACLE_SPLIT[spec.split])
+        if p.model:
+            model, tokenizer = models.load(p.model, p.dtype)
+        else:  # the tokenizer is the original's for the oracle too, as a pretrained one would be
+            texts = (f"{q} {a}" for q, a in training_pairs(p, "full"))
+            tokenizer = models.train_tokenizer(texts, p.vocab_size)
+            model = models.create(p, tokenizer, spec.seed).to(models.device())
+        examples = [data.encode(tokenizer, p.template, q, a) for q, a in pairs]
+        stage = {"epochs": p.finetune_epochs, "lr": p.finetune_lr, "batch_size": p.finetune_batch_size}
+    training.finetune(model, examples, p, seed=spec.seed, folder=folder, **stage)
+    return model, tokenizer
+
+
+def _unlearned(spec, folder, judge):
+    """Unlearn by one of `METHODS`, judging every epoch. Returns (student or teacher, tokenizer, history)."""
+    p, chosen = spec.values, METHODS[spec.method]
+    original, tokenizer = models.load(spec.base("original").checkpoint_path, p.dtype)
+    augmented = None
+    if AUGMENTED in chosen.needs:
+        augmented = models.load(spec.base("augmented").checkpoint_path, p.dtype)[0]
+    if chosen.forget is None:
+        single = {"teacher": lambda: TeacherModel(original, augmented, p.alpha)}
+        single["TA"] = lambda: training.task_arithmetic(original, augmented, p.ta_scale)
+        model = single[spec.method]()
+        return model, tokenizer, [{"epoch": 1} | judge(model, tokenizer)]
+    rows = data.load_tofu(spec.split, p.source)
+    forget = _encoded(p, tokenizer, rows)
+    retained = data.load_tofu(data.ORACLE_SPLIT[spec.split], p.source) if chosen.retain else []
+    retain = _encoded(p, tokenizer, retained)
+    refusals = _refused(p, tokenizer, rows, spec.seed) if REFUSALS in chosen.needs else []
+    student, history = training.unlearn(
+        chosen, p, original, augmented, forget, retain, refusals, seed=spec.seed, folder=folder,
+        on_epoch=lambda model, epoch: judge(model, tokenizer),
+    )  # fmt: skip
+    return student, tokenizer, history
+
+
+def _has_checkpoint(spec):
+    with contextlib.suppress(FileNotFoundError):
+        kept = json.loads((spec.checkpoint_path / "settings.json").read_text())
+        return kept == json.loads(json.dumps(spec.settings))
+    return False
+
+
+def _save_checkpoint(spec, model, tokenizer, seconds):
+    with models.atomic_directory(spec.checkpoint_path) as tmp:
+        model.save_pretrained(tmp)
+        tokenizer.save_pretrained(tmp)
+        (tmp / "settings.json").write_text(json.dumps(spec.settings, indent=1))
+        (tmp / "seconds.json").write_text(json.dumps(seconds))
+
+
+def _state(spec):
+    """Where the state of an unfinished run is kept."""
+    return spec.checkpoint_path.with_name(f"{spec.checkpoint_path.name}-state")
+
+
+def execute(spec, stage="record", threads=None):
+    """Do one job, given that what it waits for (see `_plan`) is done: the `checkpoint` of a base model, or a `record`.
+
+    Safe to call from several processes: the run is locked, and a job that another has finished is left alone.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    spec.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{spec.checkpoint_path}.lock"):
+        if stage == "checkpoint" and spec.method in BASES:
+            if not _has_checkpoint(spec):
+                started = time.perf_counter()
+                model, tokenizer = _base_model(spec, _state(spec))
+                _save_checkpoint(spec, model, tokenizer, {"train": time.perf_counter() - started})
+        elif load(spec) is None or not _has_checkpoint(spec):
+            _record(spec)
+        shutil.rmtree(_state(spec), ignore_errors=True)
+
+
+def _record(spec):
+    """Train (a method) or load (a base model), judge every epoch, write the record."""
+    started, p, oracle, asked = time.perf_counter(), spec.values, None, {}
+    seconds = {"train": 0.0, "evaluate": 0.0}
+    if spec.method != "oracle":
+        measured = load(spec.base("oracle")).questions
+        oracle = {form: measured[f"truth_ratio_{form}"][-1] for form in evaluation.FORMS}
+
+    def judge(model, tokenizer):
+        begin = time.perf_counter()
+        asked.update(asked or evaluation.load_questions(p, spec.split, tokenizer))
+        scores, per_question = evaluation.evaluate(model, tokenizer, asked, p.max_new_tokens, oracle)
+        seconds["evaluate"] += time.perf_counter() - begin
+        return scores | {"questions": {k: v.tolist() for k, v in per_question.items()}}
+
+    if spec.method in BASES:
+        model, tokenizer = models.load(spec.checkpoint_path, p.dtype)
+        history = [{"epoch": 1} | judge(model, tokenizer)]
+        seconds["train"] = json.loads((spec.checkpoint_path / "seconds.json").read_text())["train"]
+    else:
+        model, tokenizer, history = _unlearned(spec, _state(spec), judge)
+        seconds["train"] = time.perf_counter() - started - seconds["evaluate"]
+        if not isinstance(model, TeacherModel):
+            _save_checkpoint(spec, model, tokenizer, seconds)
+    questions = {name: [e["questions"][name] for e in history] for name in history[0]["questions"]}
+    _write_record(spec, [{k: v for k, v in e.items() if k != "questions"} for e in history], questions, seconds)
+
+
+def _plan(specs, checkpoints):
+    """{missing job: the missing jobs it waits for}; a job is (spec, "checkpoint" or "record").
+
+    Asked for are the records of `specs` and, with `checkpoints`, their models. A method makes both in one job.
+    """
+    plan = {}
+
+    def visit(spec, stage):
+        if spec.method in METHODS:
+            stage = "record"
+            done = load(spec) is not None and (not checkpoints or spec.method == "teacher" or _has_checkpoint(spec))
+        else:
+            done = _has_checkpoint(spec) if stage == "checkpoint" else load(spec) is not None
+        if done:
+            return []
+        job = (spec, stage)
+        if job not in plan:
+            plan[job] = []
+            if spec.method in METHODS:
+                waits = visit(spec.base("oracle"), "record") + visit(spec.base("original"), "checkpoint")
+                waits += visit(spec.base("augmented"), "checkpoint") if spec._uses(AUGMENTED) else []
+            elif stage == "record":
+                waits = visit(spec, "checkpoint")
+                waits += visit(spec.base("oracle"), "record") if spec.method != "oracle" else []
+            else:
+                waits = visit(spec.base("original"), "checkpoint") if spec.method == "augmented" else []
+            plan[job] = waits
+        return [job]
+
+    for spec in specs:
+        visit(spec, "record")
+        if checkpoints:
+            visit(spec, "checkpoint")
+    return plan
+
+
+def _epochs(job):
+    spec, stage = job
+    if spec.method in METHODS:
+        return spec.values.unlearn_epochs if METHODS[spec.method].forget else 1
+    if stage == "record":
+        return 1
+    return spec.values.augment_epochs if spec.method == "augmented" else spec.values.finetune_epochs
+
+
+def _epochs_done(job):
+    with contextlib.suppress(OSError, json.JSONDecodeError):
+        return len(json.loads((_state(job[0]) / "history.json").read_text()))
+    return 0
+
+
+def ensure(specs, workers=None, checkpoints=False, executor=None):
+    """The records of `specs`, in order; computes what is missing, and all that it depends on, in parallel processes.
+
+    workers: processes (default: cores, at most one per missing job; one on a GPU). checkpoints: the models of `specs`
+    must be there too. executor: any concurrent.futures executor that shares this disk, instead of local processes (for
+    dask: `client.get_executor()`).
+    An interrupted call is resumed by the same call. Missing data is found out before anything is trained.
+    """
+    specs = list(specs)
+    plan = _plan(specs, checkpoints)
+    if plan:
+        for source, split in sorted({(s.values.source, s.split) for s, _ in plan}):
+            for name in (f"{split}_perturbed", data.ORACLE_SPLIT[split], "retain_perturbed"):
+                data.load_tofu(name, source)
+        for source in sorted({s.values.source for s, _ in plan}):
+            print("data: {source}, sha256 of full {sha256}".format(**data.describe_source(source)))
+        cores = os.cpu_count() or 1
+        workers = workers or (1 if torch.cuda.is_available() else min(cores, len(plan)))
+        if executor:
+            _drain(plan, executor, None)
+        else:
+            with futures.ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                _drain(plan, pool, max(1, cores // workers))
+    return [load(spec) for spec in specs]
+
+
+def _drain(plan, executor, threads):
+    """Submit every job once what it waits for is done; one progress bar over all epochs."""
+    waiting, running, done = dict(plan), {}, set()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        bar = progress.add_task("", total=sum(map(_epochs, plan)))
+        while waiting or running:
+            for job in [j for j, needs in waiting.items() if done.issuperset(needs)]:
+                del waiting[job]
+                running[executor.submit(execute, *job, threads)] = job
+            finished, _ = futures.wait(running, timeout=1.0, return_when=futures.FIRST_COMPLETED)
+            for future in finished:
+                future.result()
+                done.add(running.pop(future))
+            epochs = sum(map(_epochs, done)) + sum(map(_epochs_done, running.values()))
+            progress.update(bar, completed=epochs, description=f"{len(done)} of {len(plan)} jobs done")
+
+
+def _write_json(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as tmp:
+        tmp.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    os.replace(tmp.name, path)
+
+
+def _read_model(spec):
+    if spec.method != "teacher":
+        return models.load(spec.checkpoint_path, spec.values.dtype)[0]
+    pair = (models.load(spec.base(name).checkpoint_path, spec.values.dtype)[0] for name in ("original", "augmented"))
+    return TeacherModel(*pair, spec.values.alpha)
+
+
+def distributions(profile, split, seed=0, question=0, names=("original", "oracle", "augmented", "teacher", "RKLU")):
+    """What several models (base models or methods, after their last epoch) would say to one question of a forget set.
+
+    Returns the recorded `probing.token_distributions` with the "question", the true "answer" and each model's greedy
+    "direct_answers"; computes it, and the models, where it is not recorded yet.
+    """
+    specs = {name: RunSpec(profile, split, name, seed) for name in names}
+    path = RECORDS / profile / "tofu" / split / "distributions" / f"question{question}-seed{seed}.json"
+    settings = json.loads(json.dumps({name: spec.settings for name, spec in specs.items()}))
+    if path.exists():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["settings"] == settings:
+            return content
+    ensure([s for s in specs.values() if s.method != "teacher"], checkpoints=True)
+    ensure([s.base("augmented") for s in specs.values() if s.method == "teacher"], checkpoints=True)
+    p = specs[names[0]].values
+    tokenizer = models.load_tokenizer(specs[names[0]].base("original").checkpoint_path)
+    row = data.load_tofu(split, p.source)[question]
+    loaded = {name: _read_model(spec) for name, spec in specs.items()}
+    example = data.encode(tokenizer, p.template, row["question"], row["answer"])
+    content = {"question": row["question"], "answer": row["answer"]}
+    content["direct_answers"] = {
+        name: probing.direct_answer(model, tokenizer, p.template, row["question"], p.max_new_tokens)
+        for name, model in loaded.items()
+    }
+    content |= probing.token_distributions(loaded, tokenizer, example)
+    content |= {"settings": settings, "data": data.describe_source(p.source), "code": code_version()}
+    _write_json(path, content | {"machine": machine()})
+    return content
+
+
+def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):
+    """The paper's method on a model of one's own: augment, build the teacher, distil, and save to `out`.
+
+    model: directory or hub id. forget, retain: lists of {"question", "answer"}. chosen: a `methods.Method`. Everything
+    is checked and tokenised before anything is trained; `out` appears whole or not at all.
+    """
+    original, tokenizer = models.load(model, profile.dtype)
+    examples, kept = (_encoded(profile, tokenizer, rows) for rows in (forget, retain))
+    refusals = _refused(profile, tokenizer, forget, seed) if REFUSALS in chosen.needs else []
+    augmented = None
+    if AUGMENTED in chosen.needs:
+        augmented = copy.deepcopy(original)
+        stage = {"epochs": profile.augment_epochs, "lr": profile.augment_lr, "batch_size": profile.batch_size}
+        training.finetune(augmented, examples, profile, seed=seed, **stage)
+    student, _ = training.unlearn(chosen, profile, original, augmented, examples, kept, refusals, seed=seed)
+    models.save(student, tokenizer, out)
+
+
+def sweep(profile, splits, seeds, methods_=None):
+    """Every spec of the study: base models and methods (default: all) for each split and seed, forget10 first."""
+    chosen = (*BASES, *(methods_ or METHODS))
+    ordered = sorted(splits, key=list(data.ORACLE_SPLIT).index, reverse=True)
+    return [RunSpec(profile, split, name, seed) for seed in seeds for split in ordered for name in chosen]

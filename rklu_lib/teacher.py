@@ -1,0 +1,82 @@
+"""The unlearning teacher: Eq. 1, the same as a model one can query, and the frozen form that is computed only once."""
+
+import copy
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from rklu_lib.models import ScoredLogits
+
+
+def teacher_logits(original, augmented, alpha):
+    """Unlearning teacher (Eq. 1): lower every logit that augmentation raised, leave the rest.
+
+    l_t = l_o - alpha * ReLU(l_aug - l_o)
+
+    original, augmented: logits, (..., vocab), same shape, dtype and device.
+    alpha: unlearning strength, >= 0; 0 returns `original`.
+    Not invariant to adding a constant to `augmented`, though its softmax is: see the book, "The gauge of Eq. 1".
+    Raises ValueError when shapes differ or alpha is negative.
+    """
+    if original.shape != augmented.shape:
+        raise ValueError(
+            f"original logits {tuple(original.shape)} and augmented {tuple(augmented.shape)} differ in shape"
+        )
+    if not alpha >= 0:
+        raise ValueError(f"alpha must be >= 0, got {alpha}")
+    return original - alpha * torch.relu(augmented - original)
+
+
+class TeacherModel(nn.Module):
+    """The teacher used directly as a model, as in Fig. 3: two models at every step, nothing forgotten in any weight."""
+
+    def __init__(self, original, augmented, alpha):
+        super().__init__()
+        self.original, self.augmented, self.alpha = original, augmented, alpha
+        self.config = original.config
+
+    @property
+    def device(self):
+        return self.original.device
+
+    def forward(self, input_ids, past_key_values=(None, None), **kwargs):
+        outs = [
+            m(input_ids=input_ids, past_key_values=past, **kwargs)
+            for m, past in zip((self.original, self.augmented), past_key_values, strict=True)
+        ]
+        logits = teacher_logits(outs[0].logits, outs[1].logits, self.alpha)
+        return SimpleNamespace(logits=logits, past_key_values=tuple(o.past_key_values for o in outs))
+
+
+class FrozenLogits:
+    """The logits of a frozen model at the scored positions of a fixed set of examples, computed once.
+
+    A frozen model is a function: over a fixed set its last hidden states are constants. They are kept, (tokens, hidden)
+    on the CPU, with a copy of the output head; the model itself can then be freed. Logits are rebuilt per batch.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model, batches):
+        scored = ScoredLogits(model.eval())
+        self.head = copy.deepcopy(model.get_output_embeddings())
+        self.states = {}
+        for batch in batches:
+            hidden = scored.hidden(batch.input_ids.to(model.device), batch.mask.to(model.device)).cpu()
+            self.states.update(zip(batch.index, hidden.split(batch.mask.sum(1).tolist()), strict=True))
+
+    @torch.no_grad()
+    def __call__(self, index):
+        """Logits (tokens, vocab) of the examples named by `index`, laid end to end. KeyError for one never seen."""
+        return self.head(torch.cat([self.states[i] for i in index]).to(self.head.weight.device))
+
+
+class FrozenTeacher:
+    """Eq. 1 over a fixed forget set: the original and the augmented model run once each, not at every step."""
+
+    def __init__(self, original: FrozenLogits, augmented: FrozenLogits, alpha):
+        self.original, self.augmented, self.alpha = original, augmented, alpha
+
+    def __call__(self, index):
+        """Teacher logits (tokens, vocab) of the examples named by `index`, in float32."""
+        return teacher_logits(self.original(index).float(), self.augmented(index).float(), self.alpha)

@@ -1,0 +1,159 @@
+"""The one training loop: fine-tuning, augmenting and unlearning differ in what `steps` yields, and in nothing else."""
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from rklu_lib import data, losses, methods
+from rklu_lib.models import ScoredLogits, atomic_directory
+
+
+def schedule(epoch_steps, epochs):
+    """The paper's learning-rate factor (App. A.1): linear warm-up over the first epoch, then linear decay to zero."""
+    total = epoch_steps * epochs
+
+    def factor(step):
+        return (step + 1) / epoch_steps if step < epoch_steps else (total - step) / max(1, total - epoch_steps)
+
+    return factor
+
+
+def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_norm=1.0, folder=None, on_epoch=None):
+    """Train `model` in place with AdamW and return what was noted of each epoch, a list of `epochs` dicts.
+
+    steps(epoch): iterable of optimiser steps, each a list of functions scored -> scalar loss whose sum is that step's
+    loss (one per micro-batch and term); it must depend on `epoch` alone, so that a resumed run is the same run.
+    epoch_steps: how many steps one epoch has. lr: peak learning rate, see `schedule`.
+    folder: where the state of the last whole epoch is kept; a run finds it there after an interruption.
+    on_epoch(model, epoch) -> dict: noted in the history (evaluation goes here). Raises FloatingPointError on a loss
+    that is not finite, before it reaches the weights.
+    """
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(epoch_steps, epochs))
+    scored, optimizer, scheduler = accelerator.prepare(ScoredLogits(model), optimizer, scheduler)
+    history = []
+    if folder and (Path(folder) / "history.json").exists():
+        accelerator.load_state(str(folder))
+        history = json.loads((Path(folder) / "history.json").read_text())
+    for epoch in range(len(history), epochs):
+        model.train()
+        total = 0.0
+        for terms in steps(epoch):
+            for term in terms:
+                loss = term(scored)
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(
+                        f"loss is {loss.item()} in epoch {epoch + 1}; lower the learning rate {lr:g}"
+                    )
+                accelerator.backward(loss)
+                total += loss.item()
+            accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+        history.append({"epoch": epoch + 1, "loss": total / epoch_steps})
+        if on_epoch:
+            history[-1] |= on_epoch(model, epoch)
+        if folder:
+            with atomic_directory(folder) as tmp:
+                accelerator.save_state(str(tmp))
+                (tmp / "history.json").write_text(json.dumps(history))
+    model.eval()
+    return history
+
+
+def _micro(batch_index, size):
+    return [batch_index[i : i + size] for i in range(0, len(batch_index), size)]
+
+
+def _units(examples, index, unit):
+    return len(index) if unit == "sequence" else sum(len(examples[i].answer) for i in index)
+
+
+def _terms(examples, index, profile, loss, unit="token", weight=1.0):
+    """One effective batch as micro-batch losses, weighted so that their sum is the mean over the whole batch."""
+    whole = _units(examples, index, unit)
+
+    def term(part):
+        share = weight * _units(examples, part, unit) / whole
+        return lambda scored: share * loss(scored, data.collate(examples, part).to(next(scored.parameters()).device))
+
+    return [term(part) for part in _micro(index, profile.micro_batch_size or len(index))]
+
+
+def _lengths(examples):
+    return [len(e.prompt) + len(e.answer) for e in examples]
+
+
+def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, folder=None):
+    """Fine-tune on every example's answer: the original, the oracle and the augmented model. Returns the history."""
+    lengths = _lengths(examples)
+
+    def loss(scored, batch):
+        logits = scored(batch.input_ids, batch.mask)
+        return losses.cross_entropy(logits, batch.targets, torch.ones_like(batch.targets, dtype=torch.bool))
+
+    def steps(epoch):
+        return [_terms(examples, index, profile, loss) for index in data.epoch_order(lengths, batch_size, seed, epoch)]
+
+    return fit(
+        model,
+        steps,
+        epochs=epochs,
+        epoch_steps=math.ceil(len(examples) / batch_size),
+        lr=lr,
+        weight_decay=profile.weight_decay,
+        max_grad_norm=profile.max_grad_norm,
+        folder=folder,
+    )
+
+
+def unlearn(chosen, profile, original, augmented, forget, retain, refusals, *, seed, folder=None, on_epoch=None):
+    """Unlearn `forget` from a copy of `original` by a method of `methods.METHODS` (Eq. 4). Returns (student, history).
+
+    forget, retain: lists of `data.Example`; retain may be empty for a method without a retain term. refusals: see
+    `methods.Aids`. Each step takes one batch of the forget set and, with a retain term, as many random retain examples.
+    """
+    if chosen.forget is None:
+        raise ValueError(f"{chosen.name} trains nothing; see task_arithmetic and teacher.TeacherModel")
+    if chosen.retain and not retain:
+        raise ValueError(f"{chosen.name} has a retain term and needs a retain set; {chosen.family} does not")
+    aids = methods.prepare(chosen, profile, original, augmented, forget, retain, refusals)
+    student, lengths = copy.deepcopy(original), _lengths(forget)
+
+    def steps(epoch):
+        draw = torch.Generator().manual_seed(seed * 1000 + epoch)
+        for index in data.epoch_order(lengths, profile.batch_size, seed, epoch):
+            terms = _terms(forget, index, profile, lambda s, b: chosen.forget(s, b, aids, epoch), chosen.unit)
+            if chosen.retain:
+                other = torch.randint(len(retain), (len(index),), generator=draw).tolist()
+                kept = lambda s, b: chosen.retain(s, b, aids, epoch)  # noqa: E731
+                terms += _terms(retain, other, profile, kept, weight=profile.retain_weight)
+            yield terms
+
+    history = fit(
+        student,
+        steps,
+        epochs=profile.unlearn_epochs,
+        epoch_steps=math.ceil(len(forget) / profile.batch_size),
+        lr=profile.learning_rate(chosen.family),
+        weight_decay=profile.weight_decay,
+        max_grad_norm=profile.max_grad_norm,
+        folder=folder,
+        on_epoch=on_epoch,
+    )
+    return student, history
+
+
+@torch.no_grad()
+def task_arithmetic(original, augmented, scale):
+    """TA (Ilharco et al., 2022): theta_o - scale * (theta_aug - theta_o), as a new model. The paper's scale is 2.5."""
+    student = copy.deepcopy(original)
+    for theta, raised in zip(student.parameters(), augmented.parameters(), strict=True):
+        theta.sub_(scale * (raised - theta))
+    return student.eval()
