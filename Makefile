@@ -2,6 +2,7 @@
 PYTHON  ?= python3
 BIN     := .venv/bin
 SCALED   = $(shell grep -ls '"profile = ' notebooks/*.ipynb)
+FRESH    = RKLU_RECORDS=$(CURDIR)/_build/smoke/records RKLU_RUNS=$(CURDIR)/_build/smoke/runs
 
 .PHONY: venv book smoke html test bench mini lock clean
 
@@ -16,7 +17,7 @@ book: smoke html  ## from nothing to _build/html/index.html
 
 smoke: venv  ## every notebook that has scales, executed at the smallest one
 	mkdir -p _build/smoke
-	for n in $(SCALED); do $(BIN)/papermill --no-progress-bar $$n _build/smoke/$$(basename $$n) -p profile smoke || exit 1; done
+	for n in $(SCALED); do $(FRESH) $(BIN)/papermill --no-progress-bar $$n _build/smoke/$$(basename $$n) -p profile smoke || exit 1; done
 
 html: venv  ## the strict build: a warning is an error, a broken reference is a warning
 	$(BIN)/jupyter-book build . -W -n --keep-going

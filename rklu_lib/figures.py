@@ -1,6 +1,7 @@
 """The book's figures, from records. One style, one colour per method all through, told apart without colour too."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 # Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
 COLOURS = {
@@ -16,6 +17,12 @@ STYLE = {
 }  # fmt: skip
 
 
+def _finished(figure):
+    """A notebook shows the figure a cell returns; left open, pyplot would show it a second time."""
+    plt.close(figure)
+    return figure
+
+
 def look(name):
     """Colour, marker and line style of a method such as "NPO+RT"."""
     family, _, retain = name.partition("+")
@@ -24,8 +31,6 @@ def look(name):
 
 def forget_quality_axis(ax, floor=1e-12):
     """The paper's double scale (Fig. 3): logarithmic below p = 0.05, linear above it, with the line at 0.05 drawn."""
-    import numpy as np
-
     span = np.log10(0.05 / floor)
 
     def forward(p):
@@ -59,24 +64,24 @@ def trajectories(records, title=""):
         right.set(xlabel="epoch", ylabel="model utility", ylim=(0, 1))
         figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
         figure.suptitle(title)
-    return figure
+    return _finished(figure)
 
 
-def quality_against_utility(records, title=""):
+def plane(records, title=""):
     """Fig. 3's plane for one forget split: each run at its reported (peak) epoch, up and to the right is better."""
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(6.4, 4.8))
         for record in records:
             best, name = record.reported(), record.spec.method
             retain = name.partition("+")[2]
-            style = {k: v for k, v in look(name).items() if k != "linestyle"}
-            fill = {"": style["color"], "KL": "none", "RT": "white"}[retain]
-            ax.plot(best["model_utility"], max(best["forget_quality_benchmark"], 1e-12), ls="", label=name,
-                    markersize=8, markerfacecolor=fill, markeredgewidth=1.6 if retain != "RT" else 2.6, **style)  # fmt: skip
+            style = look(name) | {"linestyle": "", "label": name, "markersize": 8}
+            style["markerfacecolor"] = {"": style["color"], "KL": "none", "RT": "white"}[retain]
+            style["markeredgewidth"] = 2.6 if retain == "RT" else 1.6
+            ax.plot(best["model_utility"], max(best["forget_quality_benchmark"], 1e-12), **style)
         forget_quality_axis(ax)
         ax.set(xlabel="model utility", ylabel="forget quality (KS p-value)", title=title, xlim=(-0.02, 1))
         figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
-    return figure
+    return _finished(figure)
 
 
 def distributions(content, position, names, k=8):
@@ -93,7 +98,7 @@ def distributions(content, position, names, k=8):
             ax.set(xlim=(0, 1), xlabel="probability", title=name)
             ax.set_yticks(range(len(top)), [repr(text)[1:-1] for text, _ in top], family="monospace", fontsize=8)
             ax.tick_params(axis="y", length=0)
-    return figure
+    return _finished(figure)
 
 
 def true_token_probability(content, names):
@@ -108,4 +113,4 @@ def true_token_probability(content, names):
         )
         ax.set(ylabel="probability of the true token", ylim=(-0.02, 1.02))
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
+    return _finished(figure)

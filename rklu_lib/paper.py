@@ -4,6 +4,7 @@ Columns ending in `_pct` are per cent; `forget_quality` is a p-value, `perplexit
 fraction of 1, under the names the records use. The CSVs keep what is printed as text, oddities in a `note` column.
 """
 
+import json
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -62,24 +63,26 @@ def utility_bound(components):
 def utility_bounds():
     """Every row of Table 8 against `utility_bound`, by interval arithmetic on what the printed digits leave open.
 
-    excess_rounded, excess_truncated: lowest utility the print allows minus highest bound the print allows, where print
-    means rounded (half a unit either way) or cut off (up to a unit more); above 0 the row is impossible.
-    truth_ratio: the harmonic mean of the three unprinted scores that the row implies; inf where none is enough.
+    excess: lowest utility less highest bound that the print allows, digits rounded (half a unit either way).
+    excess_any: the same with a whole unit either way, which covers digits cut off. Above 0 the row is impossible.
+    limit: the bound if truth ratios had none, 9 / sum 1/x. truth_ratio: the harmonic mean of the three that the row
+    implies; inf where none is enough.
     """
     table, text = reported("table8"), reported("table8", printed=True)
     names = ["model_utility", *COMPONENTS]
     value, unit = table[names].to_numpy(), text[names].map(resolution).to_numpy()
-    utility, x, u = value[:, 0], value[:, 1:], unit[:, 1:]
-    left = 9 / utility - (1 / x).sum(axis=1)
-    rounded = utility - unit[:, 0] / 2 - utility_bound(x + u / 2)
-    cut = utility - utility_bound(x + u)
-    return table[["set", "method", "model_utility"]].assign(
-        bound=utility_bound(x),
-        excess_rounded=rounded,
-        excess_truncated=cut,
-        truth_ratio=np.where(left > 0, 3 / np.where(left > 0, left, 1), np.inf),
-        verdict=np.select([cut > 0, rounded > 0], ["impossible", "only if cut off"], "possible"),
-    )
+    (utility, x), (v, u) = ((a[:, 0], a[:, 1:]) for a in (value, unit))
+    rounded, loose = (utility - k * v - utility_bound(x + k * u) for k in (0.5, 1.0))
+    out = table[["set", "method", "model_utility"]].assign(bound=utility_bound(x), excess=rounded, excess_any=loose)
+    verdict = np.select([loose > 0, rounded > 0], ["impossible", "only if cut off"], "possible")
+    total = (1 / x).sum(axis=1)
+    return out.assign(limit=9 / total, truth_ratio=_implied_ratio(utility, total), verdict=verdict)
+
+
+def _implied_ratio(utility, total):
+    """Harmonic mean of three truth ratios, given utility and the other six reciprocals' sum; inf: none is enough."""
+    left = 9 / np.asarray(utility) - np.asarray(total)
+    return np.where(left > 0, 3 / np.where(left > 0, left, 1), np.inf)
 
 
 def exchanged_columns():
@@ -90,11 +93,10 @@ def exchanged_columns():
     """
     rows, table = utility_bounds(), reported("table8")
     names = ["forget_rouge", "forget_probability", *COMPONENTS[2:]]
-    left = 9 / table["model_utility"] - (1 / table[names]).sum(axis=1)
-    implied = (3 / left).where(left > 0, np.inf)
+    implied = _implied_ratio(table["model_utility"], (1 / table[names]).sum(axis=1))
     band = rows.truth_ratio[rows.verdict == "possible"]
     out = rows[["set", "method", "verdict"]].assign(as_printed=rows.truth_ratio, exchanged=implied)
-    return out.assign(in_band=implied.between(band.min(), band.max()))
+    return out.assign(in_band=out.exchanged.between(band.min(), band.max()))
 
 
 # 2. Forget quality lives on a lattice
@@ -105,7 +107,7 @@ def ks_lattice(n, method="exact"):
     """The n + 1 p-values of a two-sided two-sample KS test with n values on each side, by distance k/n, k = 0..n.
 
     method: "exact", P(D >= k/n) = 2 sum_i (-1)^(i-1) C(2n, n - ik) / C(2n, n), or "asymp", scipy's limit law; equal to
-    `scipy.stats.ks_2samp`. Raises ValueError on another method.
+    `scipy.stats.ks_2samp` (which gives up on "exact" for a few p that are 1 to nine digits). Else raises ValueError.
     """
     if method not in ("exact", "asymp"):
         raise ValueError(f"method must be 'exact' or 'asymp', not {method!r}")
@@ -166,7 +168,7 @@ def lattice_test(rows):
 
 @cache
 def lattice_tests():
-    """`lattice_test` on each set of Table 8: n = 40, 200, 300 and 400, one, two and three runs, exact and asymptotic."""
+    """`lattice_test` per set of Table 8: 40, 200, 300 and 400 questions, one to three runs, exact and asymptotic."""
     out = []
     for name, n in [*QUESTIONS.items(), ("forget10", 400)]:
         for method in ("exact", "asymp"):
@@ -179,7 +181,7 @@ def lattice_tests():
 
 @cache
 def scan_questions(low=20, high=420):
-    """How many of the 14 values of each set fit one exact test with n questions, for every n: the size is not assumed."""
+    """How many of the 14 values of each set fit one exact test with n questions, for every n: no size is assumed."""
     sizes = np.arange(low, high + 1)
     table = reported("table8", printed=True)
     fits = {s: [sum(any(printable(t, run_means(n))[:2]) for t in g) for n in sizes]
@@ -197,7 +199,7 @@ def row_evidence():
 
 
 def agreement(spreads=(0.1, 0.25, 0.5, 1.0, 2.0, 4.0)):
-    """Chance that three runs have the very same KS distance, by their spread (sd, in questions: D = k/n, in units of k)."""
+    """Chance that three runs have the very same KS distance k/n, by the sd of k between runs (in questions)."""
     centre, k = np.linspace(0, 1, 101)[:, None, None], np.arange(-30, 32)
     sd = np.asarray(spreads)[:, None]
     p = stats.norm.cdf((k + 0.5 - centre) / sd) - stats.norm.cdf((k - 0.5 - centre) / sd)
@@ -253,7 +255,7 @@ def equal_cells():
 
 
 def notation():
-    """Cells of Tables 3, 5 and 8 whose notation differs from their column's: per cent among fractions, other decimals."""
+    """Cells of Tables 3, 5 and 8 written unlike their column: per cent among fractions, another number of decimals."""
     out = []
     for name in ("table3", "table5", "table8"):
         text = reported(name, printed=True)
@@ -266,7 +268,8 @@ def notation():
             )
             for kind, mask in odd.items():
                 for _, row in text[mask].iterrows():
-                    where = " ".join(row[[k for k in ("set", "epoch", "method") if k in row]])
+                    epoch = f"epoch {row.epoch}" if "epoch" in row else row["set"]
+                    where = f"{epoch} {row.method}"
                     out.append({"table": name[5:], "row": where, "score": c, "printed": row[c], "oddity": kind})
     return pd.DataFrame(out)
 
@@ -277,7 +280,6 @@ def statements():
     said = reported("statements").set_index("id")
     q = t8.pivot(index="method", columns="set", values="forget_quality")
     u = t8.pivot(index="method", columns="set", values="model_utility")
-    ours = q.index.str.startswith("RKLU")
     acc = t1.pivot(index="method", columns="set", values="avg_accuracy_pct")
     copy, loss = t2.set_index("method").drop("Original"), t7.set_index("method")
     datasets = said.at["six_datasets", "quote"].count("et al.")
@@ -285,7 +287,7 @@ def statements():
     npo = q.filter(like="NPO", axis=0).drop(columns="forget01").to_numpy()
     bases = ["GA", "NPO", "DPO", "RKLU"]
     with_retain = [(q.at[f"{b}+{r}", s] > q.at[b, s], s) for b in bases for r in ("KL", "RT") for s in q.columns[1:]]
-    helped = {s: sum(h for h, where in with_retain if where == s) for s in q.columns[1:]}
+    helped = {s: int(sum(h for h, where in with_retain if where == s)) for s in q.columns[1:]}
     ga = q.filter(regex=r"^GA", axis=0).drop(columns="forget01").to_numpy()
     ga10 = u.loc[["GA", "GA+KL", "GA+RT"], "forget10"]
     others = t8[(t8.set == "forget10") & ~t8.method.str.startswith("RKLU")]
@@ -296,7 +298,7 @@ def statements():
     leak = lists[(lists.table == "4") & lists.text.str.lower().str.contains("karachi")].method
     six = lists[lists.text.str.count(",") != 4]
     in_tables = ", ".join(k for k in ("2", "5", "8") if "GA+RT" in set(reported(f"table{k}").method))
-    no_retain = q[~q.index.str.contains(r"\+")]["forget10"]
+    alone = q.loc[~q.index.str.contains(r"\+") & (q.forget10 > 0.05), "forget10"].to_dict()
     found = {
         "six_datasets": (datasets == 6, f"{datasets} are listed"),
         "ga_rt_table": ("2" in in_tables, f"GA+RT is in tables {in_tables}"),
@@ -304,16 +306,16 @@ def statements():
                            f"{u.at['GA+RT', 'forget05']:.4f} < {u.at['GA', 'forget05']:.4f}"),
         "best_overall": (all(b.startswith("RKLU") for b in best), "; ".join(best)),
         "forget01_easy": ((q.forget01 > 0.05).mean() > 0.5, f"{(q.forget01 > 0.05).sum()} of {len(q)} above 0.05"),
-        "without_retain": ((no_retain > 0.05).sum() == 1, f"above 0.05: {dict(no_retain[no_retain > 0.05])}"),
+        "without_retain": (set(alone) == {"RKLU"}, f"above 0.05: {alone}"),
         "npo_large": ((npo < 0.05).any(), f"all {npo.size} cells are at least {npo.min():.4f}, threshold 0.05"),
         "retain_helps": (sum(helped.values()) > 8, f"higher with it: {helped}, each of 8"),
         "ga_forgets": ((ga > 0.05).any(), f"all {ga.size} cells are at most {ga.max():.4f}, threshold 0.05"),
-        "ga_utility": ((ga10 < 0.1).all(), f"{dict(ga10)}"),
-        "dpo_weakest": (q.idxmin().str.startswith("DPO").all(), f"lowest: {dict(q.idxmin())}"),
+        "ga_utility": ((ga10 < 0.1).all(), f"forget10: {ga10.to_dict()}"),
+        "dpo_weakest": (q.idxmin().str.startswith("DPO").all(), f"lowest: {q.idxmin().to_dict()}"),
         "alpha_baselines": (near.model_utility <= 0.5,
                             f"nearest: {near.method} {near.forget_quality:.4f}, {near.model_utility:.4f}"),
-        "capability_best": ((acc.drop("Original").idxmax() == "RKLU").all(), f"{dict(acc.loc['RKLU'])}"),
-        "more_data": (rises == ["Original"] or not rises, f"smaller with more data: {', '.join(rises)}"),
+        "capability_best": ((acc.drop("Original").idxmax() == "RKLU").all(), f"{acc.loc['RKLU'].to_dict()}"),
+        "more_data": (len(rises) < len(acc) / 2, f"except for {', '.join(rises)}"),
         "copyright_utility": (copy.perplexity.idxmin() == copy.avg_accuracy_pct.idxmax() == "RKLU",
                               f"lowest perplexity: {copy.perplexity.idxmin()} {copy.perplexity.min()}, "
                               f"RKLU {copy.at['RKLU', 'perplexity']}"),
@@ -323,7 +325,260 @@ def statements():
                         f"{loss.at['FKLU', 'avg_accuracy_pct']}; perplexity {loss.at['RKLU', 'perplexity']} "
                         f"against {loss.at['FKLU', 'perplexity']}"),
         "no_leak": ({"GA", "RKLU"} == set(lists.method) - set(leak), f"the city is in {', '.join(leak)}"),
-        "top_five": (six.empty, f"another count: {'; '.join(f'{r.method}, example {r.example}' for r in six.itertuples())}"),
+        "top_five": (six.empty, f"not five: {'; '.join(f'{r.method}, example {r.example}' for r in six.itertuples())}"),
     }  # fmt: skip
-    out = pd.DataFrame(found, ["holds", "evidence"]).T
-    return said[["where", "quote"]].join(out, how="inner").rename_axis(None)
+    out = pd.DataFrame([(k, bool(h), e) for k, (h, e) in found.items()], columns=["id", "holds", "evidence"])
+    return said[["where", "quote"]].join(out.set_index("id"), how="inner")
+
+
+# 4. What the evidence supports
+
+
+def _steps(a, b):
+    """n times the KS distance between each row of a and the same row of b, both (simulations, n)."""
+    order = np.argsort(np.concatenate([a, b], axis=1), axis=1)
+    return np.abs(np.cumsum(np.where(order < a.shape[1], 1, -1), axis=1)).max(axis=1)
+
+
+@cache
+def critical_shifts(n, correlation=0.0, simulations=600, seed=0, level=0.05):
+    """For each of `simulations` pairs of models, how far their truth ratios must be apart before the test says so.
+
+    log R of n questions is normal with sd 1 in both models, correlated over questions; the shift, in sd, at which the
+    KS p-value falls below `level` is found by bisection. The share of values below x is the test's power at shift x.
+    """
+    rng = np.random.default_rng([seed, n])
+    x, noise = rng.standard_normal((2, simulations, n))
+    y = correlation * x + np.sqrt(1 - correlation**2) * noise
+    needed = int(np.argmax(ks_lattice(n) < level))
+    low, high = np.zeros(simulations), np.full(simulations, 3.0)
+    for _ in range(12):
+        middle = (low + high) / 2
+        seen = _steps(x, y + middle[:, None]) >= needed
+        low, high = np.where(seen, low, middle), np.where(seen, middle, high)
+    return high
+
+
+def detectable_shifts(sizes=(40, 200, 300, 400), power=0.8, **simulation):
+    """Smallest shift, in sd of log R over questions, that the test sees with `power`: by n and correlation."""
+    rhos = {"independent": 0.0, "original and oracle": ORIGINAL_CORRELATION, "two oracles": ORACLE_CORRELATION}
+    shifts = {k: [np.quantile(critical_shifts(n, r, **simulation), power) for n in sizes] for k, r in rhos.items()}
+    return pd.DataFrame(shifts, pd.Index(sizes, name="questions"))
+
+
+def ideal_forget_quality(n, correlation=ORACLE_CORRELATION, simulations=600, seed=0):
+    """Simulated forget qualities of perfect unlearning: no shift at all, only another model on the same questions."""
+    rng = np.random.default_rng([seed, n])
+    x, noise = rng.standard_normal((2, simulations, n))
+    return ks_lattice(n)[_steps(x, correlation * x + np.sqrt(1 - correlation**2) * noise)]
+
+
+def rankings_surviving(table, spread, score="forget_quality", seeds=3):
+    """RKLU against each baseline with the same retain term: does its lead in Table 8 survive the spread between seeds?
+
+    spread: sd between single runs, of log10 for forget quality, else of the score: one number, or {(set, method): sd}.
+    lead: difference of means over `seeds`, positive where RKLU is ahead; survives: lead > 1.96 sd of such a difference;
+    dissolves_at: the common spread at which it is equal. questions_apart: the same lead as steps of the KS lattice.
+    Raises ValueError on a cell that `spread` lacks.
+    """
+    out, value = [], table.set_index(["set", "method"])[score]
+    for (name, method), x in value.items():
+        family, plus, retain = method.partition("+")
+        if family in ("RKLU", "FKLU"):
+            continue
+        ours = value[name, "RKLU" + plus + retain]
+        cells = [(name, "RKLU" + plus + retain), (name, method)]
+        if isinstance(spread, dict) and not set(cells) <= set(spread):
+            raise ValueError(f"spread lacks {sorted(set(cells) - set(spread))}")
+        sd = [spread[c] if isinstance(spread, dict) else spread for c in cells]
+        quality = score == "forget_quality"
+        lead = np.log10(ours / x) if quality else ours - x
+        row = {"set": name, "ahead": cells[0][1], "behind": method, "lead": lead}
+        if quality:
+            p = ks_lattice(QUESTIONS[name])[::-1]
+            k = np.interp(np.log([ours, x]), np.log(np.maximum(p, 1e-300)), np.arange(len(p))[::-1])
+            row["questions_apart"] = k[1] - k[0]
+        survives = lead > 1.96 * np.sqrt(np.square(sd).sum() / seeds)
+        out.append(row | {"survives": survives, "dissolves_at": max(lead, 0) / (1.96 * np.sqrt(2 / seeds))})
+    return pd.DataFrame(out)
+
+
+def between_seed_spread(records=PAPER.parent / "records"):
+    """Spread between seeds in a folder of records: sd of log10 peak forget quality and of utility there, per cell with
+    at least two seeds. An empty table means that no cell has two."""
+    rows = []
+    for path in sorted(Path(records).glob("*/tofu/*/*/seed*.json")):
+        profile, _, split, method = path.parts[-5:-1]
+        if method.partition(",")[0] not in ("original", "oracle", "augmented"):
+            peak = max(json.loads(path.read_text())["epochs"], key=lambda e: e["forget_quality_benchmark"])
+            log_p = np.log10(max(peak["forget_quality_benchmark"], 1e-300))
+            rows.append((profile, split, method, log_p, peak["model_utility"]))
+    table = pd.DataFrame(rows, columns=["profile", "set", "method", "log10_sd", "utility_sd"])
+    cells = table.groupby(["profile", "set", "method"])
+    return cells.std().assign(seeds=cells.size()).query("seeds >= 2").reset_index()
+
+
+# Figures, drawn with the caller's style, and tables of sentences
+
+
+def wrapped(table):
+    """A table of sentences as HTML whose cells wrap, without the marks of emphasis (*) in what is quoted."""
+    from IPython.display import HTML
+
+    html = table.to_html(index=False, border=0).replace("*", "")
+    return HTML(html.replace("<td>", '<td style="white-space: normal; vertical-align: top">'))
+
+
+def _finished(figure):
+    """A notebook shows the figure a cell returns; left open, pyplot would show it a second time."""
+    plt.close(figure)
+    return figure
+
+
+def plot_bounds(bounds):
+    """Printed utility against the highest that the row's other cells allow; above the line is impossible."""
+    figure, ax = plt.subplots(figsize=(5.2, 4.2))
+    looks = {"possible": ("#8a99a8", "o"), "only if cut off": ("#E69F00", "s"), "impossible": ("#D55E00", "D")}
+    for verdict, (colour, marker) in looks.items():
+        rows = bounds[bounds.verdict == verdict]
+        ax.plot(rows.bound, rows.model_utility, marker, color=colour, label=f"{verdict} ({len(rows)})")
+    for _, r in bounds[bounds.verdict != "possible"].iterrows():
+        away = (12, 7) if r.method == "DPO+KL" else (-8, -8)  # labels that would overlap
+        spot = {"xytext": away, "textcoords": "offset points", "ha": "right"}
+        ax.annotate(f"{r.method} {r['set']}", (r.bound, r.model_utility), **spot)
+    ax.plot([1e-3, 1], [1e-3, 1], color="#444444", lw=1)
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="highest utility the row allows",
+        ylabel="model utility as printed",
+        xlim=(3e-4, 1.5),
+    )
+    ax.legend(loc="lower right")
+    return _finished(figure)
+
+
+def plot_scan(scan):
+    """Values of each set that fit one test with n questions, for every n."""
+    figure, axes = plt.subplots(len(scan.columns), figsize=(7.5, 4.6), sharex=True, sharey=True)
+    for ax, name in zip(axes, scan, strict=True):
+        ax.vlines(scan.index, 0, scan[name], color="#0072B2", lw=1)
+        n = scan[name].idxmax()
+        ax.annotate(f"n = {n}: {scan[name].max()} of 14", (n, scan[name].max()), (6, -8), textcoords="offset points")
+        ax.set(ylabel=name, ylim=(0, 14))
+    axes[-1].set(xlabel="questions on each side of the test")
+    return _finished(figure)
+
+
+def plot_power(sizes=(40, 200, 300), correlation=ORIGINAL_CORRELATION, **simulation):
+    """Power of the forget-quality test against the shift between two models' truth ratios."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.6))
+    for n, line in zip(sizes, ("-", "--", ":"), strict=True):
+        ax.ecdf(critical_shifts(n, correlation, **simulation), color="#0072B2", ls=line, label=f"{n} questions")
+    ax.axvline(ORIGINAL_SHIFT, color="#444444", lw=1)
+    ax.annotate("original model", (ORIGINAL_SHIFT, 0.05), (5, 0), textcoords="offset points")
+    ax.set(xlabel="shift between the models, in sd of log R", ylabel="power (p < 0.05)", xlim=(0, 1.5))
+    ax.legend(loc="center right")
+    return _finished(figure)
+
+
+def plot_rankings(rankings):
+    """How many of RKLU's leads survive, against the spread between seeds that is assumed."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.6))
+    spread = np.geomspace(0.01, 10, 400)
+    for (name, rows), line in zip(rankings.groupby("set"), (":", "--", "-"), strict=True):
+        left = (rows.dissolves_at.to_numpy() > spread[:, None]).sum(axis=1)
+        ax.plot(spread, left, line, color="#0072B2", drawstyle="steps-post", label=f"{name} ({len(rows)} pairs)")
+    ax.set(xscale="log", xlabel="sd of log10 forget quality between seeds", ylabel="leads that survive", ylim=(0, 12))
+    ax.legend(loc="lower left")
+    return _finished(figure)
+
+
+# The summary
+
+SEVERITIES = ("typographical", "affects a number", "affects a conclusion")
+SENTENCES = {"six_datasets": 1, "ga_rt_table": 0, "top_five": 0}  # severity of a sentence that does not hold; others: 2
+
+
+def _utility_findings():
+    bounds, swapped, cells = utility_bounds(), exchanged_columns(), equal_cells()
+    copies = cells[cells["columns"].str.contains("model_utility")]
+    for _, r in bounds[bounds.verdict != "possible"].iterrows():
+        name = f"{r.method} {r['set']}"
+        if r.verdict == "impossible":
+            text = f"utility {r.model_utility:.4f} cannot exceed {r.bound:.4f}; {r.excess_any:.4f} beyond any rounding"
+            text += "".join(f"; {p.first} prints the same utility" for p in copies.itertuples() if p.second == name)
+            yield 1, f"Table 8, {name}", text, "utility_bounds"
+        else:
+            text = f"utility {r.model_utility:.4f} is possible only if the row's digits are cut off, not rounded"
+            yield 0, f"Table 8, {name}", text, "utility_bounds"
+    fair = swapped[swapped.verdict == "possible"].in_band
+    for _, r in swapped[(swapped.verdict == "impossible") & swapped.in_band].iterrows():
+        text = (
+            f"exchanging forget and retain cells makes it possible, with a truth ratio of {r.exchanged:.2f} like the "
+        )
+        text += f"other rows'; {fair.sum()} of {len(fair)} possible rows would survive the exchange"
+        yield 1, f"Table 8, {r.method} {r['set']}", text, "exchanged_columns"
+
+
+def _lattice_findings():
+    rows, scan, tests = row_evidence(), scan_questions(), lattice_tests()
+    single = tests.query("method == 'exact' and runs == 1").set_index("questions")
+    for name, n in QUESTIONS.items():
+        part, t = rows[rows.set == name], single.loc[n]
+        text = f"{t.either} of {len(part)} forget qualities are p-values of one test with {n} questions "
+        text += f"({t.expected:.2g} expected by chance, probability {t.probability:.0e})"
+        yield 2, f"Table 8, {name}", text, "lattice_tests"
+        neither = part[part.fits == "neither"]
+        if len(neither):
+            text = f"neither one test nor a mean of three: {', '.join(neither.method)}"
+            yield 1, f"Table 8, {name}", text, "row_evidence"
+    n, other = scan.forget10.idxmax(), scan.forget10.nlargest(2).iloc[1]
+    fits = scan.forget10
+    text = f"{fits.max()} fits with {n} questions, {fits[400]} with all 400, at most {other} with any other number"
+    yield 1, "Table 8, forget10", text, "scan_questions"
+    one = lattice_rows()
+    cut, rounded = (one.cut_off & ~one.rounded).sum(), (one.rounded & ~one.cut_off).sum()
+    text = f"{cut} values fit only if their digits are cut off, {rounded} only if they are rounded"
+    yield 0, "Table 8, forget quality", text, "lattice_rows"
+    single = lattice_rows("table5")
+    text = (
+        f"{(~single.either).sum()} of {len(single)} forget qualities of one run fit no single test with 200 questions"
+    )
+    yield 1, "Table 5", text, "lattice_rows"
+
+
+def _consistency_findings():
+    for _, r in printed_twice().query("not equal and tables != '5 and 8'").iterrows():
+        text = f"{r.score} {r['first']} and {r.second}" + (
+            f"; the latter is also {r.elsewhere}'s" if r.elsewhere else ""
+        )
+        yield 1, f"Tables {r.tables}, {r.row}", text, "printed_twice"
+    cells = equal_cells()
+    for _, r in cells[(cells.cells > 1) & ~cells.same_family].iterrows():
+        text = f"{r.cells} equal cells ({r['columns']}); {r.expected_pairs:.0e} such pairs expected by chance"
+        yield 1, f"Table 8, {r['first']} and {r.second}", text, "equal_cells"
+    for _, r in notation().iterrows():
+        yield 0, f"Table {r.table}, {r.row}", f"{r.score} {r.printed}: {r.oddity}", "notation"
+    for key, r in statements().query("not holds").iterrows():
+        quote = r.quote if len(r.quote) < 90 else r.quote[:87] + "..."
+        yield SENTENCES.get(key, 2), r["where"], f'"{quote}" But: {r.evidence}', "statements"
+
+
+def _evidence_findings():
+    half = detectable_shifts(power=0.5)["original and oracle"]
+    text = ", ".join(f"{1 - half[n] / ORIGINAL_SHIFT:.0%} with {n} questions" for n in QUESTIONS.values())
+    text = f"share of the way from original to oracle after which p > 0.05 is an even chance: {text}"
+    yield 2, "Forget quality above 0.05", text, "detectable_shifts"
+    ranks = rankings_surviving(reported("table8"), 0.2)
+    text = (
+        f"no spread is printed; {ranks.survives.sum()} of {len(ranks)} leads of RKLU survive 0.2 decades between seeds"
+    )
+    yield 2, "Table 8, forget quality", text, "rankings_surviving"
+
+
+def findings():
+    """Every finding with its figures, computed here from the tables: severity, where, finding, and its function."""
+    parts = (_lattice_findings, _evidence_findings, _utility_findings, _consistency_findings)
+    out = sorted((f for part in parts for f in part()), key=lambda f: -f[0])
+    return pd.DataFrame([(SEVERITIES[k], *f) for k, *f in out], columns=["severity", "where", "finding", "function"])

@@ -1,4 +1,4 @@
-"""The built book: nothing is loaded from outside, mathematics renders, a phone shows every page without sideways scrolling.
+"""The built book: nothing is loaded from outside, mathematics renders, and a phone shows every page at its own width.
 
 One strict build serves all tests. The browser tests need Chromium and skip without it; what they see is kept as
 screenshots in _build/screens/ (phone and desktop, light and dark).
@@ -23,12 +23,13 @@ SCREENS = {"phone": (360, 740), "desktop": (1360, 900)}
 OUTSIDE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
 CSS_LOAD = re.compile(r"""url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""", re.IGNORECASE)
 SCRIPT_IMPORT = re.compile(r"""\bimport\b[^;"'`]*["'`]((?:https?:)?//[^"'`]+)""")
-LOADING_ATTRIBUTES = ("src", "srcset", "data", "poster", "background")
-NAVIGATION_LINKS = {"canonical", "index", "search", "genindex", "next", "prev", "author", "copyright", "help", "top", "up"}
+LOADING_ATTRIBUTES = ("src", "data", "poster", "background")
+NAVIGATION_LINKS = set("canonical index search genindex next prev author copyright help top up".split())
 
 # Elements of the article that reach beyond the window without standing in a box that scrolls.
 STICKING_OUT = """() => [...document.querySelectorAll('.bd-article *')].filter(e => {
-  if (e.getBoundingClientRect().right <= innerWidth + 1 || e.closest('mjx-assistive-mml, .visually-hidden')) return false;
+  if (e.getBoundingClientRect().right <= innerWidth + 1) return false;
+  if (e.closest('mjx-assistive-mml, .visually-hidden')) return false;
   for (let a = e.parentElement; a && !a.matches('.bd-article'); a = a.parentElement)
     if (['auto', 'scroll'].includes(getComputedStyle(a).overflowX)) return false;
   return true;
@@ -74,7 +75,8 @@ def loads(page):
     for tag in page.find_all(True):
         for name in LOADING_ATTRIBUTES:
             if tag.has_attr(name):
-                yield from (part.split()[0] for part in tag[name].split(",") if part.strip())
+                yield tag[name]
+        yield from (part.split()[0] for part in tag.get("srcset", "").split(",") if part.strip())
         if tag.name == "link" and not set(tag.get("rel", [])) <= NAVIGATION_LINKS:
             yield tag.get("href", "")
         if tag.has_attr("style"):
@@ -107,7 +109,8 @@ def test_every_local_asset_is_there(html, pages):
         (name, url)
         for name, page in pages.items()
         for url in loads(page)
-        if not OUTSIDE.match(url) and not url.startswith(("data:", "#"))
+        if not OUTSIDE.match(url)
+        and not url.startswith(("data:", "#"))
         and not (html / name).parent.joinpath(url.split("?")[0].split("#")[0]).exists()
     }
     assert not missing
@@ -175,8 +178,11 @@ class Visit:
         self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         self.context.route("**/*", self._route)
         self.page = self.context.new_page()
-        self.page.on("console", lambda m: self.errors.append(f"{self.page.url}: {m.text}") if m.type == "error" else None)
-        self.page.on("pageerror", lambda e: self.errors.append(f"{self.page.url}: {e}"))
+        self.page.on("console", lambda message: message.type == "error" and self._note(message.text))
+        self.page.on("pageerror", self._note)
+
+    def _note(self, error):
+        self.errors.append(f"{self.page.url}: {error}")
 
     def _route(self, route):
         url = route.request.url
@@ -188,7 +194,7 @@ class Visit:
 
     def open(self, name):
         self.page.goto(f"{self.site}{name}.html", wait_until="load")
-        self.page.evaluate("async () => { if (window.MathJax) { await MathJax.startup.promise } await document.fonts.ready }")
+        self.page.evaluate("async () => { await window.MathJax?.startup.promise; await document.fonts.ready }")
         return self.page
 
 

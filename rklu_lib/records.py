@@ -1,0 +1,188 @@
+"""What a run is called (`RunSpec`) and what it leaves (`Record`): every number of the book comes from here.
+
+A record is one JSON of aggregates per epoch and, beside it, an .npz of per-question scores, written once, whole.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rklu_lib import __version__, data, profiles
+from rklu_lib.methods import AUGMENTED, METHODS, method
+
+RECORDS = Path(os.environ.get("RKLU_RECORDS", data.ROOT / "data" / "records"))
+RUNS = Path(os.environ.get("RKLU_RUNS", data.ROOT / "runs"))
+BASES = ("original", "oracle", "augmented")
+PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "rouge-score")
+
+_UNLEARNING = {"augment_epochs", "augment_lr", "unlearn_epochs", "unlearn_lr", "family_lr", "alpha", "retain_weight"}
+_UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_size"}
+_FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)} - _UNLEARNING - {"name"}
+
+
+@dataclass(frozen=True, order=True)
+class RunSpec:
+    """One cell of a table: scale, forget split, method (or base model) and seed; overrides change profile fields."""
+
+    profile: str
+    split: str
+    method: str
+    seed: int = 0
+    overrides: tuple[tuple[str, object], ...] = ()
+
+    def __post_init__(self):
+        if self.split not in data.ORACLE_SPLIT:
+            raise ValueError(f"no forget split {self.split!r}; there are {', '.join(data.ORACLE_SPLIT)}")
+        if self.method not in BASES:
+            method(self.method)
+        profiles.profile(self.profile, **dict(self.overrides))  # fails here, before anything is trained
+
+    @property
+    def values(self):
+        """The profile with this spec's overrides."""
+        return profiles.profile(self.profile, **dict(self.overrides))
+
+    @property
+    def label(self):
+        """Method and overrides as one folder name, such as `RKLU` or `RKLU,alpha=4`."""
+        return ",".join([self.method, *(f"{k}={v}" for k, v in self.overrides)])
+
+    @property
+    def record_path(self):
+        """Where the record lies: data/records/<profile>/tofu/<split>/<label>/seed<k>.json."""
+        return RECORDS / self.profile / "tofu" / self.split / self.label / f"seed{self.seed}.json"
+
+    @property
+    def checkpoint_path(self):
+        """Where the trained model lies. The original model is one for all splits."""
+        split = () if self.method == "original" else (self.split,)
+        return RUNS.joinpath(self.profile, *split, self.label, f"seed{self.seed}")
+
+    @property
+    def settings(self):
+        """Just the profile fields that decide this run: a record made with other values of these is another run's."""
+        p = self.values
+        fields = set(_FINETUNING)
+        if self.method not in ("original", "oracle"):
+            fields |= {"augment_epochs", "augment_lr", "batch_size"} if self.uses(AUGMENTED) else set()
+        if self.method in METHODS:
+            m = METHODS[self.method]
+            fields |= {"batch_size", "unlearn_epochs"} if m.forget else set()
+            fields |= {"alpha"} if m.family in ("RKLU", "FKLU", "teacher") else set()
+            fields |= {"retain_weight"} if m.retain else set()
+            fields |= {"npo_beta"} if m.family == "NPO" else {"dpo_beta"} if m.family == "DPO" else set()
+            fields |= {"ta_scale"} if m.family == "TA" else set()
+        kept = {name: getattr(p, name) for name in sorted(fields)}
+        if self.method in METHODS and METHODS[self.method].forget:
+            kept["unlearn_lr"] = p.learning_rate(METHODS[self.method].family)
+        return kept
+
+    def uses(self, need):
+        """Whether the run rests on one of the needs of `methods`, such as the augmented model."""
+        return self.method == "augmented" or need in METHODS[self.method].needs
+
+    def base(self, name):
+        """The spec of a base model ("original", "oracle", "augmented") this one rests on."""
+        kept = _FINETUNING | ({"augment_epochs", "augment_lr", "batch_size"} if name == "augmented" else set())
+        overrides = tuple((k, v) for k, v in self.overrides if k in kept)
+        return RunSpec(self.profile, self.split, name, self.seed, overrides)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run as it lies on disk: `epochs` is a list of dicts of aggregates, `questions` {name: (epochs, n)}."""
+
+    spec: RunSpec
+    content: dict
+    questions: dict
+
+    @property
+    def epochs(self):
+        return self.content["epochs"]
+
+    def reported(self, rule="peak"):
+        """The epoch that is reported, as its dict. "peak": the first epoch of highest forget quality (the paper's rule,
+        which selects with the oracle in hand); "last"; "product": the highest forget quality times model utility."""
+        keys = {
+            "peak": lambda e: e["forget_quality_benchmark"],
+            "product": lambda e: e["forget_quality_benchmark"] * e["model_utility"],
+            "last": lambda e: e["epoch"],
+        }
+        if rule not in keys:
+            raise ValueError(f"no reporting rule {rule!r}; there are {', '.join(keys)}")
+        return max(self.epochs, key=keys[rule])
+
+
+def load(spec):
+    """The `Record` of a spec, or None when there is none or it was made with other settings."""
+    path = spec.record_path
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["settings"] != json.loads(json.dumps(spec.settings)):
+        return None
+    with np.load(path.with_suffix(".npz")) as arrays:
+        return Record(spec, content, dict(arrays))
+
+
+def write(spec, history, questions, seconds):
+    """Write a finished run, whole: history is a list of dicts per epoch, questions {name: (epochs, n)}."""
+    content = {
+        "spec": {"profile": spec.profile, "split": spec.split, "method": spec.method, "seed": spec.seed}
+        | ({"overrides": dict(spec.overrides)} if spec.overrides else {}),
+        "settings": spec.settings,
+        "data": data.describe_source(spec.values.source),
+        "code": code_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "machine": machine(),
+        "seconds": {k: round(v, 1) for k, v in seconds.items()},
+        "epochs": [{k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in e.items()} for e in history],
+    }
+    spec.record_path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=spec.record_path.parent) as tmp:
+        np.savez_compressed(Path(tmp) / "q.npz", **{k: np.asarray(v, np.float32) for k, v in questions.items()})
+        (Path(tmp) / "r.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(Path(tmp) / "q.npz", spec.record_path.with_suffix(".npz"))
+        os.replace(Path(tmp) / "r.json", spec.record_path)  # last: its presence says that the record is whole
+
+
+def code_version():
+    """{"version", "commit", "changed"}: the package and git commit; changed: the library had uncommitted edits."""
+
+    def git(*args):
+        return subprocess.run(["git", *args], cwd=data.ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    return {
+        "version": __version__,
+        "commit": git("rev-parse", "--short=12", "HEAD") or None,
+        "changed": bool(git("status", "--porcelain", "--", "rklu_lib")),
+    }
+
+
+def machine():
+    """The device's name, as records keep it."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+    return platform.processor() or platform.machine()
+
+
+def write_json(path, content):
+    """Write a JSON file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as tmp:
+        tmp.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    os.replace(tmp.name, path)
