@@ -44,7 +44,7 @@ def shown(table):
 
 
 def provenance(records):
-    """Where a table's numbers come from, as Markdown: the records, the code and machine that made them, how to remake."""
+    """Where a table's numbers come from, as Markdown: records, data, code, machine, and how to remake them."""
     from IPython.display import Markdown
 
     spec, source = records[0].spec, records[0].content["data"]

@@ -17,7 +17,7 @@ STYLE = {
 }  # fmt: skip
 
 
-def _finished(figure):
+def finished(figure):
     """A notebook shows the figure a cell returns; left open, pyplot would show it a second time."""
     plt.close(figure)
     return figure
@@ -64,7 +64,7 @@ def trajectories(records, title=""):
         right.set(xlabel="epoch", ylabel="model utility", ylim=(0, 1))
         figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
         figure.suptitle(title)
-    return _finished(figure)
+    return finished(figure)
 
 
 def plane(records, title=""):
@@ -81,7 +81,7 @@ def plane(records, title=""):
         forget_quality_axis(ax)
         ax.set(xlabel="model utility", ylabel="forget quality (KS p-value)", title=title, xlim=(-0.02, 1))
         figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
-    return _finished(figure)
+    return finished(figure)
 
 
 def distributions(content, position, names, k=8):
@@ -98,7 +98,7 @@ def distributions(content, position, names, k=8):
             ax.set(xlim=(0, 1), xlabel="probability", title=name)
             ax.set_yticks(range(len(top)), [repr(text)[1:-1] for text, _ in top], family="monospace", fontsize=8)
             ax.tick_params(axis="y", length=0)
-    return _finished(figure)
+    return finished(figure)
 
 
 def true_token_probability(content, names):
@@ -113,4 +113,4 @@ def true_token_probability(content, names):
         )
         ax.set(ylabel="probability of the true token", ylim=(-0.02, 1.02))
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return _finished(figure)
+    return finished(figure)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from accelerate import Accelerator
 
 from rklu_lib import data, losses, methods
 from rklu_lib.models import ScoredLogits, atomic_directory
+
+logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # tied heads are meant to be saved once
 
 
 def schedule(epoch_steps, epochs):
