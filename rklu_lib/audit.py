@@ -388,15 +388,7 @@ def between_seed_spread(records=PAPER.parent / "records"):
     return cells.std().assign(seeds=cells.size()).query("seeds >= 2").reset_index()
 
 
-# Figures, drawn with the caller's style, and tables of sentences
-
-
-def wrapped(table):
-    """A table of sentences as HTML whose cells wrap, without the marks of emphasis (*) in what is quoted."""
-    from IPython.display import HTML
-
-    html = table.to_html(index=False, border=0).replace("*", "")
-    return HTML(html.replace("<td>", '<td style="white-space: normal; vertical-align: top">'))
+# Figures, drawn with the caller's style
 
 
 def plot_bounds(bounds):

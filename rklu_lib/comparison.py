@@ -43,6 +43,15 @@ def shown(table):
     return pd.DataFrame({column: text(column) for column in table.columns}, index=table.index)
 
 
+def wrapped(table):
+    """A table of sentences as HTML whose cells wrap, without the marks of emphasis (*) in what is quoted."""
+    from IPython.display import HTML
+
+    with pd.option_context("display.max_colwidth", None):
+        html = table.to_html(index=False, border=0).replace("*", "")
+    return HTML(html.replace("<td>", '<td style="white-space: normal; vertical-align: top">'))
+
+
 def provenance(records):
     """Where a table's numbers come from, as Markdown: records, data, code, machine, and how to remake them."""
     from IPython.display import Markdown

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rklu_lib import audit, paper
+from rklu_lib import audit, comparison, paper
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TEXT = SHARED / "paper" / "rklu-naacl25.txt"
@@ -499,5 +499,5 @@ def test_a_repaired_table_has_fewer_findings(corrected):
 
 def test_a_table_of_sentences_wraps_and_keeps_every_row():
     rows = audit.findings()
-    html = audit.wrapped(rows).data
+    html = comparison.wrapped(rows).data
     assert html.count("<tr>") == len(rows) and html.count("white-space: normal") == rows.size and "*" not in html
