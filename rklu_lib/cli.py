@@ -82,6 +82,7 @@ def unlearn(
     """Make a model of your own forget a file of question-answer pairs."""
     from rklu_lib import data, methods, profiles
 
+    template = template and template.replace("\\n", "\n")  # a shell passes \n on as two characters
     changes = {"template": template, "alpha": alpha, "augment_lr": lr, "unlearn_lr": lr}
     changes |= {"augment_epochs": epochs, "unlearn_epochs": epochs, "family_lr": {} if lr else None}
     p = profiles.profile(profile, **{k: v for k, v in changes.items() if v is not None})

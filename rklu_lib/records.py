@@ -55,7 +55,7 @@ class RunSpec:
     @property
     def label(self):
         """Method and overrides as one folder name, such as `RKLU` or `RKLU,alpha=4`."""
-        return ",".join([self.method, *(f"{k}={v}" for k, v in self.overrides)])
+        return ",".join([self.method, *(f"{k}={v}" for k, v in self.overrides)]).replace("/", "_")
 
     @property
     def record_path(self):
