@@ -29,6 +29,7 @@ class Profile:
     finetune_batch_size: int = 32
     finetune_epochs: int = 5
     finetune_lr: float = 1e-5
+    finetune_precision: str = "no"  # accelerate's mixed_precision of base models: no or bf16 (weights stay in `dtype`)
     augment_epochs: int = 10
     augment_lr: float = 1e-5
     unlearn_epochs: int = 10
@@ -53,6 +54,11 @@ class Profile:
             )
         if self.architecture not in ("llama", "phi"):
             raise ValueError(f"profile {self.name}: architecture must be llama or phi, not {self.architecture!r}")
+        if self.finetune_precision not in ("no", "bf16"):
+            raise ValueError(
+                f'profile {self.name}: finetune_precision must be "no" or bf16, not {self.finetune_precision!r} '
+                "(YAML reads a bare no as false: quote it)"
+            )
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if f.type is float and not isinstance(value, int | float):

@@ -70,6 +70,7 @@ def _base_model(spec, folder):
             model = models.create(p, tokenizer, spec.seed).to(models.device())
         examples = [data.encode(tokenizer, p.template, q, a) for q, a in pairs]
         stage = {"epochs": p.finetune_epochs, "lr": p.finetune_lr, "batch_size": p.finetune_batch_size}
+        stage["precision"] = p.finetune_precision
     training.finetune(model, examples, p, seed=spec.seed, folder=folder, **stage)
     return model, tokenizer
 

@@ -25,17 +25,21 @@ def schedule(epoch_steps, epochs):
     return factor
 
 
-def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_norm=1.0, folder=None, on_epoch=None):
+def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_norm=1.0, precision="no",
+        folder=None, on_epoch=None):  # fmt: skip
     """Train `model` in place with AdamW and return what was noted of each epoch, a list of `epochs` dicts.
 
     steps(epoch): iterable of optimiser steps, each a list of functions scored -> scalar loss whose sum is that step's
     loss (one per micro-batch and term); it must depend on `epoch` alone, so that a resumed run is the same run.
     epoch_steps: how many steps one epoch has. lr: peak learning rate, see `schedule`.
+    precision: accelerate's mixed_precision of the forward and backward pass; the weights keep their dtype.
     folder: where the state of the last whole epoch is kept; a run finds it there after an interruption.
     on_epoch(model, epoch) -> dict: noted in the history (evaluation goes here). Raises FloatingPointError on a loss
     that is not finite, before it reaches the weights.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
+    if precision == "bf16" and accelerator.device.type == "cpu":
+        model.set_attn_implementation("sdpa_float32")
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(epoch_steps, epochs))
     scored, optimizer, scheduler = accelerator.prepare(ScoredLogits(model), optimizer, scheduler)
@@ -93,7 +97,7 @@ def _lengths(examples):
     return [len(e.prompt) + len(e.answer) for e in examples]
 
 
-def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, folder=None):
+def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precision="no", folder=None):
     """Fine-tune on every example's answer: the original, the oracle and the augmented model. Returns the history."""
     lengths = _lengths(examples)
 
@@ -112,6 +116,7 @@ def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, folder=N
         lr=lr,
         weight_decay=profile.weight_decay,
         max_grad_norm=profile.max_grad_norm,
+        precision=precision,
         folder=folder,
     )
 
