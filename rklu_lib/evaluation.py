@@ -38,7 +38,7 @@ def _rows(cache, index):
 
 
 @torch.no_grad()
-def answer_nll(model, prompts, answers, block=64, batch_size=32):
+def answer_nll(model, prompts, answers, block=64, batch_size=16):
     """Mean NLL per token, in nats, of every answer to every prompt.
 
     prompts: n token-id tuples. answers: n lists of token-id tuples (each closed by end-of-text; any number per prompt).
