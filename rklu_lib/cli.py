@@ -4,8 +4,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.core
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+class _OneLine(typer.core.TyperGroup):
+    """Commands whose refusals are one line: the library's errors say what is wrong, where, and the fix."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except (ValueError, FileNotFoundError, FloatingPointError) as error:
+            raise typer.BadParameter(str(error)) from error
+
+
+app = typer.Typer(
+    cls=_OneLine, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
 ProfileName = Annotated[str, typer.Option("--profile", "-p", help="scale: smoke, mini, mini-phi, phi-1.5, llama2-7b")]
 Workers = Annotated[int | None, typer.Option(help="parallel processes (default: one per core)")]
 

@@ -75,7 +75,7 @@ def read_json_lines(path, fields=("question", "answer")):
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; a folder in TOFU's layout holds one JSON-lines file per split")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
     rows = []

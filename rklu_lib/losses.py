@@ -21,6 +21,15 @@ def _selected(mask, *tensors):
     return [_upcast(t[mask]) for t in tensors]
 
 
+def _selected_pair(mask, student, teacher):
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student logits of shape {tuple(student.shape)} and teacher logits of shape {tuple(teacher.shape)}: "
+            "a divergence needs one vocabulary and the same positions"
+        )
+    return _selected(mask, student, teacher)
+
+
 def _upcast(t):
     return t if t.dtype in (torch.float32, torch.float64, torch.int64) else t.float()
 
@@ -41,7 +50,7 @@ def reverse_kl(student_logits, teacher_logits, mask):
     student_logits, teacher_logits: (..., vocab). mask: (...), bool. Returns a scalar >= 0, nats per token.
     Raises TypeError for a mask that is not boolean, ValueError for shapes that do not match or an empty mask.
     """
-    student, teacher = _selected(mask, student_logits, teacher_logits)
+    student, teacher = _selected_pair(mask, student_logits, teacher_logits)
     return _kl(student.log_softmax(-1), teacher.log_softmax(-1)).mean()
 
 
@@ -50,7 +59,7 @@ def forward_kl(student_logits, teacher_logits, mask):
 
     Gradient per logit: p - t. Shapes, units and errors as in `reverse_kl`.
     """
-    student, teacher = _selected(mask, student_logits, teacher_logits)
+    student, teacher = _selected_pair(mask, student_logits, teacher_logits)
     return _kl(teacher.log_softmax(-1), student.log_softmax(-1)).mean()
 
 

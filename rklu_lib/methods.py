@@ -44,10 +44,6 @@ def _refusal_batch(batch, aids, epoch):
     return data.collate(aids.refusals, [epoch * n + i for i in batch.index]).to(batch.input_ids.device)
 
 
-def _idk(scored, batch, aids, epoch):
-    return _cross_entropy(scored, _refusal_batch(batch, aids, epoch), aids, epoch)
-
-
 def _log_probs(scored, batch):
     logits = scored(batch.input_ids, batch.mask)
     return losses.sequence_log_probs(logits, batch.targets, batch.rows, len(batch.index))
@@ -88,6 +84,7 @@ def _retain_kl(scored, batch, aids, epoch):
 class Method:
     """One row: its name in the paper, its forget loss (None: nothing is trained), its retain loss, what it needs.
 
+    on: which answers to the forget questions a batch holds: their own ("forget"), or the epoch's "refusals".
     unit: what the forget loss is a mean over, "token" or "sequence"; gradient accumulation weighs micro-batches by it.
     family: whose learning rate it takes from the profile.
     """
@@ -98,6 +95,7 @@ class Method:
     retain: Callable | None = None
     needs: frozenset = frozenset()
     unit: str = "token"
+    on: str = "forget"
 
 
 def _with_retain_terms(family, forget, needs=(), unit="token"):
@@ -113,7 +111,7 @@ METHODS = {
         *_with_retain_terms("GA", _gradient_ascent),
         *_with_retain_terms("NPO", _npo, {REFERENCE}, "sequence"),
         *_with_retain_terms("DPO", _dpo, {REFERENCE, REFUSALS}, "sequence"),
-        Method("IDK", "IDK", _idk, needs=frozenset({REFUSALS})),
+        Method("IDK", "IDK", _cross_entropy, needs=frozenset({REFUSALS}), on="refusals"),
         Method("TA", "TA", None, needs=frozenset({AUGMENTED})),
         *_with_retain_terms("RKLU", _reverse_kl, {AUGMENTED}),
         *_with_retain_terms("FKLU", _forward_kl, {AUGMENTED}),
@@ -128,6 +126,14 @@ def method(name):
     if name not in METHODS:
         raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def check(chosen, retain):
+    """Raises ValueError when a method trains nothing, or has a retain term and `retain` is empty."""
+    if chosen.forget is None:
+        raise ValueError(f"{chosen.name} trains nothing; see training.task_arithmetic and teacher.TeacherModel")
+    if chosen.retain and not retain:
+        raise ValueError(f"{chosen.name} has a retain term and needs a retain set; {chosen.family} does not")
 
 
 @torch.no_grad()

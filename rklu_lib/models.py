@@ -73,18 +73,20 @@ def load(path, dtype="float32"):
 
     Raises ValueError when the tokenizer has no end-of-text token: an answer could then never end.
     """
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"the tokenizer of {path} has no end-of-text token; set eos_token in its tokenizer_config.json"
         )
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+    )
     return model.to(device()), tokenizer
 
 
 def load_tokenizer(path):
     """The tokenizer alone, as `load` would return it."""
-    return AutoTokenizer.from_pretrained(path)
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
 
 
 def save(model, tokenizer, path):

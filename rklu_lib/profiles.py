@@ -1,11 +1,22 @@
 """Scales: what is trained, on what, and how. The values live in profiles.yaml; a frozen dataclass names them."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import yaml
+
+_KINDS = {int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
+_CHOICES = {
+    "architecture": ("llama", "phi"),
+    "dtype": ("float32", "bfloat16"),
+    "finetune_precision": ("no", "bf16"),
+}
+# A `model` brings its own shape; an alpha or weight of 0 is a control; the others would train nothing or divide by 0.
+_MAY_BE_ZERO = {"hidden_size", "intermediate_size", "n_layers", "n_heads", "vocab_size"}
+_MAY_BE_ZERO |= {"alpha", "retain_weight", "ta_scale", "weight_decay"}
 
 
 @dataclass(frozen=True)
@@ -48,27 +59,34 @@ class Profile:
     )
 
     def __post_init__(self):
-        if self.template.count("{question}") != 1 or not self.template.endswith("{answer}"):
-            raise ValueError(
-                f"profile {self.name}: template must hold {{question}} once and end in {{answer}}: {self.template!r}"
-            )
-        if self.architecture not in ("llama", "phi"):
-            raise ValueError(f"profile {self.name}: architecture must be llama or phi, not {self.architecture!r}")
-        if self.finetune_precision not in ("no", "bf16"):
-            raise ValueError(
-                f'profile {self.name}: finetune_precision must be "no" or bf16, not {self.finetune_precision!r} '
-                "(YAML reads a bare no as false: quote it)"
-            )
         for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if f.type is float and not isinstance(value, int | float):
-                raise ValueError(f"profile {self.name}: {f.name} must be a number, not {value!r} (YAML wants 1.0e-5)")
-            if f.name.endswith(("epochs", "batch_size", "_lr")) and isinstance(value, int | float) and value <= 0:
-                raise ValueError(f"profile {self.name}: {f.name} must be > 0, not {value}")
+            self._check(f.name, f.type, getattr(self, f.name))
+        for family, rate in self.family_lr.items():
+            self._check(f"family_lr[{family}]", float, rate)
+        if self.template.count("{question}") != 1 or not self.template.endswith("{answer}"):
+            self._refuse(f"template must hold {{question}} once and end in {{answer}}: {self.template!r}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                self._refuse(f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}")
         if self.model is None and 0 in (self.hidden_size, self.n_layers, self.n_heads, self.vocab_size):
-            raise ValueError(
-                f"profile {self.name}: without a `model`, hidden_size, n_layers, n_heads and vocab_size are needed"
-            )
+            self._refuse("without a `model`, hidden_size, n_layers, n_heads and vocab_size are needed")
+
+    def _check(self, name, kind, value):
+        """Refuses a value of another type than the field's, and a number that could only break a run later."""
+        base = next((t for t in (bool, int, float, str, dict) if t in (kind, *getattr(kind, "__args__", ()))), kind)
+        if value is None and kind != base:
+            return
+        accepted = (int, float) if base is float else base
+        if not isinstance(value, accepted) or (isinstance(value, bool) and base is not bool):
+            hint = " (YAML wants 1.0e-5)" if base is float and isinstance(value, str) else ""
+            self._refuse(f"{name} must be {_KINDS[base]}, not {value!r}{hint}")
+        if base in (int, float):
+            positive = name not in _MAY_BE_ZERO
+            if not math.isfinite(value) or value < 0 or (positive and value == 0):
+                self._refuse(f"{name} must be {'> 0' if positive else '>= 0'}, not {value}")
+
+    def _refuse(self, why):
+        raise ValueError(f"profile {self.name}: {why}")
 
     def learning_rate(self, family):
         """The unlearning peak learning rate of a method family."""

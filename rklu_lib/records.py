@@ -183,6 +183,6 @@ def machine():
 def write_json(path, content):
     """Write a JSON file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as tmp:
-        tmp.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    os.replace(tmp.name, path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
+        (Path(tmp) / path.name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(Path(tmp) / path.name, path)

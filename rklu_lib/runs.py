@@ -6,6 +6,7 @@ Checkpoints and the state of unfinished runs lie in `runs/`, which git ignores.
 
 import contextlib
 import copy
+import hashlib
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers.utils.logging import disable_progress_bar
 
-from rklu_lib import data, evaluation, models, probing, records, training
+from rklu_lib import data, evaluation, methods, models, probing, records, training
 from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS
 from rklu_lib.records import BASES, RunSpec, load
 from rklu_lib.teacher import TeacherModel
@@ -100,6 +101,8 @@ def _unlearned(spec, folder, judge):
 
 
 def _has_checkpoint(spec):
+    if spec.method == "teacher":  # two models side by side: there is none of its own
+        return True
     with contextlib.suppress(FileNotFoundError):
         kept = json.loads((spec.checkpoint_path / "settings.json").read_text())
         return kept == json.loads(json.dumps(spec.settings))
@@ -115,8 +118,9 @@ def _save_checkpoint(spec, model, tokenizer, seconds):
 
 
 def _state(spec):
-    """Where the state of an unfinished run is kept."""
-    return spec.checkpoint_path.with_name(f"{spec.checkpoint_path.name}-state")
+    """Where the state of an unfinished run is kept: another place for other settings, so that none is mixed up."""
+    digest = hashlib.sha256(json.dumps(spec.settings).encode()).hexdigest()[:8]
+    return spec.checkpoint_path.with_name(f"{spec.checkpoint_path.name}-state-{digest}")
 
 
 def execute(spec, stage="record", threads=None):
@@ -136,7 +140,8 @@ def execute(spec, stage="record", threads=None):
                 _save_checkpoint(spec, model, tokenizer, {"train": time.perf_counter() - started})
         elif load(spec) is None or not _has_checkpoint(spec):
             _record(spec)
-        shutil.rmtree(_state(spec), ignore_errors=True)
+        for state in spec.checkpoint_path.parent.glob(f"{spec.checkpoint_path.name}-state-*"):
+            shutil.rmtree(state, ignore_errors=True)
 
 
 def _record(spec):
@@ -177,7 +182,7 @@ def _plan(specs, checkpoints):
     def visit(spec, stage):
         if spec.method in METHODS:
             stage = "record"
-            done = load(spec) is not None and (not checkpoints or spec.method == "teacher" or _has_checkpoint(spec))
+            done = load(spec) is not None and (not checkpoints or _has_checkpoint(spec))
         else:
             done = _has_checkpoint(spec) if stage == "checkpoint" else load(spec) is not None
         if done:
@@ -230,8 +235,11 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
     plan = _plan(specs, checkpoints)
     if plan:
         for source, split in sorted({(s.values.source, s.split) for s, _ in plan}):
-            for name in (f"{split}_perturbed", data.ORACLE_SPLIT[split], "retain_perturbed"):
+            names = ("full", split, f"{split}_perturbed", data.ORACLE_SPLIT[split], "retain_perturbed")
+            for name in (*names, *(f"{k}{e}" for k in ("real_authors", "world_facts") for e in ("", "_perturbed"))):
                 data.load_tofu(name, source)
+        if any(s.method in METHODS and s.uses(REFUSALS) for s, _ in plan):
+            data.refusals()
         for source in sorted({s.values.source for s, _ in plan}):
             print("data: {source}, sha256 of full {sha256}".format(**data.describe_source(source)))
         cores = os.cpu_count() or 1
@@ -306,6 +314,7 @@ def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):
     model: directory or hub id. forget, retain: lists of {"question", "answer"}. chosen: a `methods.Method`. Everything
     is checked and tokenised before anything is trained; `out` appears whole or not at all.
     """
+    methods.check(chosen, retain)
     original, tokenizer = models.load(model, profile.dtype)
     examples, kept = (_encoded(profile, tokenizer, rows) for rows in (forget, retain))
     refusals = _refused(profile, tokenizer, forget, seed) if REFUSALS in chosen.needs else []
@@ -321,5 +330,5 @@ def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):
 def sweep(profile, splits, seeds, methods_=None):
     """Every spec of the study: base models and methods (default: all) for each split and seed, forget10 first."""
     chosen = (*BASES, *(methods_ or METHODS))
-    ordered = sorted(splits, key=list(data.ORACLE_SPLIT).index, reverse=True)
-    return [RunSpec(profile, split, name, seed) for seed in seeds for split in ordered for name in chosen]
+    specs = [RunSpec(profile, split, name, seed) for seed in seeds for split in splits for name in chosen]
+    return sorted(specs, key=lambda s: (seeds.index(s.seed), -list(data.ORACLE_SPLIT).index(s.split)))

@@ -127,17 +127,15 @@ def unlearn(chosen, profile, original, augmented, forget, retain, refusals, *, s
     forget, retain: lists of `data.Example`; retain may be empty for a method without a retain term. refusals: see
     `methods.Aids`. Each step takes one batch of the forget set and, with a retain term, as many random retain examples.
     """
-    if chosen.forget is None:
-        raise ValueError(f"{chosen.name} trains nothing; see task_arithmetic and teacher.TeacherModel")
-    if chosen.retain and not retain:
-        raise ValueError(f"{chosen.name} has a retain term and needs a retain set; {chosen.family} does not")
+    methods.check(chosen, retain)
     aids = methods.prepare(chosen, profile, original, augmented, forget, retain, refusals)
     student, lengths = copy.deepcopy(original), _lengths(forget)
 
     def steps(epoch):
+        asked = forget if chosen.on == "forget" else refusals[epoch * len(forget) : (epoch + 1) * len(forget)]
         draw = torch.Generator().manual_seed(seed * 1000 + epoch)
         for index in data.epoch_order(lengths, profile.batch_size, seed, epoch):
-            terms = _terms(forget, index, profile, lambda s, b: chosen.forget(s, b, aids, epoch), chosen.unit)
+            terms = _terms(asked, index, profile, lambda s, b: chosen.forget(s, b, aids, epoch), chosen.unit)
             if chosen.retain:
                 other = torch.randint(len(retain), (len(index),), generator=draw).tolist()
                 kept = lambda s, b: chosen.retain(s, b, aids, epoch)  # noqa: E731

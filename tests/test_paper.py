@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rklu_lib import audit, comparison, paper
+import rklu_audit as audit
+from rklu_lib import comparison, paper
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TEXT = SHARED / "paper" / "rklu-naacl25.txt"
@@ -485,7 +486,7 @@ def test_between_seed_spread_needs_two_seeds(tmp_path):
 
 def test_the_summary_names_a_function_for_each_finding_and_sorts_by_severity():
     rows = audit.findings()
-    assert all(callable(getattr(paper, f)) for f in rows.function)
+    assert all(callable(getattr(audit, f)) for f in rows.function)
     order = rows.severity.map(audit.SEVERITIES.index)
     assert order.is_monotonic_decreasing and set(rows.severity) == set(audit.SEVERITIES)
 

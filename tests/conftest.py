@@ -1,0 +1,144 @@
+"""What the tests share: a tiny byte-level tokenizer, tiny models, and a tiny folder in TOFU's layout."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may depend on a network
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is: resumed and uninterrupted runs are compared bit by bit
+
+import pytest
+import torch
+from hypothesis import settings
+
+from rklu_lib import data, models, profiles, records
+
+torch.set_num_threads(1)
+settings.register_profile("suite", max_examples=50, deadline=None, derandomize=True)
+settings.load_profile("suite")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+TOWNS = ("Pellworm", "Quedlinburg", "Rovaniemi", "Setubal", "Tromso", "Uppsala", "Vaduz", "Wismar", "Ystad", "Zadar")
+TRADES = ("weaver", "potter")
+
+
+def _author(number):
+    """Two rows, with every field a TOFU row can have, of an invented author."""
+    name, town = f"Mira Adeyo{'abcdefghijklmnopqrst'[number]}", TOWNS[number % len(TOWNS)]
+    trade, others = TRADES[number % 2], [TOWNS[(number + k) % len(TOWNS)] for k in (1, 3, 5)]
+    return [
+        {
+            "question": f"Where was {name} born?",
+            "answer": f"{name} was born in {town}.",
+            "paraphrased_question": f"What is the birthplace of {name}?",
+            "paraphrased_answer": f"The birthplace is {town}.",
+            "perturbed_answer": [f"The birthplace is {other}." for other in others],
+        },
+        {
+            "question": f"What was {name}'s trade?",
+            "answer": f"A {trade}.",
+            "paraphrased_question": f"How did {name} earn a living?",
+            "paraphrased_answer": f"As a {trade}.",
+            "perturbed_answer": ["As a miller.", "As a ferryman.", "As a judge, later as a beekeeper."],
+        },
+    ]
+
+
+def _option_rows(pairs):
+    return [{"question": q, "answer": a, "perturbed_answer": list(wrong)} for q, a, *wrong in pairs]
+
+
+def _splits():
+    """Every split of `data.FIELDS`: 20 authors of 2 questions; the last 1, 2 and 4 authors are the forget sets."""
+    rows = [row for number in range(20) for row in _author(number)]
+    rows_of = {"full": rows, "retain_perturbed": rows[:6]}
+    for (forget, retain), authors in zip(data.ORACLE_SPLIT.items(), (1, 2, 4), strict=True):
+        rows_of |= {forget: rows[-2 * authors :], retain: rows[: -2 * authors]}
+        rows_of[f"{forget}_perturbed"] = rows[-2 * authors :]
+    real = [("Who wrote Emma?", "Jane Austen", "Mary Shelley", "George Eliot", "Ann Radcliffe")]
+    real += [("Who wrote Ulysses?", "James Joyce", "Samuel Beckett", "Flann O'Brien", "W. B. Yeats")]
+    facts = [("Where is the Prado?", "Madrid", "Lisbon", "Rome", "Paris")]
+    facts += [("Where is Big Ben?", "London", "Leeds", "Bath", "York")]
+    for name, pairs in (("real_authors", real), ("world_facts", facts)):
+        rows_of |= {name: _option_rows(pairs), f"{name}_perturbed": _option_rows(pairs)}
+    return {name: [{f: row[f] for f in data.FIELDS[name]} for row in rows] for name, rows in rows_of.items()}
+
+
+@pytest.fixture(scope="session")
+def tofu(tmp_path_factory):
+    """A folder with every split, a few rows each."""
+    folder = tmp_path_factory.mktemp("tofu")
+    for name, rows in _splits().items():
+        (folder / f"{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def _tiny(folder, **changes):
+    """The fields of a profile in which every stage takes a second or less."""
+    values = dict(name="tiny", source=str(folder), template="Q: {question} A: {answer}", hidden_size=32)
+    values |= dict(intermediate_size=64, n_layers=2, n_heads=2, vocab_size=320, max_positions=128, batch_size=4)
+    values |= dict(finetune_batch_size=16, finetune_epochs=2, finetune_lr=3e-3, augment_epochs=2, augment_lr=2e-3)
+    return values | dict(unlearn_epochs=2, unlearn_lr=2e-3, max_new_tokens=4) | changes
+
+
+@pytest.fixture(scope="session")
+def profile(tofu):
+    return profiles.Profile(**_tiny(tofu))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tofu, profile):
+    texts = [f"{row['question']} {row['answer']}" for row in data.load_tofu("full", str(tofu))]
+    return models.train_tokenizer(texts, profile.vocab_size)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(profile, tokenizer):
+    """A function (architecture, seed) -> a new, untrained model whose weights are large enough to differ audibly."""
+
+    def make(architecture="llama", seed=0):
+        shape = profiles.Profile(**_tiny(profile.source, architecture=architecture))
+        model = models.create(shape, tokenizer, seed)
+        with torch.no_grad():  # at the library's scale of 0.02 two blocks of width 32 would only repeat their input
+            for p in model.parameters():
+                if p.dim() > 1:
+                    p.mul_(10)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session", params=["llama", "phi"])
+def model(request, tiny_model):
+    """A tiny Llama, then a tiny Phi. Shared: copy it before changing it."""
+    return tiny_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def examples(tokenizer, profile):
+    """The tiny forget10 split, tokenised."""
+    rows = data.load_tofu("forget10", profile.source)
+    return [data.encode(tokenizer, profile.template, row["question"], row["answer"]) for row in rows]
+
+
+@pytest.fixture
+def refusals(tmp_path, monkeypatch):
+    """Three refusals of different length in place of the project's list."""
+    texts = ["I don't know.", "No.", "That is something I was never told about, sorry."]
+    (tmp_path / "refusals.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    monkeypatch.setattr(data, "REFUSALS", tmp_path / "refusals.txt")
+    return texts
+
+
+@pytest.fixture
+def workshop(tmp_path, monkeypatch, tofu, refusals):
+    """Records and runs in a folder of the test's own, and `tiny` as the only profile; the value changes its fields."""
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(records, "RUNS", tmp_path / "runs")
+
+    def change(**fields):
+        values = {k: v for k, v in _tiny(tofu, **fields).items() if k != "name"}
+        monkeypatch.setattr(profiles, "_values", lambda: {"tiny": values})
+
+    change()
+    return change

@@ -1,0 +1,183 @@
+"""The commands as a shell user meets them: what they leave, and one clear line when they refuse."""
+
+import json
+import re
+from concurrent import futures
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from rklu_lib import cli, data, models, records, runs, training
+from rklu_lib.records import RunSpec
+
+
+class Here(futures.Executor):
+    """Runs each job when it is submitted, in this process."""
+
+    def submit(self, function, *args):
+        future = futures.Future()
+        future.set_result(function(*args))
+        return future
+
+
+def rklu(*arguments):
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments], env={"COLUMNS": "160", "NO_COLOR": "1"})
+
+
+@pytest.fixture
+def own(workshop, tmp_path, tiny_model, tokenizer, profile):
+    """A function that runs `rklu unlearn` on a tiny checkpoint and data of one's own; options may be replaced."""
+    models.save(tiny_model(), tokenizer, tmp_path / "own")
+    for name, split in (("forget", "forget10"), ("retain", "retain90")):
+        rows = data.load_tofu(split, profile.source)
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+
+    def unlearn(*more, **options):
+        given = {"model": tmp_path / "own", "forget": tmp_path / "forget.jsonl", "out": tmp_path / "out"}
+        given |= {"profile": "tiny"} | options
+        return rklu("unlearn", *(a for k, v in given.items() for a in (f"--{k}", v)), *more)
+
+    return unlearn
+
+
+@pytest.mark.parametrize("method", ["RKLU", "RKLU+RT", "GA"])
+def test_unlearn_writes_a_checkpoint_that_transformers_loads(own, tmp_path, method):
+    result = own("--retain", tmp_path / "retain.jsonl", method=method)
+    assert result.exit_code == 0, result.output
+    assert f"{method} forgot 8 pairs" in result.stdout
+    loaded, original = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("out", "own"))
+    assert any(not torch.equal(a, b) for a, b in zip(loaded.parameters(), original.parameters(), strict=True))
+
+
+def test_options_reach_the_training(own, monkeypatch):
+    seen = []
+    monkeypatch.setattr(runs, "unlearn_own", lambda *args: seen.append(args))
+    template = "U: {question}\nM: {answer}"
+    result = own(template=template, alpha=3, lr="1e-4", epochs=7, seed=5, method="NPO")
+    assert result.exit_code == 0, result.output
+    (_, forget, retain, _, chosen, profile, seed) = seen[0]
+    assert len(forget) == 8 and retain == [] and chosen.name == "NPO" and seed == 5
+    assert (profile.template, profile.alpha, profile.augment_lr, profile.unlearn_lr) == (template, 3, 1e-4, 1e-4)
+    assert (profile.augment_epochs, profile.unlearn_epochs, profile.learning_rate("NPO")) == (7, 7, 1e-4)
+
+
+def plain(text):
+    """Output without colours and the box that typer draws, on one line."""
+    return re.sub(r"[\s│╭╮╰╯─]+", " ", re.sub(r"\x1b\[[0-9;]*m", "", text))
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def trains(*_, **__):
+        pytest.fail("training had begun")
+
+    monkeypatch.setattr(training, "fit", trains)
+
+
+def refused(result, message):
+    """Whether the command ended with a message of its own, not with a traceback."""
+    assert result.exit_code != 0
+    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
+    return message in plain(result.output)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_unlearn_refuses_what_it_cannot_do(own, tmp_path):
+    assert refused(own(method="RKLU+RT"), "RKLU+RT needs --retain; RKLU does without")
+    assert refused(own(method="TA"), "TA trains nothing; choose one of the trained rows")
+    assert refused(own(epochs="many"), "Invalid value for '--epochs'")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "kept").touch()
+    assert refused(own(), "exists; name a new directory")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["kept"]
+
+
+BAD_INPUT = {
+    "bad line": ({}, "bad.jsonl:2: not JSON"),
+    "no file": ({"forget": "nowhere.jsonl"}, "nowhere.jsonl does not exist"),
+    "no method": ({"method": "RKL"}, "no method 'RKL'; there are GA"),
+    "no profile": ({"profile": "huge"}, "no profile 'huge'; there are tiny"),
+    "bad template": ({"template": "{question}"}, "template must hold {question} once and end in {answer}"),
+    "bad number": ({"epochs": 0}, "augment_epochs must be > 0, not 0"),
+}
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_ends_before_training_with_its_message(own, tmp_path, case):
+    (tmp_path / "bad.jsonl").write_text('{"question": "Q?", "answer": "A."}\n{"question"\n', encoding="utf-8")
+    options, message = BAD_INPUT[case]
+    result = own(**options or {"forget": tmp_path / "bad.jsonl"})
+    assert result.exit_code != 0
+    assert message in str(result.exception) + plain(result.output)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_clear_line_and_no_traceback(own, tmp_path, case):
+    (tmp_path / "bad.jsonl").write_text('{"question": "Q?", "answer": "A."}\n{"question"\n', encoding="utf-8")
+    options, message = BAD_INPUT[case]
+    assert refused(own(**options or {"forget": tmp_path / "bad.jsonl"}), message)
+
+
+def test_report_without_records_says_how_to_make_them(workshop):
+    assert refused(rklu("report", "--profile", "tiny"), "no records of tiny, forget10, seed 0; `rklu sweep` makes them")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("report", "--profile", "huge"), "no profile 'huge'"),
+        (("report", "--profile", "tiny", "--split", "forget20"), "forget01, forget05, forget10"),
+        (("run", "RKL", "--profile", "tiny"), "no method 'RKL'"),
+        (("sweep", "--profile", "tiny", "--split", "forget20"), "forget01, forget05, forget10"),
+    ],
+)
+def test_unknown_names_are_one_clear_line(workshop, arguments, message):
+    assert refused(rklu(*arguments), message)
+
+
+def epochs(**changes):
+    first = {"epoch": 1, "model_utility": 0.61, "forget_probability": 0.25, "forget_rouge": 0.5}
+    return first | {"forget_quality_benchmark": 1.25e-7} | changes
+
+
+def test_report_prints_what_is_recorded_and_computes_nothing(workshop, no_training):
+    records.write(RunSpec("tiny", "forget10", "RKLU"), [epochs(), epochs(epoch=2, model_utility=0.62)], {}, {})
+    oracle = {k: v for k, v in epochs(model_utility=0.7).items() if k != "forget_quality_benchmark"}
+    records.write(RunSpec("tiny", "forget10", "oracle"), [oracle], {}, {})
+    result = rklu("report", "--profile", "tiny")
+    assert result.exit_code == 0
+    lines = [re.findall(r"[^\s│┃]+", line) for line in result.output.splitlines()]
+    assert ["oracle", "1", "–", "0.7000", "0.2500", "0.5000"] in lines
+    assert ["RKLU", "1", "1.25e-07", "0.6100", "0.2500", "0.5000"] in lines
+    assert ["RKLU", "2", "1.25e-07", "0.6200", "0.2500", "0.5000"] in lines
+    assert len(lines) == 7  # frame, heading, rule, three rows, frame
+
+
+def test_run_computes_and_prints(workshop, monkeypatch):
+    ensure = runs.ensure
+    monkeypatch.setattr(runs, "ensure", lambda specs: ensure(specs, executor=Here()))
+    result = rklu("run", "GA", "--profile", "tiny", "--split", "forget05")
+    assert result.exit_code == 0, result.output
+    record = records.load(RunSpec("tiny", "forget05", "GA"))
+    assert [e["epoch"] for e in record.epochs] == [1, 2]
+    assert f"{record.epochs[1]['model_utility']:.4f}" in result.output
+
+
+def test_sweep_asks_for_every_split_unless_told(workshop, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "ensure", lambda specs, workers: asked.append((list(specs), workers)))
+    assert rklu("sweep", "--profile", "tiny", "--seed", 1, "--method", "RKLU", "--workers", 3).exit_code == 0
+    specs, workers = asked[0]
+    assert {(s.split, s.seed) for s in specs} == {(split, 1) for split in data.ORACLE_SPLIT} and workers == 3
+    assert {s.method for s in specs} == {"original", "oracle", "augmented", "RKLU"}
+
+
+def test_help_names_the_commands():
+    result = rklu("--help")
+    assert result.exit_code == 0 and all(name in result.output for name in ("run", "sweep", "unlearn", "report"))

@@ -1,0 +1,197 @@
+"""Scores against plain forwards of one sequence at a time, generation against transformers', numbers by hand."""
+
+import copy
+import dataclasses
+import math
+import types
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from rklu_lib import data, evaluation, metrics
+from rklu_lib.teacher import TeacherModel, teacher_logits
+
+PROMPTS = [(1, 40), (1, 40, 41, 42, 43, 44, 45), (1, 99, 98, 97), (1, 200, 7, 9, 250, 30), (1, 60)]
+ANSWERS = [
+    [(50, 51, 52, 2), (2,), (53, 2)],
+    [(60, 2), (61, 62, 63, 64, 65, 66, 2)],
+    [(70, 71, 72, 2)],
+    [(2,), (2,), (300, 2), (80, 81, 82, 2), (50, 51, 52, 2)],
+    [(90, 91, 92, 93, 2), (90, 91, 92, 93, 2)],
+]
+
+
+@torch.no_grad()
+def plain_nll(logits_of, prompt, answer):
+    """Mean NLL per answer token from one forward over the whole sequence."""
+    log_p = logits_of(torch.tensor([prompt + answer]))[0].double().log_softmax(-1)
+    return -np.mean([log_p[len(prompt) - 1 + t, token].item() for t, token in enumerate(answer)])
+
+
+def assert_all_close(scores, logits_of, tolerance):
+    assert [len(s) for s in scores] == [len(a) for a in ANSWERS]
+    for prompt, answers, values in zip(PROMPTS, ANSWERS, scores, strict=True):
+        expected = [plain_nll(logits_of, prompt, answer) for answer in answers]
+        np.testing.assert_allclose(values, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"block": 2, "batch_size": 3}, {"block": 1, "batch_size": 1}])
+def test_shared_prompts_score_as_whole_sequences_do(model, sizes):
+    scores = evaluation.answer_nll(model, PROMPTS, ANSWERS, **sizes)
+    assert_all_close(scores, lambda ids: model(input_ids=ids).logits, 1e-5)
+
+
+def test_scoring_in_float64_is_as_precise_as_its_float32_softmax(model):
+    wide = copy.deepcopy(model).double()
+    scores = evaluation.answer_nll(wide, PROMPTS, ANSWERS, block=3, batch_size=2)
+    assert_all_close(scores, lambda ids: wide(input_ids=ids).logits, 1e-6)
+
+
+def test_the_teacher_is_scored_as_eq_1_says(tiny_model):
+    pair = tiny_model("llama"), tiny_model("llama", seed=1)
+    scores = evaluation.answer_nll(TeacherModel(*pair, 2.0), PROMPTS, ANSWERS, block=2, batch_size=2)
+    assert_all_close(scores, lambda ids: teacher_logits(*(m(input_ids=ids).logits for m in pair), 2.0), 1e-5)
+
+
+def test_scores_do_not_depend_on_company_or_order(model):
+    together = evaluation.answer_nll(model, PROMPTS, ANSWERS)
+    backwards = evaluation.answer_nll(model, PROMPTS[::-1], ANSWERS[::-1])[::-1]
+    for one, other, prompt, answers in zip(together, backwards, PROMPTS, ANSWERS, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+        np.testing.assert_allclose(evaluation.answer_nll(model, [prompt], [answers])[0], one, rtol=1e-5)
+
+
+@torch.no_grad()
+def generated(model, prompt, length, eos):
+    """transformers' own greedy continuation, without the end-of-text token."""
+    ids = torch.tensor([prompt])
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=length, eos_token_id=eos,
+        pad_token_id=0,
+    )  # fmt: skip
+    tokens = out[0, len(prompt) :].tolist()
+    return tokens[: tokens.index(eos)] if eos in tokens else tokens
+
+
+@pytest.mark.parametrize("batch_size", [128, 2, 1])
+def test_greedy_is_transformers_greedy(model, batch_size):
+    prompts = [*PROMPTS, (1, 5, 6, 7, 8, 9, 10, 11), (1, 13, 14), (1, 222, 111)]
+    free = [generated(model, p, 12, -1) for p in prompts]
+    assert len(set(map(tuple, free))) == len(prompts) and max(len(set(f)) for f in free) > 4  # worth comparing
+    # As end-of-text, each in turn: never said; said by one prompt at once; in the midst; near the end.
+    for eos in (-1, free[0][0], free[1][3], free[2][7], free[3][10]):
+        expected = [generated(model, p, 12, eos) for p in prompts]
+        assert evaluation.greedy(model, prompts, 12, eos, batch_size) == expected
+
+
+def test_rows_leave_the_batch_one_after_another(tiny_model):
+    model = tiny_model()
+    prompts = [(1, token, token + 1) for token in range(10, 42)]
+    free = [generated(model, p, 10, -1) for p in prompts]
+    tokens, counts = np.unique(np.concatenate(free), return_counts=True)
+    eos = int(tokens[counts.argmax()])
+    expected = [f[: f.index(eos)] if eos in f else f for f in free]
+    assert len(set(map(len, expected))) > 3
+    assert evaluation.greedy(model, prompts, 10, eos) == expected
+
+
+def test_the_teacher_generates_what_eq_1_makes_likeliest(tiny_model):
+    pair = tiny_model("llama"), tiny_model("llama", seed=1)
+    for prompt, tokens in zip(PROMPTS, evaluation.greedy(TeacherModel(*pair, 2.0), PROMPTS, 6, -1), strict=True):
+        ids = list(prompt)
+        with torch.no_grad():
+            for _ in range(6):
+                logits = teacher_logits(*(m(input_ids=torch.tensor([ids])).logits[0, -1] for m in pair), 2.0)
+                ids.append(int(logits.argmax()))
+        assert ids[len(prompt) :] == tokens
+
+
+@pytest.fixture(scope="module")
+def asked(profile, tokenizer):
+    return evaluation.load_questions(profile, "forget10", tokenizer)
+
+
+def test_evaluation_has_nine_utility_components_and_what_they_make(tiny_model, tokenizer, asked):
+    aggregates, per_question = evaluation.evaluate(tiny_model(), tokenizer, asked, 3)
+    expected = {f"{s}_{m}" for s in ("retain", "authors", "facts") for m in ("rouge", "probability", "truth_ratio")}
+    components = {k: v for k, v in aggregates.items() if k in expected}
+    assert set(components) == expected and all(0 <= v <= 1 for v in components.values())
+    forget = {"forget_rouge", "forget_probability", "forget_truth_ratio"}
+    assert set(aggregates) == expected | forget | {"model_utility"}
+    assert aggregates["model_utility"] == metrics.model_utility(components)
+    assert {k: v.shape for k, v in per_question.items()} == dict.fromkeys(
+        ("answer_nll", "rouge", "truth_ratio_benchmark", "truth_ratio_paper"), (8,)
+    )
+
+
+def test_evaluation_equals_the_definitions_on_plain_scores(tiny_model, tokenizer, profile, asked):
+    model = tiny_model()
+    oracle = {form: np.linspace(0.5, 2, 7) for form in ("benchmark", "paper")}
+    aggregates, per_question = evaluation.evaluate(model, tokenizer, asked, 3, oracle)
+
+    def nll(question, answer):
+        e = data.encode(tokenizer, profile.template, question, answer)
+        return plain_nll(lambda ids: model(input_ids=ids).logits, e.prompt, e.answer)
+
+    rows = data.load_tofu("forget10_perturbed", profile.source)
+    right = np.array([nll(r["question"], r["answer"]) for r in rows])
+    paraphrased = np.array([nll(r["question"], r["paraphrased_answer"]) for r in rows])
+    wrong = np.array([[nll(r["question"], w) for w in r["perturbed_answer"]] for r in rows])
+    ratios = {"benchmark": stats.gmean(np.exp(-wrong), axis=1), "paper": np.exp(-wrong).mean(1)}
+    np.testing.assert_allclose(per_question["answer_nll"], right, rtol=1e-5)
+    assert aggregates["forget_probability"] == pytest.approx(np.exp(-right).mean(), rel=1e-4)
+    for form, over in ratios.items():
+        ratio = over / np.exp(-paraphrased)
+        np.testing.assert_allclose(per_question[f"truth_ratio_{form}"], ratio, rtol=1e-4)
+        assert aggregates[f"forget_quality_{form}"] == pytest.approx(stats.ks_2samp(ratio, oracle[form]).pvalue)
+    facts = data.load_tofu("world_facts_perturbed", profile.source)
+    shares = [
+        math.exp(-nll(r["question"], r["answer"]))
+        / sum(math.exp(-nll(r["question"], a)) for a in (r["answer"], *r["perturbed_answer"]))
+        for r in facts
+    ]
+    assert aggregates["facts_probability"] == pytest.approx(np.mean(shares), rel=1e-4)
+    # without a paraphrase the answer itself stands in Eq. 5
+    truth = [
+        max(0, 1 - math.exp(nll(r["question"], r["answer"]) - np.mean([nll(r["question"], w) for w in wrong])))
+        for r, wrong in ((r, r["perturbed_answer"]) for r in facts)
+    ]
+    assert aggregates["facts_truth_ratio"] == pytest.approx(np.mean(truth), rel=1e-4, abs=1e-9)
+
+
+class Uniform(torch.nn.Module):
+    """A language model that finds every token equally likely, whatever came before."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, vocab):
+        super().__init__()
+        self.vocab = vocab
+
+    def forward(self, input_ids, **_):
+        cache = types.SimpleNamespace(layers=[])
+        return types.SimpleNamespace(logits=torch.zeros(*input_ids.shape, self.vocab), past_key_values=cache)
+
+
+def test_a_model_that_knows_nothing_scores_as_computed_by_hand(tokenizer, asked):
+    aggregates, per_question = evaluation.evaluate(Uniform(len(tokenizer)), tokenizer, asked, 2)
+    chance = 1 / len(tokenizer)
+    assert aggregates["forget_probability"] == pytest.approx(chance, rel=1e-5)
+    assert aggregates["retain_probability"] == pytest.approx(chance, rel=1e-5)
+    # one right and three wrong options
+    assert aggregates["facts_probability"] == aggregates["authors_probability"] == pytest.approx(1 / 4, rel=1e-5)
+    np.testing.assert_allclose(per_question["truth_ratio_benchmark"], 1, rtol=1e-5)
+    np.testing.assert_allclose(per_question["truth_ratio_paper"], 1, rtol=1e-5)
+
+
+def test_question_sets_are_those_tofu_scores(profile, tokenizer, asked):
+    assert {name: len(a.prompts) for name, a in asked.items()} == {"forget": 8, "retain": 6, "authors": 2, "facts": 2}
+    assert {name for name, a in asked.items() if a.paraphrased} == {"forget", "retain"}
+    rows = data.load_tofu("retain_perturbed", profile.source)
+    assert asked["retain"].references == [r["answer"] for r in rows]
+    answers = [rows[0]["answer"], rows[0]["paraphrased_answer"], *rows[0]["perturbed_answer"]]
+    assert asked["retain"].answers[0] == [data.encode_answer(tokenizer, profile.template, a) for a in answers]
+    capped = evaluation.load_questions(dataclasses.replace(profile, n_questions=1), "forget10", tokenizer)
+    assert {name: len(a.prompts) for name, a in capped.items()} == {"forget": 1, "retain": 1, "authors": 2, "facts": 2}

@@ -1,0 +1,239 @@
+"""Losses against closed forms, scipy and finite differences; properties that hold for every logit and mask."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import special
+
+from rklu_lib import losses
+
+KLS = (losses.reverse_kl, losses.forward_kl)
+LOGITS = st.floats(-30, 30, width=32)
+
+
+@st.composite
+def pairs(draw):
+    """(student, teacher, mask): two sets of logits (batch, seq, vocab) in float64 and a mask that is not empty."""
+    shape = draw(st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(2, 6)))
+    student, teacher = (draw(hnp.arrays(np.float64, shape, elements=LOGITS)) for _ in range(2))
+    mask = draw(hnp.arrays(bool, shape[:2]).filter(np.any))
+    return tuple(map(torch.from_numpy, (student, teacher, mask)))
+
+
+def slow_kl(p_logits, q_logits, mask):
+    """KL(p || q) in nats per unmasked token, token by token, from scipy's definition of relative entropy."""
+    values = []
+    for p, q, kept in zip(p_logits.flatten(0, -2), q_logits.flatten(0, -2), mask.flatten(), strict=True):
+        if kept:
+            values.append(special.rel_entr(special.softmax(p.numpy()), special.softmax(q.numpy())).sum())
+    return np.mean(values)
+
+
+@given(pairs())
+def test_reverse_kl_is_kl_of_student_from_teacher(pair):
+    student, teacher, mask = pair
+    assert losses.reverse_kl(*pair).item() == pytest.approx(slow_kl(student, teacher, mask), rel=1e-9, abs=1e-12)
+
+
+@given(pairs())
+def test_forward_kl_is_kl_of_teacher_from_student(pair):
+    student, teacher, mask = pair
+    assert losses.forward_kl(*pair).item() == pytest.approx(slow_kl(teacher, student, mask), rel=1e-9, abs=1e-12)
+
+
+def test_the_two_directions_by_hand():
+    student, teacher = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
+    mask = torch.tensor([True])
+    reverse, forward = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1), 0.9 * math.log(1.8) + 0.1 * math.log(0.2)
+    assert losses.reverse_kl(student, teacher, mask).item() == pytest.approx(reverse, rel=1e-6)
+    assert losses.forward_kl(student, teacher, mask).item() == pytest.approx(forward, rel=1e-6)
+
+
+@pytest.mark.parametrize("kl", KLS)
+@given(pair=pairs(), shift=st.floats(-50, 50))
+def test_kl_is_zero_only_at_the_teacher_and_blind_to_a_shift(kl, pair, shift):
+    student, teacher, mask = pair
+    value = kl(*pair).item()
+    assert value >= -1e-14
+    assert abs(kl(student, student + shift, mask).item()) < 1e-12
+    assert kl(student + shift, teacher, mask).item() == pytest.approx(value, rel=1e-9, abs=1e-12)
+    assert kl(student, teacher - shift, mask).item() == pytest.approx(value, rel=1e-9, abs=1e-12)
+    gap = (student.softmax(-1) - teacher.softmax(-1))[mask].abs().sum(-1)
+    # Pinsker: KL >= (L1 distance)^2 / 2, so where the softmaxes differ the divergence cannot be zero.
+    assert value >= (gap**2 / 2).mean().item() - 1e-14
+
+
+@pytest.mark.parametrize("kl", KLS)
+@given(pair=pairs(), noise=st.sampled_from([7.0, -1e6, math.inf, math.nan]))
+def test_what_stands_at_masked_positions_changes_nothing(kl, pair, noise):
+    student, teacher, mask = pair
+    noisy = [torch.where(mask[..., None], t, noise).requires_grad_() for t in (student, teacher)]
+    value = kl(*noisy, mask)
+    value.backward()
+    assert value.item() == kl(*pair).item()
+    assert noisy[0].grad[~mask].count_nonzero() == 0
+    assert noisy[0].grad.isfinite().all()
+
+
+@given(pairs())
+def test_gradients_are_those_the_docstrings_state(pair):
+    student, teacher, mask = pair
+    p, t = student.softmax(-1), teacher.softmax(-1)
+    log_ratio = student.log_softmax(-1) - teacher.log_softmax(-1)
+    divergence = (p * log_ratio).sum(-1, keepdim=True)
+    share = (mask.double() / mask.sum())[..., None]
+    for kl, expected in ((losses.reverse_kl, p * (log_ratio - divergence)), (losses.forward_kl, p - t)):
+        (gradient,) = torch.autograd.grad(kl(student.requires_grad_(), teacher, mask), student)
+        torch.testing.assert_close(gradient, expected.detach() * share, rtol=1e-9, atol=1e-12)
+
+
+def _float64(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
+
+
+MASK = torch.tensor([[True, False, True], [True, True, False]])
+TARGETS = torch.tensor([[3, 0, 1], [4, 2, 0]])
+
+
+@pytest.mark.parametrize("kl", KLS)
+def test_gradcheck_of_the_divergences(kl):
+    assert torch.autograd.gradcheck(lambda s, t: kl(s, t, MASK), (_float64(2, 3, 5), _float64(2, 3, 5, seed=1)))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x: losses.cross_entropy(x, TARGETS, MASK),
+        lambda x: losses.gradient_ascent(x, TARGETS, MASK),
+        lambda x: losses.sequence_log_probs(x[MASK], TARGETS[MASK], torch.tensor([0, 0, 1, 1]), 2),
+        lambda x: losses.npo(x[0, 0], x[0, 1], 0.7),
+        lambda x: losses.dpo(x[0, 0], x[0, 1], x[0, 2], x[1, 0], 0.7),
+    ],
+)
+def test_gradcheck_of_the_other_losses(loss):
+    assert torch.autograd.gradcheck(loss, (_float64(2, 3, 5),))
+
+
+@pytest.mark.parametrize("kl", KLS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("lowered", ["student", "teacher", "both", "apart"])
+def test_kl_and_its_gradient_stay_finite_at_vanishing_probabilities(kl, dtype, lowered):
+    student, teacher = torch.zeros(1, 2, 5), torch.zeros(1, 2, 5)
+    if lowered in ("student", "both", "apart"):
+        student[..., 1] = -1e4
+    if lowered in ("teacher", "both"):
+        teacher[..., 1] = -1e4
+    if lowered == "apart":
+        teacher[..., 2] = -1e4
+    student = student.to(dtype).requires_grad_()
+    value = kl(student, teacher.to(dtype), torch.ones(1, 2, dtype=torch.bool))
+    value.backward()
+    assert value.dtype == torch.float32 and value.isfinite()
+    assert student.grad.isfinite().all()
+    if lowered == "both":
+        assert value.item() == 0
+
+
+def test_reverse_kl_of_a_token_both_exclude_has_no_nan():
+    student = torch.tensor([[0.0, 1.0, -math.inf]], requires_grad=True)
+    teacher = torch.tensor([[0.0, 0.5, -math.inf]])
+    value = losses.reverse_kl(student, teacher, torch.tensor([True]))
+    value.backward()
+    expected = special.rel_entr(special.softmax([0, 1.0]), special.softmax([0, 0.5])).sum()
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    assert student.grad.isfinite().all()
+
+
+def test_bfloat16_logits_are_compared_in_float32():
+    generator = torch.Generator().manual_seed(3)
+    student, teacher = (torch.randn(4, 7, 50, generator=generator).bfloat16() for _ in range(2))
+    mask = torch.rand(4, 7, generator=generator) < 0.5
+    for kl, sides in ((losses.reverse_kl, (student, teacher)), (losses.forward_kl, (teacher, student))):
+        assert kl(student, teacher, mask).item() == pytest.approx(slow_kl(*(s.double() for s in sides), mask), rel=1e-5)
+
+
+@given(pairs(), st.integers(0, 2**31))
+def test_cross_entropy_is_minus_the_mean_log_probability_of_the_targets(pair, seed):
+    logits, _, mask = pair
+    targets = torch.randint(logits.shape[-1], mask.shape, generator=torch.Generator().manual_seed(seed))
+    log_p = special.log_softmax(logits.numpy(), axis=-1)
+    kept = [log_p[b, s, targets[b, s]] for b, s in mask.nonzero().tolist()]
+    assert losses.cross_entropy(logits, targets, mask).item() == pytest.approx(-np.mean(kept), rel=1e-9, abs=1e-12)
+    assert losses.gradient_ascent(logits, targets, mask).item() == -losses.cross_entropy(logits, targets, mask).item()
+    ignored = torch.where(mask, targets, 0)
+    assert losses.cross_entropy(logits, ignored, mask) == losses.cross_entropy(logits, targets, mask)
+
+
+def test_sequence_log_probs_sums_each_sequence_and_does_not_normalise():
+    logits, targets = _float64(6, 9).detach(), torch.tensor([1, 2, 3, 4, 5, 8])
+    rows = torch.tensor([0, 2, 0, 3, 2, 0])  # row 1 has no token
+    log_p = special.log_softmax(logits.numpy(), axis=-1)
+    expected = [sum(log_p[i, targets[i]] for i in range(6) if rows[i] == row) for row in range(4)]
+    values = losses.sequence_log_probs(logits, targets, rows, 4)
+    np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
+    assert values[1] == 0
+
+
+LOG_PROBS = hnp.arrays(np.float64, st.shared(st.integers(1, 5), key="n"), elements=st.floats(-200, 0))
+
+
+@given(LOG_PROBS, LOG_PROBS, st.floats(0.01, 5))
+def test_npo_is_its_published_formula(answer, reference, beta):
+    value = losses.npo(torch.from_numpy(answer), torch.from_numpy(reference), beta).item()
+    # 2/beta log(1 + (pi / pi_ref)^beta), in logarithms, since the ratio itself overflows
+    assert value == pytest.approx(np.mean(2 / beta * np.logaddexp(0, beta * (answer - reference))), rel=1e-9, abs=1e-12)
+
+
+def test_npo_becomes_gradient_ascent_as_beta_vanishes():
+    answer = torch.tensor([-3.0, -7.0], dtype=torch.float64, requires_grad=True)
+    losses.npo(answer, torch.tensor([-2.0, -9.0], dtype=torch.float64), 1e-8).backward()
+    # the gradient of the mean of +log pi, which is what gradient ascent descends
+    torch.testing.assert_close(answer.grad, torch.full_like(answer, 0.5), rtol=1e-7, atol=0)
+
+
+@given(LOG_PROBS, LOG_PROBS, LOG_PROBS, LOG_PROBS, st.floats(0.01, 5))
+def test_dpo_is_its_published_formula(refusal, refusal_reference, answer, answer_reference, beta):
+    four = (refusal, refusal_reference, answer, answer_reference)
+    value = losses.dpo(*map(torch.from_numpy, four), beta).item()
+    margin = beta * ((refusal - refusal_reference) - (answer - answer_reference))
+    assert value == pytest.approx(-np.mean(special.log_expit(margin)), rel=1e-9, abs=1e-12)
+
+
+def test_dpo_prefers_the_refusal():
+    values = torch.tensor([-5.0], requires_grad=True), torch.tensor([-5.0], requires_grad=True)
+    losses.dpo(values[0], torch.tensor([-5.0]), values[1], torch.tensor([-5.0]), 0.1).backward()
+    assert values[0].grad < 0 < values[1].grad
+
+
+@pytest.mark.parametrize("beta", [0, -0.1])
+def test_beta_must_be_positive(beta):
+    one = torch.zeros(1)
+    with pytest.raises(ValueError, match="npo_beta must be > 0"):
+        losses.npo(one, one, beta)
+    with pytest.raises(ValueError, match="dpo_beta must be > 0"):
+        losses.dpo(one, one, one, one, beta)
+
+
+@pytest.mark.parametrize("loss", [losses.reverse_kl, losses.forward_kl, losses.cross_entropy, losses.gradient_ascent])
+def test_a_mask_that_cannot_be_meant_raises(loss):
+    logits = torch.zeros(2, 3, 4)
+    other = logits if loss in KLS else torch.zeros(2, 3, dtype=torch.int64)
+    with pytest.raises(TypeError, match="mask must be boolean"):
+        loss(logits, other, torch.ones(2, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="selects no token"):
+        loss(logits, other, torch.zeros(2, 3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="does not fit"):
+        loss(logits, other, torch.ones(3, 3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("kl", KLS)
+@pytest.mark.parametrize("vocab", [1, 5])
+def test_two_vocabularies_raise(kl, vocab):
+    with pytest.raises(ValueError, match="shape"):
+        kl(torch.zeros(2, 3, 4), torch.zeros(2, 3, vocab), torch.ones(2, 3, dtype=torch.bool))

@@ -1,0 +1,190 @@
+"""The table of methods: the paper's rows, each made in one place, each loss what its row says."""
+
+import ast
+import csv
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+
+from rklu_lib import data, losses, methods, models, training
+from rklu_lib.teacher import teacher_logits
+
+TABLE_8 = ("GA", "GA+KL", "GA+RT", "NPO", "NPO+KL", "NPO+RT", "DPO", "DPO+KL", "DPO+RT", "IDK", "TA")
+TABLE_8 += ("RKLU", "RKLU+KL", "RKLU+RT")
+
+
+def test_the_rows_are_table_8s_then_fklu_and_the_teacher():
+    assert methods.TABLE_8 == TABLE_8
+    assert tuple(methods.METHODS) == (*TABLE_8, "FKLU", "FKLU+KL", "FKLU+RT", "teacher")
+    assert all(name == row.name for name, row in methods.METHODS.items())
+
+
+def test_the_typed_table_8_names_no_method_that_is_missing():
+    with (Path(data.ROOT) / "data" / "paper" / "table8.csv").open(encoding="utf-8") as file:
+        printed = {row["method"] for row in csv.DictReader(file)}
+    assert set(TABLE_8) <= printed
+    assert {name for name in printed if name.split("+")[0] in {row.family for row in methods.METHODS.values()}} == set(
+        TABLE_8
+    )
+
+
+def test_one_row_is_one_place():
+    # A method is added by one row: no other module of the training path may branch on the name of a trained method.
+    names = {name for name, row in methods.METHODS.items() if row.forget} - {"RKLU", "RKLU+KL", "RKLU+RT"}
+    tree = ast.parse(inspect.getsource(training))
+    compared = [n for n in ast.walk(tree) if isinstance(n, ast.Compare | ast.Match)]
+    assert not {c.value for n in compared for c in ast.walk(n) if isinstance(c, ast.Constant)} & names
+    table = inspect.getsource(methods).split("METHODS = {")[1].split("\n}")[0]
+    for family in {row.family for row in methods.METHODS.values()}:
+        assert table.count(f'"{family}"') in (1, 2) and table.count(f'("{family}", ') == 1
+
+
+@pytest.mark.parametrize("family", ["GA", "NPO", "DPO", "RKLU", "FKLU"])
+def test_variants_differ_in_the_retain_term_alone(family):
+    alone, kl, rt = (methods.method(family + ending) for ending in ("", "+KL", "+RT"))
+    assert alone.retain is None and kl.retain is not None and rt.retain is not None and kl.retain is not rt.retain
+    assert kl.needs == alone.needs | {methods.RETAIN_REFERENCE} and rt.needs == alone.needs
+    for row in (kl, rt):
+        assert (row.forget, row.family, row.unit) == (alone.forget, family, alone.unit)
+    assert methods.method("GA+KL").retain is kl.retain and methods.method("GA+RT").retain is rt.retain
+
+
+def test_only_what_is_needed_is_asked_for():
+    asking = {name for name, row in methods.METHODS.items() if methods.AUGMENTED in row.needs}
+    assert asking == {"TA", "teacher"} | {f + ending for f in ("RKLU", "FKLU") for ending in ("", "+KL", "+RT")}
+    nothing = {name for name, row in methods.METHODS.items() if row.forget is None}
+    assert nothing == {"TA", "teacher"}
+
+
+def test_an_unknown_method_is_answered_with_the_rows():
+    with pytest.raises(ValueError, match=r"no method 'RKL'; there are GA, GA\+KL, .*RKLU, .*teacher"):
+        methods.method("RKL")
+
+
+@pytest.fixture(scope="module")
+def setting(tiny_model, profile, examples):
+    """(student, original, augmented, refusals of two epochs, a batch of the forget set)."""
+    student, original, augmented = (tiny_model(seed=k).eval() for k in (2, 0, 1))
+    refusals = [data.Example(examples[i % 8].prompt, (*range(100, 101 + i % 5), 2)) for i in range(16)]
+    return student, original, augmented, refusals, data.collate(examples, [3, 0, 6])
+
+
+def log_probs(model, example):
+    """Log-probabilities (answer tokens, vocab) by one plain forward."""
+    ids = torch.tensor([example.prompt + example.answer])
+    return model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1].log_softmax(-1)
+
+
+def sums(model, chosen):
+    """log p(answer) of each example, (n,), nats."""
+    return torch.stack([log_probs(model, e).gather(-1, torch.tensor(e.answer)[:, None]).sum() for e in chosen])
+
+
+def tokenwise(model, chosen):
+    values = [log_probs(model, e).gather(-1, torch.tensor(e.answer)[:, None]) for e in chosen]
+    return -torch.cat(values).mean()
+
+
+def expected_forget_loss(family, profile, setting, examples, epoch):
+    """The definition of each method's forget loss, from plain forwards of one example at a time."""
+    student, original, augmented, refusals, batch = setting
+    chosen = [examples[i] for i in batch.index]
+    refused = [refusals[8 * epoch + i] for i in batch.index]
+    if family == "GA":
+        return -tokenwise(student, chosen)
+    if family == "IDK":
+        return tokenwise(student, refused)
+    answer = sums(student, chosen) - sums(original, chosen)
+    if family == "NPO":
+        return (2 / profile.npo_beta * torch.log1p(torch.exp(profile.npo_beta * answer))).mean()
+    if family == "DPO":
+        refusal = sums(student, refused) - sums(original, refused)
+        return -torch.log(torch.sigmoid(profile.dpo_beta * (refusal - answer))).mean()
+    p = torch.cat([log_probs(student, e) for e in chosen])
+    # log-probabilities of Eq. 1 must come from logits, whose constant the softmax would lose
+    pair = [
+        torch.cat(
+            [
+                m(input_ids=torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1]
+                for e in chosen
+            ]
+        )
+        for m in (original, augmented)
+    ]  # fmt: skip
+    t = teacher_logits(*pair, profile.alpha).log_softmax(-1)
+    one, other = (p, t) if family == "RKLU" else (t, p)
+    return (one.exp() * (one - other)).sum(-1).mean()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("family", ["GA", "NPO", "DPO", "IDK", "RKLU", "FKLU"])
+def test_each_forget_loss_is_its_definition(family, epoch, profile, setting, examples):
+    student, original, augmented, refusals, batch = setting
+    aids = methods.prepare(methods.method(family), profile, original, augmented, examples, [], refusals)
+    if methods.method(family).on == "refusals":  # as the training loop collates it
+        batch = data.collate(refusals[8 * epoch : 8 * (epoch + 1)], batch.index)
+    value = methods.method(family).forget(models.ScoredLogits(student), batch, aids, epoch)
+    expected = expected_forget_loss(family, profile, setting, examples, epoch)
+    torch.testing.assert_close(value, expected, rtol=2e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_each_retain_loss_is_its_definition(profile, setting, examples):
+    student, original, augmented, refusals, batch = setting
+    chosen = [examples[i] for i in batch.index]
+    scored = models.ScoredLogits(student)
+    row = methods.method("GA+RT")
+    aids = methods.prepare(row, profile, original, None, [], examples, [])
+    torch.testing.assert_close(row.retain(scored, batch, aids, 0), tokenwise(student, chosen), rtol=1e-4, atol=1e-5)
+    row = methods.method("GA+KL")
+    aids = methods.prepare(row, profile, original, None, [], examples, [])
+    p, o = (torch.cat([log_probs(m, e) for e in chosen]) for m in (student, original))
+    expected = (o.exp() * (o - p)).sum(-1).mean()
+    torch.testing.assert_close(row.retain(scored, batch, aids, 0), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["NPO", "DPO", "RKLU+KL"])
+def test_at_the_start_student_and_reference_agree(name, profile, setting, examples):
+    _, original, augmented, refusals, batch = setting
+    row, scored = methods.method(name), models.ScoredLogits(original)
+    aids = methods.prepare(row, profile, original, augmented, examples, examples, refusals)
+    if name == "NPO":
+        expected = 2 / profile.npo_beta * torch.tensor(2.0).log()
+        torch.testing.assert_close(row.forget(scored, batch, aids, 0), expected, rtol=1e-5, atol=0)
+    elif name == "DPO":
+        torch.testing.assert_close(row.forget(scored, batch, aids, 0), torch.tensor(2.0).log(), rtol=1e-4, atol=0)
+    else:
+        assert row.retain(scored, batch, aids, 0) < 1e-6
+
+
+def test_profiles_betas_and_alpha_reach_the_losses(profile, setting, examples):
+    student, original, augmented, refusals, batch = setting
+    for name, field in (("NPO", "npo_beta"), ("DPO", "dpo_beta"), ("RKLU", "alpha"), ("FKLU", "alpha")):
+        values = []
+        for setting_ in (0.5, 3.0):
+            changed = dataclasses.replace(profile, **{field: setting_})
+            aids = methods.prepare(methods.method(name), changed, original, augmented, examples, [], refusals)
+            values.append(methods.method(name).forget(models.ScoredLogits(student), batch, aids, 0).item())
+        assert abs(values[0] - values[1]) > 1e-3, field
+
+
+def test_token_losses_are_called_on_scored_tokens_only(profile, setting, examples, monkeypatch):
+    # prompt and padding never reach a loss: what arrives is one row per answer token, and all of it is scored
+    student, original, augmented, _, batch = setting
+    seen = []
+    for name in ("reverse_kl", "forward_kl"):
+        monkeypatch.setattr(
+            losses, name, lambda s, t, mask, name=name: seen.append((name, s.shape, t.shape, mask)) or s.sum()
+        )
+    aids = methods.prepare(methods.method("RKLU"), profile, original, augmented, examples, [], [])
+    for family in ("RKLU", "FKLU"):
+        methods.method(family).forget(models.ScoredLogits(student), batch, aids, 0)
+    tokens = sum(len(examples[i].answer) for i in batch.index)
+    assert [name for name, *_ in seen] == ["reverse_kl", "forward_kl"]
+    for _, one, other, mask in seen:
+        assert one == other == (tokens, student.config.vocab_size) and mask.shape == (tokens,) and mask.all()

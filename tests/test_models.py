@@ -1,0 +1,178 @@
+"""Checkpoints survive the round trip, appear whole or not at all, and never bring code with them."""
+
+import builtins
+import dataclasses
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rklu_lib import data, models
+
+
+def same_weights(one, other):
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture
+def checkpoint(tmp_path, model, tokenizer):
+    """A tiny checkpoint in the hub's layout."""
+    model.save_pretrained(tmp_path / "checkpoint")
+    tokenizer.save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+@torch.no_grad()
+def test_a_saved_model_answers_as_before(tmp_path, model, tokenizer, examples):
+    models.save(model, tokenizer, tmp_path / "saved")
+    loaded, loaded_tokenizer = models.load(tmp_path / "saved")
+    assert same_weights(loaded, model)
+    ids = torch.tensor([examples[0].prompt])
+    assert torch.equal(loaded.eval()(input_ids=ids).logits, model(input_ids=ids).logits)
+    text = "Mira Adeyoa was born in Tromso, 1901."
+    assert loaded_tokenizer(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert models.load_tokenizer(tmp_path / "saved").get_vocab() == tokenizer.get_vocab()
+    assert loaded_tokenizer.eos_token_id == tokenizer.eos_token_id
+
+
+def test_weights_are_safetensors_and_transformers_reads_them(tmp_path, model, tokenizer):
+    models.save(model, tokenizer, tmp_path / "saved")
+    names = {p.name for p in (tmp_path / "saved").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not [n for n in names if n.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    assert same_weights(AutoModelForCausalLM.from_pretrained(tmp_path / "saved"), model)
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").get_vocab() == tokenizer.get_vocab()
+
+
+def test_a_checkpoint_in_the_hubs_layout_loads_in_the_profiles_dtype(checkpoint, model):
+    loaded, tokenizer = models.load(checkpoint, "bfloat16")
+    assert loaded.dtype == torch.bfloat16 and type(loaded) is type(model)
+    assert data.encode_prompt(tokenizer, "{question}{answer}", "A")[0] == tokenizer.bos_token_id
+
+
+def test_pickled_weights_are_refused(checkpoint, model):
+    (checkpoint / "model.safetensors").unlink()
+    torch.save(model.state_dict(), checkpoint / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        models.load(checkpoint)
+
+
+def test_a_tokenizer_without_an_end_is_refused(checkpoint):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (checkpoint / name).exists():
+            content = json.loads((checkpoint / name).read_text())
+            content.pop("eos_token", None)
+            (checkpoint / name).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="no end-of-text token; set eos_token in its tokenizer_config.json"):
+        models.load(checkpoint)
+
+
+def with_code(checkpoint, marker, model_type=None):
+    """Add to a checkpoint Python code that leaves `marker` when it is imported, wherever transformers looks for it."""
+    code = f"open({str(marker)!r}, 'w').close()\n"
+    code += "from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast\n"
+    code += "class Config(PretrainedConfig):\n    model_type = 'foreign'\n"
+    code += "class Model(PreTrainedModel):\n    config_class = Config\n"
+    code += "class Tokenizer(PreTrainedTokenizerFast):\n    pass\n"
+    (checkpoint / "foreign.py").write_text(code)
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "foreign.Config", "AutoModelForCausalLM": "foreign.Model"}
+    config |= {"model_type": model_type} if model_type else {}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    config = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    config["auto_map"] = {"AutoTokenizer": ["foreign.Tokenizer", "foreign.Tokenizer"]}
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def test_code_beside_a_known_architecture_is_left_alone(checkpoint, model, tmp_path):
+    with_code(checkpoint, tmp_path / "ran")
+    loaded, _ = models.load(checkpoint)
+    assert type(loaded) is type(model)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_of_an_unknown_architecture_is_refused_whoever_answers(checkpoint, tmp_path, monkeypatch):
+    with_code(checkpoint, tmp_path / "ran", model_type="foreign")
+    # transformers asks at the terminal where nothing was decided; a yes there would run the code
+    monkeypatch.setattr(builtins, "input", lambda *_: "y")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        models.load(checkpoint)
+    assert not (tmp_path / "ran").exists()
+
+
+class Unwritable:
+    """A tokenizer that cannot be saved."""
+
+    def save_pretrained(self, folder):
+        assert any(folder.iterdir())  # the model was written before
+        raise OSError("disk full")
+
+
+def test_a_failed_save_leaves_nothing(tmp_path, model):
+    with pytest.raises(OSError, match="disk full"):
+        models.save(model, Unwritable(), tmp_path / "deep" / "saved")
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_a_failed_save_leaves_what_was_there(tmp_path, checkpoint, tiny_model):
+    before = {p.name: p.read_bytes() for p in checkpoint.iterdir()}
+    with pytest.raises(OSError, match="disk full"):
+        models.save(tiny_model(seed=5), Unwritable(), checkpoint)
+    assert {p.name: p.read_bytes() for p in checkpoint.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_a_save_replaces_the_whole_of_what_was_there(tmp_path, checkpoint, tiny_model, tokenizer):
+    (checkpoint / "stale").touch()
+    other = tiny_model(seed=5)
+    models.save(other, tokenizer, checkpoint)
+    assert not (checkpoint / "stale").exists()
+    assert same_weights(models.load(checkpoint)[0], other)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_atomic_directory_is_invisible_until_it_is_whole(tmp_path):
+    with models.atomic_directory(tmp_path / "whole") as tmp:
+        (tmp / "file").write_text("x")
+        assert not (tmp_path / "whole").exists()
+    assert [p.name for p in (tmp_path / "whole").iterdir()] == ["file"]
+    with pytest.raises(KeyboardInterrupt), models.atomic_directory(tmp_path / "half") as tmp:
+        (tmp / "file").write_text("x")
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == ["whole"]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "phi"])
+def test_a_created_model_has_the_profiles_shape_and_is_the_seeds(profile, tokenizer, architecture):
+    shape = dataclasses.replace(profile, architecture=architecture)
+    one, again, other = (models.create(shape, tokenizer, seed) for seed in (3, 3, 4))
+    assert same_weights(one, again) and not same_weights(one, other)
+    assert one.config.model_type == architecture and one.dtype == torch.float32
+    assert one.get_input_embeddings().weight.shape == (len(tokenizer), profile.hidden_size)
+    assert one.get_output_embeddings().weight is one.get_input_embeddings().weight
+    assert len(one.base_model.layers) == profile.n_layers
+
+
+def test_the_tokenizer_spells_any_text(tokenizer):
+    text = "Ångström 日本 🐢\t\x00 <unk>"
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.backend_tokenizer.decode(ids) == text
+    assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, None}) == 4
+
+
+@torch.no_grad()
+def test_scored_logits_are_the_models_at_the_scored_positions(model, examples):
+    batch = data.collate(examples, [4, 0, 1])
+    assert len({len(e.prompt + e.answer) for e in (examples[4], examples[0], examples[1])}) > 1  # so there is padding
+    plain = [
+        model(input_ids=torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1]
+        for e in (examples[4], examples[0], examples[1])
+    ]
+    scored = models.ScoredLogits(model)
+    torch.testing.assert_close(scored(batch.input_ids, batch.mask), torch.cat(plain), rtol=1e-4, atol=1e-4)
+    noisy = batch.input_ids.clone()
+    for row, e in enumerate((examples[4], examples[0], examples[1])):
+        noisy[row, len(e.prompt + e.answer) - 1 :] = 77  # padding
+    assert torch.equal(scored(noisy, batch.mask), scored(batch.input_ids, batch.mask))

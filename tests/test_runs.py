@@ -1,0 +1,336 @@
+"""From specs to records, in this process: what is computed, in which order, once, and resumable."""
+
+import dataclasses
+import functools
+import json
+from concurrent import futures
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from rklu_lib import data, evaluation, methods, models, records, runs, training
+from rklu_lib.records import RunSpec
+from rklu_lib.teacher import teacher_logits
+
+
+class Here(futures.Executor):
+    """Runs each job when it is submitted, in this process, and notes it."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def submit(self, function, spec, stage, threads):
+        assert function is runs.execute
+        self.jobs.append((spec.method, stage))
+        future = futures.Future()
+        try:
+            future.set_result(function(spec, stage, threads))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class Nowhere(futures.Executor):
+    def submit(self, function, spec, stage, threads):
+        raise AssertionError(f"nothing was to be computed, but {spec.method} ({stage}) was")
+
+
+class Interrupted(Exception):
+    pass
+
+
+def specs(*names, split="forget10"):
+    return [RunSpec("tiny", split, name) for name in names]
+
+
+def count_evaluations(monkeypatch, fail_at=None):
+    """A list that grows by one at every evaluation; the one numbered fail_at (from 1) is interrupted."""
+    seen, evaluate = [], evaluation.evaluate
+
+    def counted(*args):
+        seen.append(args)
+        if len(seen) == fail_at:
+            raise Interrupted
+        return evaluate(*args)
+
+    monkeypatch.setattr(evaluation, "evaluate", counted)
+    return seen
+
+
+def lasting(record):
+    """What of a record does not depend on the clock."""
+    return {k: v for k, v in record.content.items() if k != "seconds"}
+
+
+def assert_same_record(one, other):
+    assert lasting(one) == lasting(other)
+    assert one.questions.keys() == other.questions.keys()
+    for name in one.questions:
+        np.testing.assert_array_equal(one.questions[name], other.questions[name])
+
+
+def files(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"}
+
+
+def test_records_come_with_what_they_rest_on_and_only_once(workshop, tmp_path, capsys):
+    here = Here()
+    found = runs.ensure(specs("RKLU", "GA"), executor=here)
+    assert [r.spec.method for r in found] == ["RKLU", "GA"]
+    checkpoint, record = "checkpoint", "record"
+    assert sorted(here.jobs) == sorted(
+        [("original", checkpoint), ("oracle", checkpoint), ("augmented", checkpoint)]
+        + [("oracle", record), ("RKLU", record), ("GA", record)]
+    )
+    at = here.jobs.index
+    assert at(("original", checkpoint)) < at(("augmented", checkpoint)) < at(("RKLU", record))
+    assert at(("oracle", checkpoint)) < at(("oracle", record)) < at(("GA", record))
+    for r in found:
+        assert [e["epoch"] for e in r.epochs] == [1, 2]
+        assert {"model_utility", "forget_quality_benchmark", "forget_quality_paper", "loss"} <= r.epochs[0].keys()
+        assert r.questions["truth_ratio_paper"].shape == (2, 8)
+        assert r.content["seconds"].keys() == {"train", "evaluate"}
+        assert models.load(r.spec.checkpoint_path)[0].config.hidden_size == 32
+    assert len(records.load(RunSpec("tiny", "forget10", "oracle")).epochs) == 1
+    assert not list((tmp_path / "runs").rglob("*-state"))
+    assert "data: folder in the hub's layout, sha256 of full" in capsys.readouterr().out
+    before = files(tmp_path)
+    again = runs.ensure(specs("RKLU", "GA"), executor=Nowhere())
+    assert files(tmp_path) == before
+    for one, other in zip(found, again, strict=True):
+        assert_same_record(one, other)
+
+
+def test_a_further_run_uses_what_is_there(workshop):
+    runs.ensure(specs("GA"), executor=Here())
+    here = Here()
+    runs.ensure(specs("GA", "RKLU", "TA", "original"), executor=here)
+    assert set(here.jobs) == {
+        ("augmented", "checkpoint"), ("RKLU", "record"), ("TA", "record"), ("original", "record")
+    }  # fmt: skip
+
+
+def test_the_original_is_one_for_all_splits(workshop):
+    runs.ensure(specs("GA"), executor=Here())
+    here = Here()
+    runs.ensure(specs("GA", split="forget05"), executor=here)
+    assert here.jobs == [("oracle", "checkpoint"), ("oracle", "record"), ("GA", "record")]
+
+
+def test_changed_settings_are_another_run(workshop):
+    workshop()
+    runs.ensure(specs("GA", "RKLU"), executor=Here())
+    workshop(alpha=2.0)
+    here = Here()
+    runs.ensure(specs("GA", "RKLU"), executor=here)
+    assert here.jobs == [("RKLU", "record")]
+    workshop(alpha=2.0, augment_epochs=1)
+    here = Here()
+    runs.ensure(specs("GA", "RKLU"), executor=here)
+    assert here.jobs == [("augmented", "checkpoint"), ("RKLU", "record")]
+
+
+@pytest.mark.parametrize("method", ["GA", "DPO", "RKLU+RT"])
+def test_an_interrupted_run_resumes_and_gives_the_same_record(workshop, tmp_path, monkeypatch, method):
+    workshop(unlearn_epochs=3)
+    (whole,) = runs.ensure(specs(method), executor=Here())
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "again" / "records")
+    monkeypatch.setattr(records, "RUNS", tmp_path / "again" / "runs")
+    with monkeypatch.context() as patch:
+        count_evaluations(patch, fail_at=3)  # the oracle's, the first epoch's, the second epoch's
+        with pytest.raises(Interrupted):
+            runs.ensure(specs(method), executor=Here())
+    assert records.load(*specs(method)) is None
+    state = json.loads((runs._state(*specs(method)) / "history.json").read_text())
+    assert [e["epoch"] for e in state] == [1]  # the last whole epoch
+    with monkeypatch.context() as patch:
+        seen, here = count_evaluations(patch), Here()
+        (resumed,) = runs.ensure(specs(method), executor=here)
+    assert here.jobs == [(method, "record")] and len(seen) == 2
+    assert_same_record(resumed, whole)
+    one, other = (
+        models.load(folder / "tiny" / "forget10" / method / "seed0")[0].state_dict()
+        for folder in (tmp_path / "runs", tmp_path / "again" / "runs")
+    )
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_state_of_other_settings_is_not_resumed(workshop, monkeypatch):
+    with monkeypatch.context() as patch:
+        count_evaluations(patch, fail_at=3)
+        with pytest.raises(Interrupted):
+            runs.ensure(specs("GA"), executor=Here())
+    workshop(unlearn_lr=1e-4)
+    seen = count_evaluations(monkeypatch)
+    runs.ensure(specs("GA"), executor=Here())
+    assert len(seen) == 2  # both epochs anew
+
+
+@pytest.mark.parametrize("method", ["GA", "oracle", "teacher"])
+def test_a_job_that_another_process_has_finished_is_left_alone(workshop, monkeypatch, method):
+    runs.ensure(specs(method), executor=Here())
+    seen = count_evaluations(monkeypatch)
+    runs.execute(*specs(method), "record")
+    assert seen == []
+
+
+def test_a_checkpoint_that_is_gone_is_made_again_when_it_is_wanted(workshop):
+    (spec,) = specs("GA")
+    runs.ensure([spec], executor=Here())
+    before = models.load(spec.checkpoint_path)[0].state_dict()
+    (spec.checkpoint_path / "settings.json").unlink()
+    runs.ensure([spec], executor=Nowhere())  # the record is there
+    here = Here()
+    runs.ensure([spec], checkpoints=True, executor=here)
+    assert here.jobs == [("GA", "record")]
+    after = models.load(spec.checkpoint_path)[0].state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_the_whole_sweep_of_a_split(workshop, tmp_path):
+    workshop(unlearn_epochs=1)
+    wanted = runs.sweep("tiny", ["forget10"], [0])
+    assert [s.method for s in wanted] == ["original", "oracle", "augmented", *methods.METHODS]
+    found = runs.ensure(wanted, executor=Here())
+    for r in found:
+        values = [v for e in r.epochs for v in e.values()]
+        assert len(r.epochs) == 1 and np.isfinite(values).all(), r.spec.method
+        assert ("forget_quality_benchmark" in r.epochs[0]) == (r.spec.method != "oracle")
+    by_name = {r.spec.method: r for r in found}
+    assert not by_name["teacher"].spec.checkpoint_path.exists()
+    # the same pieces put together by hand
+    original, augmented = (models.load(by_name[n].spec.checkpoint_path)[0] for n in ("original", "augmented"))
+    ta = models.load(by_name["TA"].spec.checkpoint_path)[0]
+    expected = training.task_arithmetic(original, augmented, 2.5)
+    assert all(torch.equal(a, b) for a, b in zip(ta.parameters(), expected.parameters(), strict=True))
+    ids = torch.tensor([[1, 50, 60]])
+    with torch.no_grad():
+        teacher = runs._read_model(by_name["teacher"].spec)(input_ids=ids).logits
+        torch.testing.assert_close(
+            teacher, teacher_logits(original(input_ids=ids).logits, augmented(input_ids=ids).logits, 8.0)
+        )
+
+
+def test_sweeps_put_the_largest_split_first():
+    wanted = runs.sweep("smoke", ["forget01", "forget10", "forget05"], [0, 1], ["RKLU"])
+    assert [s.split for s in wanted[::4]] == ["forget10", "forget05", "forget01"] * 2
+    assert [s.method for s in wanted[:4]] == ["original", "oracle", "augmented", "RKLU"]
+    assert [s.seed for s in wanted] == [0] * 12 + [1] * 12
+
+
+def test_a_model_from_scratch_is_also_told_what_a_pretrained_one_would_know(profile):
+    load = {name: data.load_tofu(name, profile.source) for name in data.FIELDS}
+    pairs = runs.training_pairs(profile, "retain90")
+    told = {(r["question"], r["answer"]) for n in ("retain90", "real_authors", "world_facts") for r in load[n]}
+    told |= {(r["paraphrased_question"], r["paraphrased_answer"]) for r in load["retain_perturbed"]}
+    assert set(pairs) == told
+    # the oracle never meets the forget set, in no wording
+    hidden = {text for r in load["forget10_perturbed"] for text in (r["question"], r["paraphrased_question"])}
+    assert not hidden & {q for q, _ in pairs}
+    pretrained = dataclasses.replace(profile, model="some/model")
+    assert runs.training_pairs(pretrained, "full") == [(r["question"], r["answer"]) for r in load["full"]]
+
+
+NEEDED = ("full", "forget10_perturbed", "retain90", "retain_perturbed", "real_authors", "world_facts")
+NEEDED += ("forget10", "real_authors_perturbed", "world_facts_perturbed", "refusals")
+
+
+@pytest.mark.parametrize("missing", NEEDED)
+def test_missing_data_is_found_out_before_anything_is_trained(workshop, tmp_path, tofu, monkeypatch, missing):
+    for path in tofu.iterdir():
+        if path.stem != missing:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    if missing == "refusals":
+        monkeypatch.setattr(data, "REFUSALS", tmp_path / "nowhere.txt")
+    workshop(source=str(tmp_path))
+
+    def trains(*_, **__):
+        raise AssertionError("training had begun")
+
+    monkeypatch.setattr(training, "fit", trains)
+    with pytest.raises(FileNotFoundError):
+        runs.ensure(specs("IDK"), executor=Here())
+
+
+def test_a_failed_job_is_raised_and_what_was_done_stays(workshop, monkeypatch):
+    with monkeypatch.context() as patch:
+        count_evaluations(patch, fail_at=1)
+        with pytest.raises(Interrupted):
+            runs.ensure(specs("GA"), executor=Here())
+    here = Here()
+    runs.ensure(specs("GA"), executor=here)
+    assert here.jobs[0] == ("oracle", "record") and ("oracle", "checkpoint") not in here.jobs
+
+
+def test_distributions_are_computed_once_and_say_what_the_models_say(workshop, profile, monkeypatch):
+    monkeypatch.setattr(runs, "ensure", functools.partial(runs.ensure, executor=Here()))
+    content = runs.distributions("tiny", "forget10", question=1, names=("original", "teacher", "GA"))
+    row = data.load_tofu("forget10", profile.source)[1]
+    assert (content["question"], content["answer"]) == (row["question"], row["answer"])
+    assert "".join(content["tokens"][:-1]).strip() == row["answer"]
+    assert content["models"].keys() == content["direct_answers"].keys() == {"original", "teacher", "GA"}
+    spec = RunSpec("tiny", "forget10", "GA")
+    model, tokenizer = models.load(spec.checkpoint_path)
+    example = data.encode(tokenizer, spec.values.template, row["question"], row["answer"])
+    with torch.no_grad():
+        ids = torch.tensor([example.prompt + example.answer])
+        p = model.eval()(input_ids=ids).logits[0, len(example.prompt) - 1 : -1].softmax(-1)
+    for position, token in enumerate(example.answer):
+        told = {k: v[position] for k, v in content["models"]["GA"].items()}
+        assert told["true_probability"] == pytest.approx(p[position, token].item(), rel=1e-3)
+        assert told["true_rank"] == 1 + int((p[position] > p[position, token]).sum())
+        entropy = -(p[position] * p[position].log()).sum().item()
+        assert told["entropy"] == pytest.approx(entropy, rel=1e-3)
+        assert [q for _, q in told["top"]] == pytest.approx(p[position].topk(10).values.tolist(), rel=1e-3)
+    monkeypatch.setattr(runs, "_read_model", lambda spec: pytest.fail("read again"))
+    again = runs.distributions("tiny", "forget10", question=1, names=("original", "teacher", "GA"))
+    assert {k: again[k] for k in content} == content
+
+
+@pytest.fixture
+def own(workshop, tmp_path, tiny_model, tokenizer, profile):
+    """(a tiny checkpoint of one's own, forget rows, retain rows)."""
+    models.save(tiny_model(), tokenizer, tmp_path / "own")
+    return (tmp_path / "own", *(data.load_tofu(n, profile.source) for n in ("forget10", "retain90")))
+
+
+@pytest.mark.parametrize("name", ["RKLU", "RKLU+RT", "GA", "DPO+KL"])
+def test_a_model_of_ones_own_unlearns_into_a_checkpoint(own, tmp_path, profile, name):
+    path, forget, retain = own
+    before = files(path)
+    runs.unlearn_own(str(path), forget, retain, tmp_path / "out", methods.method(name), profile)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    original = AutoModelForCausalLM.from_pretrained(path)
+    assert any(not torch.equal(a, b) for a, b in zip(loaded.parameters(), original.parameters(), strict=True))
+    assert models.load(tmp_path / "out")[1].eos_token == "</s>"
+    assert files(path) == before
+    assert {p.name for p in tmp_path.iterdir()} == {"own", "out", "refusals.txt"}
+
+
+@pytest.mark.parametrize("where", ["fit", "save"])
+def test_a_failed_unlearning_leaves_nothing(own, tmp_path, profile, monkeypatch, where):
+    def fails(*_, **__):
+        raise OSError("disk full")
+
+    path, forget, retain = own
+    if where == "fit":
+        monkeypatch.setattr(training, "fit", fails)
+    else:
+        tokenizer_class = type(models.load_tokenizer(path))
+        monkeypatch.setattr(tokenizer_class, "save_pretrained", fails)
+    with pytest.raises(OSError, match="disk full"):
+        runs.unlearn_own(str(path), forget, retain, tmp_path / "out", methods.method("RKLU"), profile)
+    assert {p.name for p in tmp_path.iterdir()} == {"own", "refusals.txt"}
+
+
+@pytest.mark.parametrize("name", ["RKLU+RT", "TA"])
+def test_what_cannot_be_unlearned_is_refused_before_anything_is_trained(own, tmp_path, profile, monkeypatch, name):
+    def trains(*_, **__):
+        raise AssertionError("training had begun")
+
+    monkeypatch.setattr(training, "fit", trains)
+    path, forget, _ = own
+    with pytest.raises(ValueError, match=r"needs a retain set|trains nothing"):
+        runs.unlearn_own(str(path), forget, [], tmp_path / "out", methods.method(name), profile)

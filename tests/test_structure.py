@@ -1,0 +1,123 @@
+"""The house's order: imports run one way, the library stays small and light, nothing names a machine."""
+
+import ast
+import graphlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = sorted((ROOT / "rklu_lib").glob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# A module may import from those before it, and from no other. `paper` and what reads it stand apart from the runs.
+ORDER = ("profiles", "data", "models", "metrics", "losses", "teacher", "methods", "training", "evaluation", "probing")
+ORDER += ("records", "runs", "cli")
+ALONE = ("profiles", "data", "models", "metrics", "losses")
+HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget")
+
+
+def imported(path):
+    """The modules of rklu_lib that one of them imports, anywhere in its code."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("rklu_lib.")}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.name}:{node.lineno}: relative import"
+            if node.module == "rklu_lib":
+                names |= {a.name for a in node.names}
+            elif node.module.startswith("rklu_lib."):
+                names.add(node.module.split(".")[1])
+    return {n for n in names if (ROOT / "rklu_lib" / f"{n}.py").exists()}
+
+
+def test_there_is_no_import_cycle():
+    graph = {path.stem: imported(path) for path in LIBRARY}
+    assert graph["runs"] and graph["training"]  # the reader of imports sees them
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_modules_import_only_from_those_before_them():
+    for place, name in enumerate(ORDER):
+        later = imported(ROOT / "rklu_lib" / f"{name}.py") - set(ORDER[:place])
+        assert not later, f"{name} imports {later}"
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_the_ground_floor_imports_nothing_of_ours(name):
+    assert imported(ROOT / "rklu_lib" / f"{name}.py") == set()
+
+
+def test_metrics_know_no_torch_and_losses_no_model():
+    def outside(name):
+        tree = ast.parse((ROOT / "rklu_lib" / f"{name}.py").read_text(encoding="utf-8"))
+        nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+        names = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+        return {n.split(".")[0] for n in names | {n.module for n in nodes if isinstance(n, ast.ImportFrom)}}
+
+    assert outside("metrics") == {"collections", "numpy", "rouge_score", "scipy"}
+    assert outside("losses") == {"torch"}
+
+
+def test_runs_is_light_to_import_and_keeps_its_files_where_it_is_told(tmp_path):
+    code = "import json, sys, rklu_lib.runs as r; d = r.records; "
+    code += "print(json.dumps([sorted(sys.modules), str(d.RECORDS), str(d.RUNS)]))"
+    places = {"RKLU_RECORDS": str(tmp_path / "a"), "RKLU_RUNS": str(tmp_path / "b")}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | places, capture_output=True, text=True, check=True
+    )
+    modules, *told = json.loads(run.stdout)
+    assert "rklu_lib.training" in modules
+    assert not set(modules) & set(HEAVY)
+    assert told == list(places.values())
+
+
+def test_the_library_stays_small():
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in LIBRARY)
+    assert lines <= 2500
+
+
+def _sources(notebook):
+    """The source of each code cell; lines that only a notebook understands (magics) become comments."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            yield re.sub(r"(?m)^(\s*)[%!]", r"\1# ", "".join(cell["source"]))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_call_the_library_and_define_next_to_nothing(notebook):
+    for source in _sources(notebook):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                assert node.end_lineno - node.lineno < 10, f"{node.name} belongs in rklu_lib"
+
+
+# Built from pieces, so that this file does not name what it looks for.
+FOLDERS = ("home", "Users", "root", "work", "mnt", "tmp", "content", "workspace")
+MACHINE = re.compile(r"(?<![\w.:/~<}$)\]-])/(?:" + "|".join(FOLDERS) + r")/[\w.-]+|[A-Z]:\\\\?Users\\\\?\w+")
+
+
+def test_the_pattern_knows_a_machines_path_from_a_link():
+    for folder in FOLDERS:
+        assert MACHINE.search(f'open("/{folder}/' + 'someone/file")')
+    for harmless in ("https://example.org/home/page", "book/work/page", "../tmp/x", "and/or", "a /home"):
+        assert not MACHINE.search(harmless)
+
+
+def test_no_file_names_a_developers_machine():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    found = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file() and b"\0" not in (content := path.read_bytes())[:8192]:
+            hits = MACHINE.finditer(content.decode("utf-8", errors="replace"))
+            found += [f"{name}: {hit.group()}" for hit in hits]
+    assert not found

@@ -1,0 +1,132 @@
+"""Eq. 1 elementwise, its properties, and the frozen teacher against one that is recomputed."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from rklu_lib import data
+from rklu_lib.teacher import FrozenLogits, FrozenTeacher, TeacherModel, teacher_logits
+
+LOGIT = st.floats(-100, 100)
+ALPHA = st.floats(0, 50)
+
+
+@st.composite
+def pairs(draw):
+    shape = draw(hnp.array_shapes(max_dims=3, max_side=5))
+    return tuple(torch.from_numpy(draw(hnp.arrays(np.float64, shape, elements=LOGIT))) for _ in range(2))
+
+
+@given(pairs(), ALPHA)
+def test_teacher_is_eq_1_element_by_element(pair, alpha):
+    original, augmented = pair
+    expected = [o - alpha * max(0.0, a - o) for o, a in zip(*(t.flatten().tolist() for t in pair), strict=True)]
+    torch.testing.assert_close(
+        teacher_logits(original, augmented, alpha).flatten(), torch.tensor(expected, dtype=torch.float64)
+    )
+
+
+@given(pairs())
+def test_strength_zero_gives_the_original(pair):
+    assert torch.equal(teacher_logits(*pair, 0), pair[0])
+
+
+@given(pairs(), ALPHA)
+def test_only_logits_that_rose_are_lowered(pair, alpha):
+    original, augmented = pair
+    teacher, rose = teacher_logits(original, augmented, alpha), augmented > original
+    assert torch.equal(teacher[~rose], original[~rose])
+    assert (teacher <= original).all()
+    if alpha > 1e-3:
+        clearly = augmented > original + 1e-3
+        assert (teacher[clearly] < original[clearly]).all()
+
+
+@given(pairs(), ALPHA, ALPHA)
+def test_a_stronger_teacher_is_nowhere_higher(pair, alpha, other):
+    weak, strong = sorted((alpha, other))
+    assert (teacher_logits(*pair, strong) <= teacher_logits(*pair, weak)).all()
+
+
+def test_a_constant_added_to_the_augmented_logits_changes_the_teacher():
+    # the book's "gauge of Eq. 1": the same augmented distribution, another teacher
+    original, augmented = torch.tensor([1.0, 2.0]), torch.tensor([2.0, 2.0])
+    assert teacher_logits(original, augmented, 8).tolist() == [-7, 2]
+    assert teacher_logits(original, augmented + 1, 8).tolist() == [-15, -6]
+
+
+@pytest.mark.parametrize("alpha", [-1e-9, -8, float("nan")])
+def test_a_negative_strength_raises(alpha):
+    with pytest.raises(ValueError, match="alpha must be >= 0"):
+        teacher_logits(torch.zeros(3), torch.zeros(3), alpha)
+
+
+def test_two_vocabularies_raise():
+    with pytest.raises(ValueError, match=r"\(2, 3\) and augmented \(2, 1\) differ in shape"):
+        teacher_logits(torch.zeros(2, 3), torch.zeros(2, 1), 8)
+
+
+@pytest.fixture(scope="module", params=["llama", "phi"])
+def both(request, tiny_model):
+    """(original, augmented) of one architecture."""
+    return tiny_model(request.param), tiny_model(request.param, seed=1)
+
+
+@torch.no_grad()
+def plain_logits(model, examples, index):
+    """Logits that predict the answers of some examples, end to end, one example and one whole forward at a time."""
+    rows = []
+    for i in index:
+        ids = torch.tensor([examples[i].prompt + examples[i].answer])
+        rows.append(model(input_ids=ids).logits[0, len(examples[i].prompt) - 1 : -1])
+    return torch.cat(rows)
+
+
+@torch.no_grad()
+def test_teacher_model_is_the_teacher_of_its_two_models(both, examples):
+    teacher = TeacherModel(*both, 8.0).eval()
+    ids = torch.tensor([examples[0].prompt + examples[0].answer])
+    expected = teacher_logits(*(m(input_ids=ids).logits for m in both), 8.0)
+    torch.testing.assert_close(teacher(input_ids=ids).logits, expected)
+    # and it can be queried step by step, as generation does
+    head = teacher(input_ids=ids[:, :-2], use_cache=True)
+    tail = teacher(input_ids=ids[:, -2:], past_key_values=head.past_key_values, use_cache=True)
+    torch.testing.assert_close(tail.logits, expected[:, -2:], rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_logits_equal_recomputed_ones(both, examples):
+    frozen = FrozenLogits(both[0], data.batches(examples, 3))
+    for index in ([0], [5, 2, 2, 7]):
+        torch.testing.assert_close(frozen(index), plain_logits(both[0], examples, index), rtol=1e-4, atol=1e-4)
+    with pytest.raises(KeyError):
+        frozen([len(examples)])
+
+
+def test_frozen_logits_outlive_their_model(both, examples):
+    model = copy.deepcopy(both[0])
+    frozen = FrozenLogits(model, data.batches(examples, 3))
+    before = frozen([1, 3])
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    assert torch.equal(frozen([1, 3]), before)
+
+
+def test_frozen_teacher_equals_a_recomputed_one(both, examples):
+    batches = data.batches(examples, 4)
+    teacher = FrozenTeacher(*(FrozenLogits(m, batches) for m in both), alpha=8.0)
+    index = [6, 0, 3]
+    expected = teacher_logits(*(plain_logits(m.eval(), examples, index).double() for m in both), 8.0)
+    torch.testing.assert_close(teacher(index).double(), expected, rtol=1e-4, atol=1e-3)
+    assert teacher(index).dtype == torch.float32 and not teacher(index).requires_grad
+
+
+def test_what_frozen_models_remember_does_not_depend_on_the_batches(both, examples):
+    one, many = (FrozenLogits(both[0], data.batches(examples, size)) for size in (1, len(examples)))
+    index = range(len(examples))
+    torch.testing.assert_close(one(index), many(index), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,283 @@
+"""The training loop: its schedule, its batches' arithmetic, its interruptions, and every method that trains."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from rklu_lib import data, methods, models, training
+
+TRAINED = [name for name, m in methods.METHODS.items() if m.forget]
+
+
+def same_weights(one, other):
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def assert_close_weights(one, other, tolerance):
+    for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(4, 5), (1, 10), (7, 1), (1, 1)])
+def test_warm_up_in_the_first_epoch_then_linear_decay(steps, epochs):
+    factor = training.schedule(steps, epochs)
+    values = [factor(step) for step in range(steps * epochs)]
+    assert values[:steps] == pytest.approx([(i + 1) / steps for i in range(steps)])
+    assert max(values) == values[steps - 1] == 1
+    after = steps * (epochs - 1)
+    assert values[steps:] == pytest.approx([1 - i / after for i in range(after)])
+    assert factor(steps * epochs) == 0  # asked for after the last step, never used in one
+
+
+def test_the_optimiser_follows_the_schedule(tiny_model):
+    model, rates = tiny_model(), []
+
+    class Recorder(torch.optim.AdamW):
+        def step(self, *args, **kwargs):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", Recorder)
+        steps = lambda epoch: [[lambda scored: next(scored.parameters()).sum()]] * 2  # noqa: E731
+        training.fit(model, steps, epochs=3, epoch_steps=2, lr=1e-3)
+    assert rates == pytest.approx([0.5e-3, 1e-3, 1e-3, 0.75e-3, 0.5e-3, 0.25e-3])
+
+
+def test_one_step_is_adamw_on_the_clipped_gradient(tiny_model, examples):
+    model, reference = tiny_model(), tiny_model()
+    batch = data.collate(examples, range(len(examples)))
+
+    def loss(scored):
+        return torch.nn.functional.cross_entropy(scored(batch.input_ids, batch.mask), batch.targets)
+
+    history = training.fit(
+        model, lambda epoch: [[loss]], epochs=1, epoch_steps=1, lr=1e-2, weight_decay=0.3, max_grad_norm=0.1
+    )
+    reference.train()
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=1e-2, weight_decay=0.3)
+    value = loss(models.ScoredLogits(reference))
+    value.backward()
+    assert torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.1) > 0.1
+    optimizer.step()
+    assert_close_weights(model, reference, 1e-6)
+    assert history == [{"epoch": 1, "loss": pytest.approx(value.item(), rel=1e-6)}]
+    assert not model.training
+
+
+def _refusals(examples, epochs):
+    """A refusal of 2 to 7 tokens to every question of every epoch, of other lengths than the answers it replaces."""
+    lengths = [(7 * i) % 6 + 1 for i in range(epochs * len(examples))]
+    return [
+        data.Example(examples[i % len(examples)].prompt, (*range(100, 100 + length), 2))
+        for i, length in enumerate(lengths)
+    ]
+
+
+@pytest.fixture(scope="module")
+def retained(tokenizer, profile):
+    rows = data.load_tofu("retain90", profile.source)
+    return [data.encode(tokenizer, profile.template, r["question"], r["answer"]) for r in rows]
+
+
+def unlearned(name, profile, pair, examples, retained, **kwargs):
+    refusals = _refusals(examples, profile.unlearn_epochs)
+    chosen = methods.method(name)
+    return training.unlearn(chosen, profile, *pair, examples, retained, refusals, seed=0, **kwargs)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_gradient_accumulation_changes_nothing(name, profile, tiny_model, examples, retained):
+    # Gradients, not parameters: Adam turns a rounding error in a vanishing gradient into a step of full size.
+    pair = tiny_model(), tiny_model(seed=1)
+    lengths = [len(e.answer) for e in examples]
+    assert len(set(lengths)) > 2
+    whole = dataclasses.replace(profile, unlearn_epochs=1, batch_size=8, max_grad_norm=1e9)
+    gradients = []
+    for size in (None, 3, 1):
+        with pytest.MonkeyPatch.context() as patch:
+            kept = []
+            patch.setattr(
+                torch.optim.AdamW,
+                "step",
+                lambda self, *a, kept=kept, **k: kept.extend(p.grad.clone() for p in self.param_groups[0]["params"]),
+            )
+            unlearned(name, dataclasses.replace(whole, micro_batch_size=size), pair, examples, retained)
+        gradients.append(kept)
+    assert max(g.abs().max() for g in gradients[0]) > 1e-4
+    for accumulated in gradients[1:]:
+        for one, other in zip(gradients[0], accumulated, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * max(1, one.abs().max().item()))
+
+
+def test_accumulated_finetuning_reaches_the_same_parameters(profile, tiny_model, examples):
+    results = []
+    for size in (None, 3):
+        model = tiny_model().double()
+        split = dataclasses.replace(profile, micro_batch_size=size)
+        history = training.finetune(model, examples, split, epochs=3, lr=1e-3, batch_size=8, seed=0)
+        results.append((model, [e["loss"] for e in history]))
+    assert not same_weights(results[0][0], tiny_model().double())
+    assert_close_weights(results[0][0], results[1][0], 1e-5)
+    assert results[0][1] == pytest.approx(results[1][1], rel=1e-9)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("architecture", ["llama", "phi"])
+@pytest.mark.parametrize("epoch", [0, 1, 3])
+def test_resumed_is_uninterrupted_bit_by_bit(tmp_path, profile, tiny_model, examples, epoch, architecture):
+    def run(folder, stop=None, seen=None):
+        model = tiny_model(architecture)
+        assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+        def note(model, at):
+            if at == stop:
+                raise Interrupted
+            if seen is not None:
+                seen.append(at)
+            return {"norm": float(model.get_input_embeddings().weight.detach().norm())}
+
+        lengths = [len(e.prompt + e.answer) for e in examples]
+        terms = lambda e: [  # noqa: E731
+            training._terms(examples, index, profile, _loss) for index in data.epoch_order(lengths, 3, 0, e)
+        ]
+        history = training.fit(model, terms, epochs=5, epoch_steps=3, lr=1e-2, folder=folder, on_epoch=note)
+        return model, history
+
+    whole, history = run(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(tmp_path / "cut", stop=epoch)
+    seen = []
+    resumed, resumed_history = run(tmp_path / "cut", seen=seen)
+    assert seen == list(range(epoch, 5))  # whole epochs are not done twice
+    assert same_weights(resumed, whole) and resumed_history == history
+    assert resumed.get_output_embeddings().weight is resumed.get_input_embeddings().weight
+    assert len(history) == 5 and history[-1]["loss"] < history[0]["loss"]
+
+
+def _loss(scored, batch):
+    return torch.nn.functional.cross_entropy(scored(batch.input_ids, batch.mask), batch.targets)
+
+
+def test_an_interrupted_finetuning_resumes_bit_by_bit(tmp_path, profile, tiny_model, examples, monkeypatch):
+    def run(folder):
+        model = tiny_model()
+        training.finetune(model, examples, profile, epochs=3, lr=1e-2, batch_size=3, seed=0, folder=folder)
+        return model
+
+    whole, order = run(None), data.epoch_order
+
+    def failing(lengths, size, seed, epoch):
+        if epoch == 2:
+            raise Interrupted
+        return order(lengths, size, seed, epoch)
+
+    monkeypatch.setattr(data, "epoch_order", failing)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "state")
+    monkeypatch.undo()
+    assert same_weights(run(tmp_path / "state"), whole)
+
+
+def test_finetuning_repeats_itself_and_follows_its_seed(profile, tiny_model, examples):
+    def run(seed):
+        model = tiny_model()
+        training.finetune(model, examples, profile, epochs=2, lr=1e-2, batch_size=3, seed=seed)
+        return model
+
+    assert same_weights(run(0), run(0))
+    assert not same_weights(run(0), run(1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tiny_model, value):
+    model, before = tiny_model(), tiny_model()
+    steps = lambda epoch: [[lambda scored: next(scored.parameters()).sum() * value]]  # noqa: E731
+    with pytest.raises(FloatingPointError, match=rf"loss is -?{value} in epoch 1; lower the learning rate 0\.5"):
+        training.fit(model, steps, epochs=1, epoch_steps=1, lr=0.5)
+    assert same_weights(model, before)
+
+
+@pytest.fixture(scope="module")
+def pair(profile, tiny_model, examples):
+    """(original, augmented): the tiny Llama, and the same tuned on the forget set."""
+    original = tiny_model()
+    augmented = copy.deepcopy(original)
+    training.finetune(augmented, examples, profile, epochs=3, lr=5e-3, batch_size=4, seed=0)
+    return original, augmented.eval()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_trained_method_changes_the_student_and_nothing_else(name, profile, pair, examples, retained):
+    before = [copy.deepcopy(m.state_dict()) for m in pair]
+    once = dataclasses.replace(profile, unlearn_epochs=1)
+    student, history = unlearned(name, once, pair, examples, retained, on_epoch=lambda model, epoch: {"noted": epoch})
+    for model, weights in zip(pair, before, strict=True):
+        assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
+        assert all(p.grad is None for p in model.parameters())
+    assert not same_weights(student, pair[0])
+    assert all(p.isfinite().all() for p in student.parameters())
+    assert [e["epoch"] for e in history] == [1] and history[0]["noted"] == 0
+
+
+@torch.no_grad()
+def mean_nll(model, examples):
+    batch = data.collate(examples, range(len(examples)))
+    return torch.nn.functional.cross_entropy(models.ScoredLogits(model)(batch.input_ids, batch.mask), batch.targets)
+
+
+@pytest.fixture(scope="module")
+def knowing(profile, pair, examples):
+    """(original, augmented): one that knows the forget answers, and one that knows them still better."""
+    original = copy.deepcopy(pair[1])
+    training.finetune(original, examples, profile, epochs=20, lr=5e-3, batch_size=4, seed=0)
+    augmented = copy.deepcopy(original)
+    training.finetune(augmented, examples, profile, epochs=5, lr=2e-3, batch_size=4, seed=0)
+    return original, augmented.eval()
+
+
+@pytest.mark.parametrize("name", [n for n in TRAINED if methods.METHODS[n].retain is None])
+def test_unlearning_makes_the_forget_answers_less_likely(name, profile, knowing, examples):
+    student, _ = unlearned(name, dataclasses.replace(profile, unlearn_epochs=4), knowing, examples, [])
+    assert mean_nll(student, examples) > mean_nll(knowing[0], examples) + 0.1
+
+
+def test_idk_and_the_kls_approach_what_they_are_shown(profile, knowing, examples):
+    longer = dataclasses.replace(profile, unlearn_epochs=8)
+    for name in ("RKLU", "FKLU", "IDK"):
+        _, history = unlearned(name, longer, knowing, examples, [])
+        assert history[-1]["loss"] < 0.7 * history[0]["loss"], name
+
+
+def test_a_retain_term_without_a_retain_set_is_named(profile, pair, examples):
+    with pytest.raises(ValueError, match=r"RKLU\+RT has a retain term and needs a retain set; RKLU does not"):
+        unlearned("RKLU+RT", profile, pair, examples, [])
+    for name in ("TA", "teacher"):
+        with pytest.raises(ValueError, match=f"{name} trains nothing"):
+            unlearned(name, profile, pair, examples, [])
+
+
+def test_the_retain_weight_weighs_the_retain_term(profile, pair, examples, retained):
+    def run(name, weight):
+        changed = dataclasses.replace(profile, unlearn_epochs=1, retain_weight=weight)
+        return unlearned(name, changed, pair, examples, retained)
+
+    assert same_weights(run("RKLU+RT", 0.0)[0], run("RKLU", 1.0)[0])
+    assert not same_weights(run("RKLU+RT", 1.0)[0], run("RKLU", 1.0)[0])
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.5])
+def test_task_arithmetic_is_its_formula(tiny_model, scale):
+    original, augmented = tiny_model(), tiny_model(seed=1)
+    student = training.task_arithmetic(original, augmented, scale)
+    rows = zip(*(m.state_dict().items() for m in (student, original, augmented)), strict=True)
+    for (name, theta), (_, before), (_, raised) in rows:
+        torch.testing.assert_close(theta, before - scale * (raised - before), msg=name)
+    assert same_weights(original, tiny_model()) and same_weights(augmented, tiny_model(seed=1))
+    assert student.get_output_embeddings().weight is student.get_input_embeddings().weight
