@@ -98,7 +98,7 @@ def unlearn(
 
     template = template and template.replace("\\n", "\n")  # a shell passes \n on as two characters
     changes = {"template": template, "alpha": alpha, "augment_lr": lr, "unlearn_lr": lr}
-    changes |= {"augment_epochs": epochs, "unlearn_epochs": epochs, "family_lr": {} if lr else None}
+    changes |= {"augment_epochs": epochs, "unlearn_epochs": epochs}
     p = profiles.profile(profile, **{k: v for k, v in changes.items() if v is not None})
     chosen = methods.method(method)
     if chosen.forget is None:

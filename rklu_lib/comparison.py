@@ -58,13 +58,16 @@ def provenance(records):
 
     spec, source = records[0].spec, records[0].content["data"]
     names = ", ".join(f"`{r.spec.label}/seed{r.spec.seed}.json`" for r in records)
+    remake = f"`rklu sweep --profile {spec.profile} --split {spec.split} --seed {spec.seed}`"
+    if any(r.spec.overrides for r in records):  # a grid is asked for by its notebook alone
+        remake = "delete them and execute this notebook again"
     commits = ", ".join(sorted({str(r.content["code"]["commit"]) for r in records}))
     machines = "; ".join(sorted({r.content["machine"] for r in records}))
     return Markdown(
         f"Records: `data/records/{spec.profile}/tofu/{spec.split}/` {names}.\n"
         f"Data: {source['source']}, sha256 of the full set {source['sha256']}. Code: commit {commits}. "
         f"Machine: {machines}.\n"
-        f"Remake: `rklu sweep --profile {spec.profile} --split {spec.split} --seed {spec.seed}`."
+        f"Remake: {remake}."
     )
 
 
@@ -96,6 +99,16 @@ def by_rule(tables):
         {rule: t.droplevel(1, axis=1).rename(columns={"": "epoch"}) for rule, t in ours_only.items()}, axis=1
     )
     return shown(joined)
+
+
+def along(records, field, rule="peak"):
+    """Per record of a `runs.grid`: method, the field's value, reported epoch, both measures and their product."""
+    rows = []
+    for record in records:
+        mine, value = ours(record, rule), record.content["settings"][field]
+        rows.append((record.spec.method, value, mine["epoch"], mine["forget_quality"], mine["model_utility"]))
+    table = pd.DataFrame(rows, columns=["method", field, "epoch", "forget quality", "model utility"])
+    return table.assign(product=table["forget quality"] * table["model utility"])
 
 
 def _higher(measure, better, worse):

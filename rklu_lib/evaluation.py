@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from rklu_lib import data, metrics
 
 FORMS = ("benchmark", "paper")
+CHUNK = 256  # tokens that meet the vocabulary at once: their logits stay in a core's cache
 
 
 def _left_pad(prompts, device):
@@ -74,15 +75,19 @@ def _continuation_nll(model, cache, first, prompt_mask, chosen, answers):
     if longest > 1:
         seen = prompt_mask[rows]
         scored = torch.arange(1, longest, device=first.device)[None] < lengths[:, None]
-        out = model(
+        out = model.base_model(
             input_ids=ids[:, :-1],
             attention_mask=torch.cat([seen, torch.ones_like(ids[:, :-1])], dim=1),
             position_ids=seen.sum(1, keepdim=True) + torch.arange(longest - 1, device=first.device),
             past_key_values=_rows(cache, rows),
             use_cache=True,
         )
-        loss = F.cross_entropy(out.logits.float()[scored], ids[:, 1:][scored], reduction="none").double()
-        total = total.index_add(0, scored.nonzero()[:, 0], loss)
+        head, tokens = (
+            model.get_output_embeddings(),
+            zip(out.last_hidden_state[scored].split(CHUNK), ids[:, 1:][scored].split(CHUNK), strict=True),
+        )
+        loss = torch.cat([F.cross_entropy(head(h).float(), t, reduction="none") for h, t in tokens])
+        total = total.index_add(0, scored.nonzero()[:, 0], loss.double())
     return (total / lengths).tolist()
 
 

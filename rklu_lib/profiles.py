@@ -104,11 +104,14 @@ def names():
 
 
 def profile(name, **changes):
-    """The profile called `name`, with `changes` to its fields. Raises ValueError for an unknown profile or field."""
+    """The profile called `name`, with `changes` to its fields. Raises ValueError for an unknown profile or field.
+
+    An `unlearn_lr` among the changes is every family's, unless `family_lr` is changed as well.
+    """
     if name not in _values():
         raise ValueError(f"no profile {name!r}; there are {', '.join(names())}")
     known = {f.name for f in dataclasses.fields(Profile)}
-    values = {"name": name} | _values()[name] | changes
+    values = {"name": name} | _values()[name] | ({"family_lr": {}} if "unlearn_lr" in changes else {}) | changes
     if unknown := set(values) - known:
         raise ValueError(
             f"profile {name}: no field {', '.join(sorted(unknown))}; fields are {', '.join(sorted(known))}"

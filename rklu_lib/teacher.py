@@ -40,13 +40,28 @@ class TeacherModel(nn.Module):
     def device(self):
         return self.original.device
 
-    def forward(self, input_ids, past_key_values=(None, None), **kwargs):
+    def base_model(self, input_ids, past_key_values=(None, None), **kwargs):
+        """As of any model, but the last hidden states of the two stand side by side: (batch, seq, 2 hidden)."""
         outs = [
-            m(input_ids=input_ids, past_key_values=past, **kwargs)
+            m.base_model(input_ids=input_ids, past_key_values=past, **kwargs)
             for m, past in zip((self.original, self.augmented), past_key_values, strict=True)
         ]
-        logits = teacher_logits(outs[0].logits, outs[1].logits, self.alpha)
-        return SimpleNamespace(logits=logits, past_key_values=tuple(o.past_key_values for o in outs))
+        return SimpleNamespace(
+            last_hidden_state=torch.cat([o.last_hidden_state for o in outs], dim=-1),
+            past_key_values=tuple(o.past_key_values for o in outs),
+        )
+
+    def get_output_embeddings(self):
+        """What turns those hidden states into teacher logits: both output heads, and Eq. 1."""
+        heads = [m.get_output_embeddings() for m in (self.original, self.augmented)]
+        return lambda hidden: teacher_logits(
+            *(head(h) for head, h in zip(heads, hidden.chunk(2, dim=-1), strict=True)), self.alpha
+        )
+
+    def forward(self, input_ids, past_key_values=(None, None), logits_to_keep=0, **kwargs):
+        out = self.base_model(input_ids, past_key_values, **kwargs)
+        out.logits = self.get_output_embeddings()(out.last_hidden_state[:, -logits_to_keep:])
+        return out
 
 
 class FrozenLogits:

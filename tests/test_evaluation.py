@@ -170,9 +170,17 @@ class Uniform(torch.nn.Module):
         super().__init__()
         self.vocab = vocab
 
-    def forward(self, input_ids, **_):
+    def base_model(self, input_ids, **_):
         cache = types.SimpleNamespace(layers=[])
-        return types.SimpleNamespace(logits=torch.zeros(*input_ids.shape, self.vocab), past_key_values=cache)
+        return types.SimpleNamespace(last_hidden_state=torch.zeros(*input_ids.shape, 1), past_key_values=cache)
+
+    def get_output_embeddings(self):
+        return lambda hidden: torch.zeros(*hidden.shape[:-1], self.vocab)
+
+    def forward(self, input_ids, **_):
+        out = self.base_model(input_ids)
+        out.logits = self.get_output_embeddings()(out.last_hidden_state)
+        return out
 
 
 def test_a_model_that_knows_nothing_scores_as_computed_by_hand(tokenizer, asked):
