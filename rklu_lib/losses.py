@@ -7,6 +7,7 @@ Token losses are nats per unmasked token; preference losses are means over seque
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 def _selected(mask, *tensors):
@@ -77,16 +78,6 @@ def gradient_ascent(logits, targets, mask):
     return -cross_entropy(logits, targets, mask)
 
 
-def sequence_log_probs(logits, targets, rows, n_rows):
-    """log p(answer) of each sequence, summed over its tokens and not length-normalised.
-
-    The scored tokens of all sequences are laid end to end: logits (tokens, vocab), targets (tokens,) int64, and
-    rows (tokens,) int64 in [0, n_rows) names the sequence each belongs to. Returns (n_rows,), nats.
-    """
-    tokens = -F.cross_entropy(_upcast(logits), targets, reduction="none")
-    return tokens.new_zeros(n_rows).index_add(0, rows, tokens)
-
-
 def npo(answer, reference, npo_beta):
     """NPO (Zhang et al., 2024): -(2/beta) log sigmoid(-beta (answer - reference)), mean over sequences.
 
@@ -107,3 +98,91 @@ def dpo(refusal, refusal_reference, answer, answer_reference, dpo_beta):
     if dpo_beta <= 0:
         raise ValueError(f"dpo_beta must be > 0, got {dpo_beta}")
     return -F.logsigmoid(dpo_beta * ((refusal - refusal_reference) - (answer - answer_reference))).mean()
+
+
+def _reverse_kl_rule(student, teacher):
+    student, teacher = student.log_softmax(-1), teacher.log_softmax(-1)
+    p = student.exp()
+    log_ratio = torch.where(p > 0, student.sub_(teacher), 0.0)
+    value = (p * log_ratio).sum(-1)
+    return value, p.mul_(log_ratio.sub_(value[:, None]))
+
+
+def _forward_kl_rule(student, teacher):
+    student, teacher = student.log_softmax(-1), teacher.log_softmax(-1)
+    value = _kl(teacher, student)
+    return value, student.exp_().sub_(teacher.exp_())
+
+
+def _cross_entropy_rule(logits, targets):
+    log_p, row = logits.log_softmax(-1), torch.arange(len(targets), device=targets.device)
+    value = -log_p[row, targets]
+    log_p.exp_()[row, targets] -= 1
+    return value, log_p
+
+
+_RULES = {"reverse_kl": _reverse_kl_rule, "forward_kl": _forward_kl_rule, "cross_entropy": _cross_entropy_rule}
+
+
+class _FromHidden(torch.autograd.Function):
+    """The gradients by hidden states and head are finished in the forward pass, while a chunk's logits are at hand."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, rule, targets, chunk):
+        n, total = len(hidden), hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        grads = [
+            torch.zeros_like(t) if k else None
+            for t, k in zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
+        ]
+        for at in range(0, n, chunk):
+            part = hidden[at : at + chunk]
+            value, gradient = rule(_upcast(F.linear(part, weight, bias)), targets(at, at + len(part)))
+            total += value.sum()
+            gradient = gradient.div_(n).to(weight.dtype)
+            if grads[0] is not None:
+                grads[0][at : at + chunk] = gradient @ weight
+            if grads[1] is not None:
+                grads[1].addmm_(gradient.T, part.to(weight.dtype))
+            if grads[2] is not None:
+                grads[2] += gradient.sum(0)
+        ctx.grads = grads
+        return total / n
+
+    @staticmethod
+    def backward(ctx, grad):
+        grads, ctx.grads = ctx.grads, None  # scaled in place: a second backward pass would scale them again
+        if grads is None:
+            raise RuntimeError("from_hidden's gradients are used up by the first backward pass; call it again instead")
+        return *(None if g is None else g.mul_(grad) for g in grads), None, None, None
+
+
+def from_hidden(loss, hidden, head, targets, chunk=128):
+    """`reverse_kl`, `forward_kl` or `cross_entropy`, named by `loss`, without ever holding the logits of all tokens.
+
+    hidden: last hidden states of scored tokens only, (tokens, hidden). head: the output layer's (weight (vocab,
+    hidden), bias (vocab,) or None). targets(start, stop): what the tokens start..stop are held against, teacher logits
+    (stop - start, vocab) or token ids (stop - start,). chunk: tokens whose logits exist at once; it changes nothing but
+    memory and time. Returns the same scalar as the loss itself does on `F.linear(hidden, *head)`, with the same
+    gradients by hidden, weight and bias. Raises ValueError for another loss or no tokens.
+    """
+    if loss not in _RULES:
+        raise ValueError(f"loss must be one of {', '.join(_RULES)}, not {loss!r}")
+    if not len(hidden):
+        raise ValueError("no token is scored; a mean over nothing is not a loss")
+    return _FromHidden.apply(hidden, *head, _RULES[loss], targets, chunk)
+
+
+def sequence_log_probs(hidden, head, targets, rows, n_rows, chunk=128):
+    """log p(answer) of each sequence, summed over its tokens and not length-normalised: (n_rows,), nats.
+
+    The scored tokens of all sequences are laid end to end: hidden (tokens, hidden), targets (tokens,) int64, and rows
+    (tokens,) int64 in [0, n_rows) names the sequence each belongs to. head and chunk as in `from_hidden`; here a
+    chunk's logits are made again in the backward pass, since what a token's gradient weighs is known only then.
+    """
+
+    def piece(part, wanted):
+        return -F.cross_entropy(_upcast(F.linear(part, *head)), wanted, reduction="none")
+
+    parts = zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    tokens = torch.cat([checkpoint(piece, *part, use_reentrant=False) for part in parts])
+    return tokens.new_zeros(n_rows).index_add(0, rows, tokens)

@@ -1,15 +1,17 @@
 """The table of methods: every row of the paper's Table 8, FKLU, and the teacher itself. To add one, add a row.
 
-A forget or retain loss takes (scored, batch, aids): `scored(input_ids, mask) -> (tokens, vocab)` is the student's
-`models.ScoredLogits`, `batch` a `data.Batch`, and `aids` what was computed once from frozen models before training.
+A forget or retain loss takes (scored, batch, aids, epoch): `scored` is the student as a `models.ScoredLogits`, `batch`
+a `data.Batch`, and `aids` what was computed once from frozen models before training.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from rklu_lib import data, losses
+from rklu_lib.models import ScoredLogits
 from rklu_lib.teacher import FrozenLogits, FrozenTeacher
 
 AUGMENTED, REFERENCE, REFUSALS, RETAIN_REFERENCE = "augmented model", "reference", "refusals", "retain reference"
@@ -27,16 +29,17 @@ class Aids:
     retain_reference: FrozenLogits | None = None
 
 
-def _all(targets):
-    return torch.ones_like(targets, dtype=torch.bool)
+def _mean(loss, scored, batch, targets):
+    return losses.from_hidden(loss, scored.hidden(batch.input_ids, batch.mask), scored.head, targets)
+
+
+def cross_entropy(scored, batch, aids=None, epoch=0):
+    """`losses.cross_entropy` of the batch's answers: fine-tuning, IDK and +RT."""
+    return _mean("cross_entropy", scored, batch, lambda start, stop: batch.targets[start:stop])
 
 
 def _gradient_ascent(scored, batch, aids, epoch):
-    return losses.gradient_ascent(scored(batch.input_ids, batch.mask), batch.targets, _all(batch.targets))
-
-
-def _cross_entropy(scored, batch, aids, epoch):
-    return losses.cross_entropy(scored(batch.input_ids, batch.mask), batch.targets, _all(batch.targets))
+    return -cross_entropy(scored, batch)
 
 
 def _refusal_batch(batch, aids, epoch):
@@ -45,8 +48,8 @@ def _refusal_batch(batch, aids, epoch):
 
 
 def _log_probs(scored, batch):
-    logits = scored(batch.input_ids, batch.mask)
-    return losses.sequence_log_probs(logits, batch.targets, batch.rows, len(batch.index))
+    hidden = scored.hidden(batch.input_ids, batch.mask)
+    return losses.sequence_log_probs(hidden, scored.head, batch.targets, batch.rows, len(batch.index))
 
 
 def _npo(scored, batch, aids, epoch):
@@ -66,18 +69,15 @@ def _dpo(scored, batch, aids, epoch):
 
 
 def _reverse_kl(scored, batch, aids, epoch):
-    student = scored(batch.input_ids, batch.mask)
-    return losses.reverse_kl(student, aids.teacher(batch.index), _all(batch.targets))
+    return _mean("reverse_kl", scored, batch, partial(aids.teacher, batch.index))
 
 
 def _forward_kl(scored, batch, aids, epoch):
-    student = scored(batch.input_ids, batch.mask)
-    return losses.forward_kl(student, aids.teacher(batch.index), _all(batch.targets))
+    return _mean("forward_kl", scored, batch, partial(aids.teacher, batch.index))
 
 
 def _retain_kl(scored, batch, aids, epoch):
-    student = scored(batch.input_ids, batch.mask)
-    return losses.forward_kl(student, aids.retain_reference(batch.index), _all(batch.targets))
+    return _mean("forward_kl", scored, batch, partial(aids.retain_reference, batch.index))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _with_retain_terms(family, forget, needs=(), unit="token"):
     """The method alone, with +KL and with +RT, in the order of Table 8."""
     yield Method(family, family, forget, None, frozenset(needs), unit)
     yield Method(f"{family}+KL", family, forget, _retain_kl, frozenset({*needs, RETAIN_REFERENCE}), unit)
-    yield Method(f"{family}+RT", family, forget, _cross_entropy, frozenset(needs), unit)
+    yield Method(f"{family}+RT", family, forget, cross_entropy, frozenset(needs), unit)
 
 
 METHODS = {
@@ -111,7 +111,7 @@ METHODS = {
         *_with_retain_terms("GA", _gradient_ascent),
         *_with_retain_terms("NPO", _npo, {REFERENCE}, "sequence"),
         *_with_retain_terms("DPO", _dpo, {REFERENCE, REFUSALS}, "sequence"),
-        Method("IDK", "IDK", _cross_entropy, needs=frozenset({REFUSALS}), on="refusals"),
+        Method("IDK", "IDK", cross_entropy, needs=frozenset({REFUSALS}), on="refusals"),
         Method("TA", "TA", None, needs=frozenset({AUGMENTED})),
         *_with_retain_terms("RKLU", _reverse_kl, {AUGMENTED}),
         *_with_retain_terms("FKLU", _forward_kl, {AUGMENTED}),
@@ -139,11 +139,9 @@ def check(chosen, retain):
 @torch.no_grad()
 def _reference_log_probs(original, examples):
     """log p_o(answer) of each example, (n,), nats, by one pass of the frozen original model."""
-    values, frozen = torch.zeros(len(examples)), data.batches(examples, 64)
-    logits = FrozenLogits(original, frozen)
-    for batch in frozen:
-        sums = losses.sequence_log_probs(logits(batch.index).cpu(), batch.targets, batch.rows, len(batch.index))
-        values[list(batch.index)] = sums
+    values, scored = torch.zeros(len(examples)), ScoredLogits(original.eval())
+    for batch in data.batches(examples, 64):
+        values[list(batch.index)] = _log_probs(scored, batch.to(original.device)).float().cpu()
     return values
 
 

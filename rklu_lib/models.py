@@ -134,5 +134,11 @@ class ScoredLogits(nn.Module):
         """Last hidden states at the scored positions: (tokens, hidden)."""
         return self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[mask]
 
+    @property
+    def head(self):
+        """The output layer's (weight (vocab, hidden), bias (vocab,) or None), as `losses.from_hidden` takes it."""
+        layer = self.model.get_output_embeddings()
+        return layer.weight, layer.bias
+
     def forward(self, input_ids, mask):
         return self.model.get_output_embeddings()(self.hidden(input_ids, mask))

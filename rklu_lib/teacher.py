@@ -81,9 +81,12 @@ class FrozenLogits:
             self.states.update(zip(batch.index, hidden.split(batch.mask.sum(1).tolist()), strict=True))
 
     @torch.no_grad()
-    def __call__(self, index):
-        """Logits (tokens, vocab) of the examples named by `index`, laid end to end. KeyError for one never seen."""
-        return self.head(torch.cat([self.states[i] for i in index]).to(self.head.weight.device))
+    def __call__(self, index, start=0, stop=None):
+        """Logits (tokens, vocab) of the examples named by `index`, laid end to end, or of their tokens start..stop.
+
+        KeyError for an example never seen.
+        """
+        return self.head(torch.cat([self.states[i] for i in index])[start:stop].to(self.head.weight.device))
 
 
 class FrozenTeacher:
@@ -92,6 +95,7 @@ class FrozenTeacher:
     def __init__(self, original: FrozenLogits, augmented: FrozenLogits, alpha):
         self.original, self.augmented, self.alpha = original, augmented, alpha
 
-    def __call__(self, index):
-        """Teacher logits (tokens, vocab) of the examples named by `index`, in float32."""
-        return teacher_logits(self.original(index).float(), self.augmented(index).float(), self.alpha)
+    def __call__(self, index, start=0, stop=None):
+        """Teacher logits (tokens, vocab), in float32, of the tokens that `FrozenLogits` would give."""
+        pair = (frozen(index, start, stop).float() for frozen in (self.original, self.augmented))
+        return teacher_logits(*pair, self.alpha)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from rklu_lib import data, losses, methods
+from rklu_lib import data, methods
 from rklu_lib.models import ScoredLogits, atomic_directory
 
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # tied heads are meant to be saved once
@@ -52,7 +52,8 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
         total = 0.0
         for terms in steps(epoch):
             for term in terms:
-                loss = term(scored)
+                with accelerator.autocast():
+                    loss = term(scored)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(
                         f"loss is {loss.item()} in epoch {epoch + 1}; lower the learning rate {lr:g}"
@@ -101,12 +102,11 @@ def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precisio
     """Fine-tune on every example's answer: the original, the oracle and the augmented model. Returns the history."""
     lengths = _lengths(examples)
 
-    def loss(scored, batch):
-        logits = scored(batch.input_ids, batch.mask)
-        return losses.cross_entropy(logits, batch.targets, torch.ones_like(batch.targets, dtype=torch.bool))
-
     def steps(epoch):
-        return [_terms(examples, index, profile, loss) for index in data.epoch_order(lengths, batch_size, seed, epoch)]
+        return [
+            _terms(examples, index, profile, methods.cross_entropy)
+            for index in data.epoch_order(lengths, batch_size, seed, epoch)
+        ]
 
     return fit(
         model,

@@ -99,6 +99,7 @@ def _float64(*shape, seed=0):
 
 MASK = torch.tensor([[True, False, True], [True, True, False]])
 TARGETS = torch.tensor([[3, 0, 1], [4, 2, 0]])
+HEAD = _float64(7, 5, seed=8).detach(), _float64(7, seed=9).detach()
 
 
 @pytest.mark.parametrize("kl", KLS)
@@ -111,7 +112,7 @@ def test_gradcheck_of_the_divergences(kl):
     [
         lambda x: losses.cross_entropy(x, TARGETS, MASK),
         lambda x: losses.gradient_ascent(x, TARGETS, MASK),
-        lambda x: losses.sequence_log_probs(x[MASK], TARGETS[MASK], torch.tensor([0, 0, 1, 1]), 2),
+        lambda x: losses.sequence_log_probs(x[MASK], HEAD, TARGETS[MASK], torch.tensor([0, 0, 1, 1]), 2, chunk=3),
         lambda x: losses.npo(x[0, 0], x[0, 1], 0.7),
         lambda x: losses.dpo(x[0, 0], x[0, 1], x[0, 2], x[1, 0], 0.7),
     ],
@@ -171,11 +172,12 @@ def test_cross_entropy_is_minus_the_mean_log_probability_of_the_targets(pair, se
 
 
 def test_sequence_log_probs_sums_each_sequence_and_does_not_normalise():
-    logits, targets = _float64(6, 9).detach(), torch.tensor([1, 2, 3, 4, 5, 8])
+    hidden, targets = _float64(6, 5).detach(), torch.tensor([1, 2, 3, 4, 5, 6])
+    logits = torch.nn.functional.linear(hidden, *HEAD)
     rows = torch.tensor([0, 2, 0, 3, 2, 0])  # row 1 has no token
     log_p = special.log_softmax(logits.numpy(), axis=-1)
     expected = [sum(log_p[i, targets[i]] for i in range(6) if rows[i] == row) for row in range(4)]
-    values = losses.sequence_log_probs(logits, targets, rows, 4)
+    values = losses.sequence_log_probs(hidden, HEAD, targets, rows, 4, chunk=4)
     np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
     assert values[1] == 0
 
@@ -237,3 +239,53 @@ def test_a_mask_that_cannot_be_meant_raises(loss):
 def test_two_vocabularies_raise(kl, vocab):
     with pytest.raises(ValueError, match="shape"):
         kl(torch.zeros(2, 3, 4), torch.zeros(2, 3, vocab), torch.ones(2, 3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("loss", ["reverse_kl", "forward_kl", "cross_entropy"])
+@pytest.mark.parametrize("biased", [True, False])
+@given(seed=st.integers(0, 2**31), tokens=st.integers(1, 9), chunk=st.integers(1, 10), scale=st.floats(0.1, 30))
+def test_from_hidden_is_the_loss_on_the_logits_with_autograds_gradients(loss, biased, seed, tokens, chunk, scale):
+    hidden, weight = _float64(tokens, 4, seed=seed), _float64(6, 4, seed=seed + 1)
+    bias = _float64(6, seed=seed + 2) if biased else None
+    held = scale * _float64(tokens, 6, seed=seed + 3).detach()
+    if loss == "cross_entropy":
+        held = held.argmax(-1)
+    leaves = [t for t in (hidden, weight, bias) if t is not None]
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    expected = getattr(losses, loss)(logits, held, torch.ones(tokens, dtype=torch.bool))
+    gradients = torch.autograd.grad(3 * expected, leaves)
+    value = losses.from_hidden(loss, hidden, (weight, bias), lambda start, stop: held[start:stop], chunk)
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
+    for one, other in zip(torch.autograd.grad(3 * value, leaves), gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("loss", ["reverse_kl", "forward_kl"])
+def test_from_hidden_stays_finite_where_the_teacher_has_nothing(loss):
+    hidden, teacher = torch.eye(3)[:2].requires_grad_(), torch.zeros(2, 5)
+    weight = torch.full((5, 3), -1e4).requires_grad_()
+    with torch.no_grad():
+        weight[:2] = 0
+    teacher[:, 0] = -1e4
+    value = losses.from_hidden(loss, hidden, (weight, None), lambda a, b: teacher[a:b].bfloat16())
+    value.backward()
+    assert value.isfinite() and hidden.grad.isfinite().all() and weight.grad.isfinite().all()
+
+
+def test_from_hidden_computes_only_the_gradients_that_are_asked_for():
+    hidden, weight = _float64(3, 4), _float64(6, 4, seed=1).detach()
+    value = losses.from_hidden("cross_entropy", hidden, (weight, None), lambda a, b: torch.arange(3)[a:b])
+    value.backward()
+    assert hidden.grad is not None and weight.grad is None
+
+
+def test_from_hidden_refuses_what_it_cannot_do():
+    hidden, head = _float64(3, 5), HEAD
+    with pytest.raises(ValueError, match="loss must be one of reverse_kl, forward_kl, cross_entropy, not 'npo'"):
+        losses.from_hidden("npo", hidden, head, None)
+    with pytest.raises(ValueError, match="no token is scored"):
+        losses.from_hidden("reverse_kl", hidden[:0], head, None)
+    value = losses.from_hidden("cross_entropy", hidden, head, lambda a, b: torch.arange(3)[a:b])
+    value.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="used up by the first backward pass"):
+        value.backward()

@@ -176,15 +176,20 @@ def test_profiles_betas_and_alpha_reach_the_losses(profile, setting, examples):
 def test_token_losses_are_called_on_scored_tokens_only(profile, setting, examples, monkeypatch):
     # prompt and padding never reach a loss: what arrives is one row per answer token, and all of it is scored
     student, original, augmented, _, batch = setting
-    seen = []
-    for name in ("reverse_kl", "forward_kl"):
-        monkeypatch.setattr(
-            losses, name, lambda s, t, mask, name=name: seen.append((name, s.shape, t.shape, mask)) or s.sum()
-        )
+    seen, real = [], losses.from_hidden
+
+    def watched(loss, hidden, head, targets):
+        seen.append((loss, hidden.shape[0], targets(0, None).shape))
+        return real(loss, hidden, head, targets)
+
+    monkeypatch.setattr(losses, "from_hidden", watched)
     aids = methods.prepare(methods.method("RKLU"), profile, original, augmented, examples, [], [])
-    for family in ("RKLU", "FKLU"):
+    for family in ("RKLU", "FKLU", "GA"):
         methods.method(family).forget(models.ScoredLogits(student), batch, aids, 0)
     tokens = sum(len(examples[i].answer) for i in batch.index)
-    assert [name for name, *_ in seen] == ["reverse_kl", "forward_kl"]
-    for _, one, other, mask in seen:
-        assert one == other == (tokens, student.config.vocab_size) and mask.shape == (tokens,) and mask.all()
+    logits = (tokens, student.config.vocab_size)
+    assert seen == [
+        ("reverse_kl", tokens, logits),
+        ("forward_kl", tokens, logits),
+        ("cross_entropy", tokens, (tokens,)),
+    ]

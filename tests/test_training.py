@@ -281,3 +281,17 @@ def test_task_arithmetic_is_its_formula(tiny_model, scale):
         torch.testing.assert_close(theta, before - scale * (raised - before), msg=name)
     assert same_weights(original, tiny_model()) and same_weights(augmented, tiny_model(seed=1))
     assert student.get_output_embeddings().weight is student.get_input_embeddings().weight
+
+
+def test_bf16_keeps_the_weights_in_float32_and_changes_little(profile, tiny_model, examples):
+    results = {}
+    for precision in ("no", "bf16"):
+        model = tiny_model()
+        history = training.finetune(
+            model, examples, profile, epochs=4, lr=3e-3, batch_size=4, seed=0, precision=precision
+        )
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        results[precision] = [e["loss"] for e in history]
+    assert results["no"] != results["bf16"]  # it was in force
+    assert results["bf16"] == pytest.approx(results["no"], rel=2e-2)
+    assert results["no"][-1] < 0.8 * results["no"][0]

@@ -1,0 +1,67 @@
+"""What the benchmarks share: seconds and peak memory of a step in a process of its own, ratios, one JSON each."""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from rklu_lib import records
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def measured(step, repeats):
+    """{"seconds": median of `repeats`, "extra_mib": peak memory above what there was before, "value": the step's}.
+
+    The peak is taken over the first step and the repeats; on a GPU both come from CUDA.
+    """
+    cuda = torch.cuda.is_available()
+    before = torch.cuda.memory_allocated() / 2**20 if cuda else resident()
+    value, seconds = step(), []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        value = step()
+        if cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**20
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    )
+    return {"seconds": statistics.median(seconds), "extra_mib": peak - before, "value": value}
+
+
+def resident():
+    """Memory this process holds now, MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def write(name, script, cases):
+    """Run every case {case: {form: arguments}} in turn, print and store the results with the ratios naive / other."""
+    results = {}
+    for case, forms in cases.items():
+        results[case] = {}
+        for form, arguments in forms.items():
+            run = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
+            if run.returncode:
+                raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{run.stderr}")
+            results[case][form] = json.loads(run.stdout.splitlines()[-1])
+        naive = results[case]["naive"]
+        for form in (f for f in forms if f != "naive"):
+            other = results[case][form]
+            other["times_faster"] = naive["seconds"] / other["seconds"]
+            other["memory_ratio"] = other["extra_mib"] / naive["extra_mib"]
+            print(
+                f"{name}, {case}: {form} {other['times_faster']:.2f} times as fast as naive, "
+                f"{other['memory_ratio']:.3f} of its extra memory, "
+                f"difference of values {abs(other['value'] - naive['value']):.1e}"
+            )
+    content = {"machine": records.machine(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    records.write_json(RESULTS / f"{name}.json", content | {"code": records.code_version(), "results": results})
