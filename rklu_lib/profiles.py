@@ -40,7 +40,7 @@ class Profile:
     finetune_batch_size: int = 32
     finetune_epochs: int = 5
     finetune_lr: float = 1e-5
-    finetune_precision: str = "no"  # accelerate's mixed_precision of base models: no or bf16 (weights stay in `dtype`)
+    finetune_precision: str = "no"  # of base models: no, or bf16 under autocast (the weights stay in `dtype`)
     augment_epochs: int = 10
     augment_lr: float = 1e-5
     unlearn_epochs: int = 10

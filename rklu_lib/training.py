@@ -32,13 +32,14 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
     steps(epoch): iterable of optimiser steps, each a list of functions scored -> scalar loss whose sum is that step's
     loss (one per micro-batch and term); it must depend on `epoch` alone, so that a resumed run is the same run.
     epoch_steps: how many steps one epoch has. lr: peak learning rate, see `schedule`.
-    precision: accelerate's mixed_precision of the forward and backward pass; the weights keep their dtype.
+    precision: "no", or "bf16" for a forward pass under autocast; the weights keep their dtype.
     folder: where the state of the last whole epoch is kept; a run finds it there after an interruption.
     on_epoch(model, epoch) -> dict: noted in the history (evaluation goes here). Raises FloatingPointError on a loss
     that is not finite, before it reaches the weights.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
-    if precision == "bf16" and accelerator.device.type == "cpu":
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    kind = accelerator.device.type
+    if precision == "bf16" and kind == "cpu":
         model.set_attn_implementation("sdpa_float32")
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(epoch_steps, epochs))
@@ -52,7 +53,8 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
         total = 0.0
         for terms in steps(epoch):
             for term in terms:
-                with accelerator.autocast():
+                # not accelerate's mixed_precision: that is one setting per process, and a worker trains many models
+                with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
                     loss = term(scored)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(

@@ -1,0 +1,111 @@
+"""TOFU's evaluation by the engine against a straightforward evaluator of the same model.
+
+The straightforward one scores each answer set in a pass of its own, in the file's order, padded to the longest of the
+set, all logits, and generates with transformers in the file's order. Data: `mini`'s source (forget10), first 100
+questions of each set; the model is `mini`'s shape, trained for one epoch so that its answers end.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from measure import RESULTS, measured, write
+
+from rklu_lib import data, evaluation, models, profiles, runs, training
+
+QUESTIONS, SETS = 100, ("forget", "retain", "authors", "facts")
+
+
+def setting():
+    """(model, tokenizer, {set: Questions}), the model trained once and kept."""
+    profile, folder = profiles.profile("mini", n_questions=QUESTIONS), RESULTS / "model"
+    if not folder.exists():
+        pairs = runs.training_pairs(profile, "full")
+        tokenizer = models.train_tokenizer((f"{q} {a}" for q, a in pairs), profile.vocab_size)
+        model = models.create(profile, tokenizer, 0)
+        examples = [data.encode(tokenizer, profile.template, q, a) for q, a in pairs]
+        training.finetune(model, examples, profile, epochs=1, lr=profile.finetune_lr, batch_size=16, seed=0)
+        models.save(model, tokenizer, folder)
+    model, tokenizer = models.load(folder)
+    asked = evaluation.load_questions(profile, "forget10", tokenizer)
+    return model.eval(), tokenizer, asked, profile.max_new_tokens
+
+
+@torch.no_grad()
+def straightforward_nll(model, prompts, answers, batch_size=32):
+    tokens = [p + a for p, a in zip(prompts, answers, strict=True)]
+    longest, values = max(map(len, tokens)), []
+    for at in range(0, len(tokens), batch_size):
+        ids = torch.zeros(len(tokens[at : at + batch_size]), longest, dtype=torch.int64)
+        labels = torch.full_like(ids, -100)
+        for row, (whole, prompt) in enumerate(zip(tokens[at:], prompts[at : at + batch_size], strict=False)):
+            ids[row, : len(whole)] = torch.tensor(whole)
+            labels[row, len(prompt) : len(whole)] = torch.tensor(whole[len(prompt) :])
+        mask = (torch.arange(longest)[None] < torch.tensor([[len(t)] for t in tokens[at : at + batch_size]])).long()
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+        loss = F.cross_entropy(logits.transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none")
+        values += (loss.sum(1) / (labels[:, 1:] != -100).sum(1)).tolist()
+    return values
+
+
+@torch.no_grad()
+def straightforward_answers(model, tokenizer, prompts, max_new_tokens, batch_size=32):
+    out = []
+    for at in range(0, len(prompts), batch_size):
+        ids, mask, _ = evaluation._left_pad(prompts[at : at + batch_size], model.device)
+        made = model.generate(
+            input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+        out += tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
+    return out
+
+
+def straightforward(model, tokenizer, asked, max_new_tokens):
+    scores, answers = [], []
+    for name in SETS:
+        q = asked[name]
+        for k in range(len(q.answers[0])):
+            scores += straightforward_nll(model, q.prompts, [a[k] for a in q.answers])
+        answers += straightforward_answers(model, tokenizer, q.prompts, max_new_tokens)
+    return scores, [a.strip() for a in answers]
+
+
+def engine(model, tokenizer, asked, max_new_tokens):
+    scores, answers = [], []
+    for name in SETS:
+        s = evaluation.score(model, tokenizer, asked[name], max_new_tokens)
+        right = (s["answer_nll"], s["paraphrased_nll"]) if asked[name].paraphrased else (s["answer_nll"],)
+        scores += np.concatenate([*right, *s["wrong_nll"].T]).tolist()
+        answers += s["generations"]
+    return scores, answers
+
+
+def one(form):
+    arguments, kept = setting(), []
+
+    def step():
+        scores, answers = {"naive": straightforward, "engine": engine}[form](*arguments)
+        kept[:] = [scores, answers]
+        return float(np.mean(scores))
+
+    result = measured(step, repeats=1)
+    Path(RESULTS / f"{form}.scores").write_text(json.dumps(kept))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        one(*sys.argv[1:])
+    else:
+        setting()
+        write("evaluation", __file__, {"mini, forget10": {form: (form,) for form in ("naive", "engine")}})
+        (scores, answers), (others, texts) = (
+            json.loads((RESULTS / f"{form}.scores").read_text()) for form in ("naive", "engine")
+        )
+        worst = float(np.abs(np.subtract(scores, others)).max())
+        same = float(np.mean([a == b for a, b in zip(answers, texts, strict=True)]))
+        print(f"scores differ by at most {worst:.1e}; {same:.1%} of {len(answers)} answers are the same text")
