@@ -21,14 +21,17 @@ class Vocabulary:
 
     bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
 
+    def __init__(self, size):
+        self.size = size
+
     def __len__(self):
-        return SHAPE["vocab_size"]
+        return self.size
 
 
 def setting():
     profile = profiles.profile("mini", **SHAPE, batch_size=BATCH, unlearn_epochs=EPOCHS)
-    original, augmented = (models.create(profile, Vocabulary(), seed) for seed in (0, 1))
-    ids = torch.randint(3, len(Vocabulary()), (EXAMPLES, PROMPT + ANSWER), generator=torch.Generator().manual_seed(0))
+    original, augmented = (models.create(profile, Vocabulary(profile.vocab_size), seed) for seed in (0, 1))
+    ids = torch.randint(3, profile.vocab_size, (EXAMPLES, PROMPT + ANSWER), generator=torch.Generator().manual_seed(0))
     examples = [data.Example(tuple(row[:PROMPT]), tuple(row[PROMPT:])) for row in ids.tolist()]
     return profile, original, augmented, examples
 

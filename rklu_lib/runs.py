@@ -242,9 +242,7 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
             data.refusals()
         for source in sorted({s.values.source for s, _ in plan}):
             print("data: {source}, sha256 of full {sha256}".format(**data.describe_source(source)))
-        # Batches of many lengths: a worker that keeps its freed memory spends a tenth less time on page faults.
-        keep = ":".join(f"glibc.malloc.{k}={2**32}" for k in ("mmap_threshold", "trim_threshold"))
-        os.environ.setdefault("GLIBC_TUNABLES", f"{keep}:glibc.malloc.hugetlb=1")
+        os.environ.update(worker_environment())
         cores = os.cpu_count() or 1
         workers = workers or (1 if torch.cuda.is_available() else min(cores, len(plan)))
         if executor:
@@ -253,6 +251,15 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
             with futures.ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
                 _drain(plan, pool, max(1, cores // workers))
     return [load(spec) for spec in specs]
+
+
+def worker_environment():
+    """The environment of a worker process: with glibc, freed memory is kept.
+
+    Batches have many lengths; giving their memory back and taking it anew costs a tenth of the time in page faults.
+    """
+    keep = ":".join(f"glibc.malloc.{k}={2**32}" for k in ("mmap_threshold", "trim_threshold"))
+    return {"GLIBC_TUNABLES": f"{keep}:glibc.malloc.hugetlb=1"} | os.environ
 
 
 def _drain(plan, executor, threads):

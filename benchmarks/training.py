@@ -1,0 +1,70 @@
+"""Training a model from scratch: tokens per second on two cores, against a plain loop over the same examples.
+
+The plain loop shuffles, pads to the longest of the batch, computes logits everywhere in float32 and masks the loss
+afterwards. Both run as two processes of one thread, as `runs.ensure` does on two cores; data and shape are `mini`'s.
+"""
+
+import json
+import subprocess
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from measure import RESULTS
+
+from rklu_lib import data, models, profiles, records, runs, training
+
+EXAMPLES = 1600
+
+
+def setting():
+    profile = profiles.profile("mini")
+    pairs = runs.training_pairs(profile, "full")[:EXAMPLES]
+    tokenizer = models.train_tokenizer((f"{q} {a}" for q, a in pairs), profile.vocab_size)
+    examples = [data.encode(tokenizer, profile.template, q, a) for q, a in pairs]
+    return profile, models.create(profile, tokenizer, 0), examples
+
+
+def naive(profile, model, examples):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=profile.weight_decay)
+    order, size = torch.randperm(len(examples)).tolist(), profile.finetune_batch_size
+    for at in range(0, len(order), size):
+        batch = data.collate(examples, order[at : at + size])
+        logits = model(input_ids=batch.input_ids).logits
+        F.cross_entropy(logits[batch.mask], batch.targets).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), profile.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def ours(profile, model, examples):
+    batch_size, precision = profile.finetune_batch_size, profile.finetune_precision
+    training.finetune(model, examples, profile, epochs=1, lr=1e-3, batch_size=batch_size, seed=0, precision=precision)
+
+
+def one(form):
+    torch.set_num_threads(1)
+    profile, model, examples = setting()
+    step = {"naive": naive, "ours": ours}[form]
+    step(profile, model, examples[:64])  # warm-up
+    started = time.perf_counter()
+    step(profile, model, examples)
+    tokens = sum(len(e.prompt) + len(e.answer) for e in examples)
+    print(json.dumps({"tokens_per_second": tokens / (time.perf_counter() - started)}))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        one(*sys.argv[1:])
+    else:
+        results, how = {}, {"stdout": subprocess.PIPE, "env": runs.worker_environment()}
+        for form in ("naive", "ours", "naive", "ours"):
+            pair = [subprocess.Popen([sys.executable, __file__, form], **how) for _ in range(2)]
+            rates = [json.loads(p.communicate()[0].splitlines()[-1])["tokens_per_second"] for p in pair]
+            results.setdefault(form, []).append(sum(rates))
+        best = {form: max(rates) for form, rates in results.items()}
+        print(f"training: {best} tokens per second on two cores, {best['ours'] / best['naive']:.2f} times as fast")
+        content = {"machine": records.machine(), "torch": torch.__version__, "code": records.code_version()}
+        content |= {"data": data.describe_source(profiles.profile("mini").source), "tokens_per_second": results}
+        records.write_json(RESULTS / "training.json", content)

@@ -1,0 +1,95 @@
+"""The page *What it costs*: what the benchmarks measured, and the memory plan of a large model, as tables."""
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rklu_lib import data
+from rklu_lib.figures import STYLE, finished
+
+GIB = 1e9  # cards are sold in powers of ten
+
+
+def _read(results, name):
+    return json.loads((data.ROOT / Path(results) / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def machine(results):
+    """The machines the benchmarks of a folder ran on."""
+    return "; ".join(sorted({_read(results, p.stem)["machine"] for p in (data.ROOT / Path(results)).glob("*.json")}))
+
+
+def ratios(results):
+    """One row per comparison: how many times as fast as the naive form, and what share of its extra memory."""
+    rows = []
+    for name in ("teacher", "losses", "evaluation"):
+        for case, forms in _read(results, name)["results"].items():
+            other = next(v for k, v in forms.items() if k != "naive")
+            rows.append(
+                (case, forms["naive"]["seconds"], other["seconds"], other["times_faster"], other["memory_ratio"])
+            )
+    speed = {form: max(rates) for form, rates in _read(results, "training")["tokens_per_second"].items()}
+    rows.append(
+        ("training, per 10,000 tokens", 1e4 / speed["naive"], 1e4 / speed["ours"], speed["ours"] / speed["naive"])
+    )
+    columns = ["naive, s", "here, s", "times as fast", "share of extra memory"]
+    table = pd.DataFrame([r[1:] for r in rows], [r[0].replace("_", " ") for r in rows], columns)
+    return table.map(lambda v: "–" if pd.isna(v) else f"{v:.3g}")
+
+
+def growth(results):
+    """The measured sweep: what was varied, its value, seconds of an epoch, and the share its matrix products need."""
+    rows = pd.DataFrame(_read(results, "scaling")["rows"])
+    value = [row[row["varied"]] for _, row in rows.iterrows()]
+    share = rows.flops / rows.matmul_rate / rows.seconds
+    return pd.DataFrame({"varied": rows.varied, "value": value, "seconds": rows.seconds, "share of the limit": share})
+
+
+def exponents(table):
+    """Slope of log seconds over log size for each thing varied in a table of `growth`."""
+    slopes = {}
+    for name, part in table.groupby("varied", sort=False):
+        slopes[name] = np.polyfit(np.log(part.value.astype(float)), np.log(part.seconds), 1)[0]
+    return pd.Series(slopes, name="exponent").rename_axis("varied").to_frame()
+
+
+def plot_growth(table):
+    """Seconds of an epoch against each thing varied, on logarithmic axes."""
+    with plt.rc_context(STYLE):
+        names = list(table.varied.unique())
+        figure, axes = plt.subplots(1, len(names), figsize=(9.5, 3.2), sharey=True)
+        for ax, name in zip(axes, names, strict=True):
+            part = table[table.varied == name]
+            ax.plot(part.value, part.seconds, "o-", color="#0072B2")
+            ax.set(xscale="log", yscale="log", xlabel=name.replace("_", " "))
+            ax.set_xticks(part.value, part.value)
+            ax.minorticks_off()
+        axes[0].set(ylabel="seconds per epoch")
+    return finished(figure)
+
+
+def memory_plan(answers=400, answer_tokens=60, bytes_each=2):
+    """GB that unlearning LLaMA-2-7B holds beside activations, three models at once against the frozen teacher."""
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig())  # its defaults are the 7B shape
+    parameters = model.num_parameters()
+    head = model.get_output_embeddings().weight.numel()
+    states = 2 * answers * answer_tokens * model.config.hidden_size
+    shared = {"student": parameters, "gradients": parameters, "AdamW's moments": 2 * parameters}
+    forms = {
+        "three models": shared | {"original and augmented": 2 * parameters},
+        "frozen teacher": shared | {"output layers": 2 * head, "states of the teacher": states},
+    }
+    table = pd.DataFrame(forms).fillna(0).T * bytes_each / GIB
+    return table.assign(total=table.sum(axis=1), **{"fits in 80 GB": table.sum(axis=1) < 80})
+
+
+def lost_updates(results):
+    """Share of weights that one AdamW step at each learning rate leaves as they were, in bf16 and in float32."""
+    rows = _read(results, "precision")["rows"]
+    return pd.DataFrame(rows).pivot(index="lr", columns="dtype", values="unchanged").map("{:.1%}".format)
