@@ -1,0 +1,52 @@
+"""The costs page: its arithmetic against known counts and synthetic laws, and what the committed measurements claim."""
+
+import json
+
+import numpy as np
+import pytest
+
+import rklu_costs as costs
+
+RESULTS = "benchmarks/results"
+LLAMA_2_7B = 6_738_415_616  # parameters, as its model card's checkpoint has them
+
+
+def test_the_memory_plan_counts_llama_2_7b():
+    plan = costs.memory_plan()
+    assert plan.loc["three models", "student"] == pytest.approx(LLAMA_2_7B * 2 / 1e9)
+    assert plan.loc["three models", "total"] == pytest.approx(6 * LLAMA_2_7B * 2 / 1e9)
+    states = 2 * 400 * 60 * 4096
+    assert plan.loc["frozen teacher", "total"] == pytest.approx((4 * LLAMA_2_7B + 2 * 32000 * 4096 + states) * 2 / 1e9)
+    assert plan["fits in 80 GB"].tolist() == [False, True]
+    assert not costs.memory_plan(bytes_each=4)["fits in 80 GB"].any()
+
+
+def test_exponents_are_those_of_the_law(tmp_path):
+    rows = []
+    for name, power in (("examples", 1.0), ("hidden_size", 2.0), ("vocab_size", 0.5)):
+        for value in (10, 20, 40):
+            seconds = 3 * value**power
+            rows.append({"varied": name, name: value, "seconds": seconds, "flops": seconds * 50, "matmul_rate": 100})
+    (tmp_path / "scaling.json").write_text(json.dumps({"rows": rows}))
+    table = costs.growth(tmp_path)
+    np.testing.assert_allclose(table["share of the limit"], 0.5)
+    assert costs.exponents(table).exponent.to_dict() == pytest.approx(
+        {"examples": 1.0, "hidden_size": 2.0, "vocab_size": 0.5}
+    )
+
+
+def test_the_measurements_on_record_say_what_the_page_says():
+    table = costs.ratios(RESULTS)
+    faster = table["times as fast"].astype(float)
+    assert len(table) == 6 and (faster > 1).all()
+    memory = table["share of extra memory"].replace("–", "nan").astype(float).dropna()
+    assert len(memory) == 5
+    losses = memory[["reverse kl", "forward kl", "cross entropy"]]
+    assert (losses <= 1 / 8).all()
+    assert faster["RKLU epoch"] >= 1.6 and memory["RKLU epoch"] <= 0.5
+
+
+def test_bf16_loses_what_float32_keeps():
+    table = costs.lost_updates(RESULTS).map(lambda text: float(text.rstrip("%")) / 100)
+    assert (table["float32"] < 0.01).all() and table.loc[1e-5, "bfloat16"] > 0.5
+    assert table["bfloat16"].is_monotonic_decreasing
