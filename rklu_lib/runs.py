@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 from concurrent import futures
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 import numpy as np
 import torch
@@ -248,9 +249,14 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
         if executor:
             _drain(plan, executor, None)
         else:
-            with futures.ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            with futures.ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
                 _drain(plan, pool, max(1, cores // workers))
     return [load(spec) for spec in specs]
+
+
+def _end_with_parent():
+    """A killed sweep must not leave workers behind that go on with its queue beside the next one's."""
+    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def worker_environment():

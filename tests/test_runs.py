@@ -3,7 +3,11 @@
 import dataclasses
 import functools
 import json
+import subprocess
+import sys
+import time
 from concurrent import futures
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -334,3 +338,36 @@ def test_what_cannot_be_unlearned_is_refused_before_anything_is_trained(own, tmp
     path, forget, _ = own
     with pytest.raises(ValueError, match=r"needs a retain set|trains nothing"):
         runs.unlearn_own(str(path), forget, [], tmp_path / "out", methods.method(name), profile)
+
+
+def _until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return condition()
+
+
+def test_workers_end_with_a_killed_sweep(tmp_path):
+    code = """
+import os, sys, time
+from concurrent import futures
+from multiprocessing import get_context
+from rklu_lib import runs
+if __name__ == "__main__":
+    with futures.ProcessPoolExecutor(1, get_context("spawn"), runs._end_with_parent) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600)
+        time.sleep(600)
+"""
+    (tmp_path / "sweep.py").write_text(code)
+    with subprocess.Popen([sys.executable, tmp_path / "sweep.py"], stdout=subprocess.PIPE, text=True) as sweep:
+        worker = Path(f"/proc/{int(sweep.stdout.readline())}/stat")
+        if not worker.exists():
+            sweep.kill()
+            pytest.skip("no /proc on this machine")
+        sweep.kill()
+
+    def gone():
+        return not worker.exists() or worker.read_text().rpartition(")")[2].split()[0] == "Z"
+
+    assert _until(gone)
