@@ -4,7 +4,7 @@ BIN     := .venv/bin
 SCALED   = $(shell grep -ls '"profile = ' notebooks/*.ipynb)
 FRESH    = RKLU_RECORDS=$(CURDIR)/_build/smoke/records RKLU_RUNS=$(CURDIR)/_build/smoke/runs
 
-.PHONY: venv book smoke html test bench mini lock clean
+.PHONY: venv book smoke html notebooks test bench mini lock clean
 
 venv: .venv/installed  ## everything pinned, the package itself editable
 
@@ -21,6 +21,9 @@ smoke: venv  ## every notebook that has scales, executed at the smallest one
 
 html: venv  ## the strict build: a warning is an error, a broken reference is a warning
 	$(BIN)/jupyter-book build . -W -n --keep-going
+
+notebooks: venv  ## every notebook executed in place, from the committed records: what the pages show
+	$(BIN)/python notebooks/execute.py notebooks/*.ipynb
 
 test: venv  ## unit, property, golden, book and browser tests; committed notebooks compared cell by cell
 	$(BIN)/python -m pytest --nbval tests notebooks
