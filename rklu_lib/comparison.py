@@ -58,6 +58,8 @@ def provenance(records):
 
     spec, source = records[0].spec, records[0].content["data"]
     names = ", ".join(f"`{r.spec.label}/seed{r.spec.seed}.json`" for r in records)
+    if len(records) > 20:
+        names = f"{len(records)} of them, `{records[0].spec.label}/seed{spec.seed}.json` the first"
     remake = f"`rklu sweep --profile {spec.profile} --split {spec.split} --seed {spec.seed}`"
     if any(r.spec.overrides for r in records):  # a grid is asked for by its notebook alone
         remake = "delete them and execute this notebook again"
