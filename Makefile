@@ -1,7 +1,7 @@
 # Two commands matter: `make book` and `make test`. Both create .venv when it is missing.
 PYTHON  ?= python3
 BIN     := .venv/bin
-SCALED   = $(shell grep -ls '"profile = ' notebooks/*.ipynb)
+SCALED   = $(shell grep -lF '"profile = \"mini\"' notebooks/*.ipynb)
 FRESH    = RKLU_RECORDS=$(CURDIR)/_build/smoke/records RKLU_RUNS=$(CURDIR)/_build/smoke/runs
 
 .PHONY: venv book smoke html notebooks test bench mini lock clean
