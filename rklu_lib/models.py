@@ -21,6 +21,9 @@ from transformers import (
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.utils.logging import disable_progress_bar
+
+disable_progress_bar()  # a bar per loaded checkpoint would break up the one over all epochs
 
 
 def _sdpa_float32(module, query, key, value, mask, **kwargs):

@@ -20,7 +20,6 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from transformers.utils.logging import disable_progress_bar
 
 from rklu_lib import data, evaluation, methods, models, probing, records, training
 from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS
@@ -131,7 +130,6 @@ def execute(spec, stage="record", threads=None):
     """
     if threads:
         torch.set_num_threads(threads)
-    disable_progress_bar()  # a bar per loaded checkpoint would break up the one over all epochs
     spec.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{spec.checkpoint_path}.lock"):
         if stage == "checkpoint" and spec.method in BASES:
