@@ -1,7 +1,7 @@
 """TOFU's evaluation by the engine against a straightforward evaluator of the same model.
 
 The straightforward one scores each answer set in a pass of its own, in the file's order, padded to the longest of the
-set, all logits, and generates with transformers in the file's order. Data: `mini`'s source (forget10), first 100
+set, all logits, and generates with transformers in the file's order. Data: `mini`'s source (forget10), first 60
 questions of each set; the model is `mini`'s shape, trained for one epoch so that its answers end.
 """
 
@@ -16,7 +16,7 @@ from measure import RESULTS, measured, write
 
 from rklu_lib import data, evaluation, models, profiles, runs, training
 
-QUESTIONS, SETS = 100, ("forget", "retain", "authors", "facts")
+QUESTIONS, SETS = 60, ("forget", "retain", "authors", "facts")
 
 
 def setting():

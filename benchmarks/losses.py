@@ -12,7 +12,7 @@ from measure import measured, write
 
 from rklu_lib import losses
 
-VOCAB, TOKENS, HIDDEN = 32_000, 4_096, 512
+VOCAB, TOKENS, HIDDEN = 32_000, 4_096, 256
 
 
 def inputs():
@@ -48,7 +48,7 @@ def one(form, loss):
         value.backward()
         return value.item()
 
-    print(json.dumps(measured(step, repeats=3)))
+    print(json.dumps(measured(step, repeats=2)))
 
 
 if __name__ == "__main__":
