@@ -31,7 +31,13 @@ def ratios(results):
         for case, forms in _read(results, name)["results"].items():
             other = next(v for k, v in forms.items() if k != "naive")
             rows.append(
-                (case, forms["naive"]["seconds"], other["seconds"], other["times_faster"], other["memory_ratio"])
+                (
+                    f"{name}, {case}",
+                    forms["naive"]["seconds"],
+                    other["seconds"],
+                    other["times_faster"],
+                    other["memory_ratio"],
+                )
             )
     speed = {form: max(rates) for form, rates in _read(results, "training")["tokens_per_second"].items()}
     rows.append(
