@@ -41,9 +41,8 @@ def test_the_measurements_on_record_say_what_the_page_says():
     assert len(table) == 6 and (faster > 1).all()
     memory = table["share of extra memory"].replace("–", "nan").astype(float).dropna()
     assert len(memory) == 5
-    assert (memory[["losses, reverse kl", "losses, forward kl"]] <= 1 / 8).all() and memory[
-        "losses, cross entropy"
-    ] <= 1 / 6
+    assert (memory[["losses, reverse kl", "losses, forward kl"]] <= 1 / 8).all()
+    assert memory["losses, cross entropy"] <= 1 / 6
     assert faster["teacher, RKLU epoch"] >= 1.6 and memory["teacher, RKLU epoch"] <= 0.5
 
 
