@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.ticker import LogLocator
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rklu_lib import data
@@ -72,7 +73,9 @@ def plot_growth(table):
             part = table[table.varied == name]
             ax.plot(part.value, part.seconds, "o-", color="#0072B2")
             ax.set(xscale="log", yscale="log", xlabel=name.replace("_", " "))
-            ax.set_xticks(part.value, part.value)
+            ax.set_xticks(part.value, part.value, rotation=30)
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
             ax.minorticks_off()
         axes[0].set(ylabel="seconds per epoch")
     return finished(figure)
