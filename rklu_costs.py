@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rklu_lib import data
 from rklu_lib.figures import STYLE, finished
 
-GIB = 1e9  # cards are sold in powers of ten
+GB = 1e9  # cards are sold in powers of ten
 
 
 def _read(results, name):
@@ -93,7 +93,7 @@ def memory_plan(answers=400, answer_tokens=60, bytes_each=2):
         "three models": shared | {"original and augmented": 2 * parameters},
         "frozen teacher": shared | {"output layers": 2 * head, "states of the teacher": states},
     }
-    table = pd.DataFrame(forms).fillna(0).T * bytes_each / GIB
+    table = pd.DataFrame(forms).fillna(0).T * bytes_each / GB
     return table.assign(total=table.sum(axis=1), **{"fits in 80 GB": table.sum(axis=1) < 80})
 
 

@@ -82,11 +82,9 @@ def _continuation_nll(model, cache, first, prompt_mask, chosen, answers):
             past_key_values=_rows(cache, rows),
             use_cache=True,
         )
-        head, tokens = (
-            model.get_output_embeddings(),
-            zip(out.last_hidden_state[scored].split(CHUNK), ids[:, 1:][scored].split(CHUNK), strict=True),
-        )
-        loss = torch.cat([F.cross_entropy(head(h).float(), t, reduction="none") for h, t in tokens])
+        head = model.get_output_embeddings()
+        pieces = zip(out.last_hidden_state[scored].split(CHUNK), ids[:, 1:][scored].split(CHUNK), strict=True)
+        loss = torch.cat([F.cross_entropy(head(h).float(), t, reduction="none") for h, t in pieces])
         total = total.index_add(0, scored.nonzero()[:, 0], loss.double())
     return (total / lengths).tolist()
 

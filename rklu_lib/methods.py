@@ -6,7 +6,6 @@ a `data.Batch`, and `aids` what was computed once from frozen models before trai
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 
@@ -69,15 +68,15 @@ def _dpo(scored, batch, aids, epoch):
 
 
 def _reverse_kl(scored, batch, aids, epoch):
-    return _mean("reverse_kl", scored, batch, partial(aids.teacher, batch.index))
+    return _mean("reverse_kl", scored, batch, aids.teacher.at(batch.index))
 
 
 def _forward_kl(scored, batch, aids, epoch):
-    return _mean("forward_kl", scored, batch, partial(aids.teacher, batch.index))
+    return _mean("forward_kl", scored, batch, aids.teacher.at(batch.index))
 
 
 def _retain_kl(scored, batch, aids, epoch):
-    return _mean("forward_kl", scored, batch, partial(aids.retain_reference, batch.index))
+    return _mean("forward_kl", scored, batch, aids.retain_reference.at(batch.index))
 
 
 @dataclass(frozen=True)

@@ -80,13 +80,22 @@ class FrozenLogits:
             hidden = scored.hidden(batch.input_ids.to(model.device), batch.mask.to(model.device)).cpu()
             self.states.update(zip(batch.index, hidden.split(batch.mask.sum(1).tolist()), strict=True))
 
-    @torch.no_grad()
-    def __call__(self, index, start=0, stop=None):
-        """Logits (tokens, vocab) of the examples named by `index`, laid end to end, or of their tokens start..stop.
+    def at(self, index):
+        """A function (start, stop) -> logits (stop - start, vocab) of the examples named by `index`, laid end to end.
 
-        KeyError for an example never seen.
+        Their states are gathered here, once for all chunks. KeyError for an example never seen.
         """
-        return self.head(torch.cat([self.states[i] for i in index])[start:stop].to(self.head.weight.device))
+        states = torch.cat([self.states[i] for i in index])
+
+        @torch.no_grad()
+        def logits(start, stop):
+            return self.head(states[start:stop].to(self.head.weight.device))
+
+        return logits
+
+    def __call__(self, index):
+        """Logits (tokens, vocab) of the examples named by `index`, laid end to end."""
+        return self.at(index)(0, None)
 
 
 class FrozenTeacher:
@@ -95,7 +104,13 @@ class FrozenTeacher:
     def __init__(self, original: FrozenLogits, augmented: FrozenLogits, alpha):
         self.original, self.augmented, self.alpha = original, augmented, alpha
 
-    def __call__(self, index, start=0, stop=None):
-        """Teacher logits (tokens, vocab), in float32, of the tokens that `FrozenLogits` would give."""
-        pair = (frozen(index, start, stop).float() for frozen in (self.original, self.augmented))
-        return teacher_logits(*pair, self.alpha)
+    def at(self, index):
+        """As `FrozenLogits.at`, but teacher logits, in float32."""
+        original, augmented = self.original.at(index), self.augmented.at(index)
+        return lambda start, stop: teacher_logits(
+            original(start, stop).float(), augmented(start, stop).float(), self.alpha
+        )
+
+    def __call__(self, index):
+        """Teacher logits (tokens, vocab) of the examples named by `index`, in float32."""
+        return self.at(index)(0, None)
