@@ -1,7 +1,8 @@
 """A model in, scores out: TOFU's whole evaluation of one forget split (App. A.2, A.3).
 
 Each question's prompt is run once and shared by its answers; answers are scored in length-sorted batches and meet the
-vocabulary only where they are scored; generation is greedy, in length-sorted batches that shrink as answers end.
+vocabulary only where they are scored; generation is greedy, in length-sorted batches that shrink as answers end, and
+goes on from where the model would have left the true answer: up to there, scoring it has shown what greedy would say.
 """
 
 from dataclasses import dataclass
@@ -39,15 +40,16 @@ def _rows(cache, index):
 
 
 @torch.no_grad()
-def answer_nll(model, prompts, answers, block=64, batch_size=16):
-    """Mean NLL per token, in nats, of every answer to every prompt.
+def score_answers(model, prompts, answers, block=64, batch_size=16):
+    """Mean NLL per token, in nats, of every answer to every prompt, and how far greedy decoding would have said it.
 
     prompts: n token-id tuples. answers: n lists of token-id tuples (each closed by end-of-text; any number per prompt).
     block: prompts whose key-value caches are held at once; batch_size: answers per forward pass.
-    Returns n float64 arrays, one value per answer. Scores do not depend on block or batch_size beyond rounding.
+    Returns (nll, agreed): n float64 arrays, one value per answer, and n integer arrays, each the number of leading
+    tokens of the answer that are the likeliest. Neither depends on block or batch_size beyond rounding.
     """
     model.eval()
-    result = [np.zeros(len(a)) for a in answers]
+    result, agreed = [np.zeros(len(a)) for a in answers], [np.zeros(len(a), int) for a in answers]
     order = sorted(range(len(prompts)), key=lambda i: (max(map(len, answers[i])), len(prompts[i])))
     for start in range(0, len(order), block):
         questions = order[start : start + block]
@@ -58,20 +60,22 @@ def answer_nll(model, prompts, answers, block=64, batch_size=16):
         pairs.sort(key=lambda p: len(answers[p[1]][p[2]]))
         for at in range(0, len(pairs), batch_size):
             chosen = pairs[at : at + batch_size]
-            nll = _continuation_nll(model, out.past_key_values, first, mask, chosen, answers)
-            for (_, i, k), value in zip(chosen, nll, strict=True):
-                result[i][k] = value
-    return result
+            scores = _score_continuations(model, out.past_key_values, first, mask, chosen, answers)
+            for (_, i, k), nll, hits in zip(chosen, *scores, strict=True):
+                result[i][k], agreed[i][k] = nll, hits
+    return result, agreed
 
 
-def _continuation_nll(model, cache, first, prompt_mask, chosen, answers):
-    """Mean NLL of the answers named by chosen [(row in cache, prompt, answer)], given the prompts' cache -> list."""
+def _score_continuations(model, cache, first, prompt_mask, chosen, answers):
+    """Two lists, as `score_answers`, of the answers named by chosen [(row in cache, prompt, answer)]."""
     tokens = [answers[i][k] for _, i, k in chosen]
     rows = torch.tensor([q for q, _, _ in chosen], device=first.device)
     lengths = torch.tensor([len(t) for t in tokens], device=first.device)
     longest = int(lengths.max())
     ids = torch.tensor([[*t, *[0] * (longest - len(t))] for t in tokens], device=first.device)
     total = -first[rows, ids[:, 0]].double()
+    likeliest = torch.zeros_like(ids, dtype=torch.bool)
+    likeliest[:, 0] = first[rows].argmax(-1) == ids[:, 0]
     if longest > 1:
         seen = prompt_mask[rows]
         scored = torch.arange(1, longest, device=first.device)[None] < lengths[:, None]
@@ -83,28 +87,35 @@ def _continuation_nll(model, cache, first, prompt_mask, chosen, answers):
             use_cache=True,
         )
         head = model.get_output_embeddings()
-        pieces = zip(out.last_hidden_state[scored].split(CHUNK), ids[:, 1:][scored].split(CHUNK), strict=True)
-        loss = torch.cat([F.cross_entropy(head(h).float(), t, reduction="none") for h, t in pieces])
-        total = total.index_add(0, scored.nonzero()[:, 0], loss.double())
-    return (total / lengths).tolist()
+        loss, hits = [], []
+        for h, t in zip(out.last_hidden_state[scored].split(CHUNK), ids[:, 1:][scored].split(CHUNK), strict=True):
+            logits = head(h).float()
+            loss.append(F.cross_entropy(logits, t, reduction="none"))
+            hits.append(logits.argmax(-1) == t)
+        total = total.index_add(0, scored.nonzero()[:, 0], torch.cat(loss).double())
+        likeliest[:, 1:][scored] = torch.cat(hits)
+    return (total / lengths).tolist(), likeliest.int().cumprod(1).sum(1).tolist()
 
 
 @torch.no_grad()
-def greedy(model, prompts, max_new_tokens, eos_token_id, batch_size=128):
+def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=128):
     """Greedy continuations: n prompts (token-id tuples) -> n lists of token ids, without the end-of-text token.
 
+    begun: the first tokens of each continuation, where they are known already (closed by end-of-text: all of them).
     Rows that have ended leave the batch a quarter at a time (each departure copies the cache), so the cost follows the
     answers and not the longest of them.
     """
     model.eval()
-    result = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    begun = [tuple(b[:max_new_tokens]) for b in begun or [()] * len(prompts)]
+    result = [[t for t in b if t != eos_token_id] for b in begun]
+    order = [i for i, b in enumerate(begun) if eos_token_id not in b and len(b) < max_new_tokens]
+    order.sort(key=lambda i: len(prompts[i]) + len(begun[i]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        ids, mask, positions = _left_pad([prompts[i] for i in rows], model.device)
+        ids, mask, positions = _left_pad([prompts[i] + begun[i] for i in rows], model.device)
         going = torch.ones(len(rows), dtype=torch.bool, device=ids.device)
         state = {}
-        for _ in range(max_new_tokens):
+        while True:
             out = model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1, **state
             )
@@ -113,6 +124,7 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, batch_size=128):
             for i, token, on in zip(rows, ids[:, 0].tolist(), going.tolist(), strict=True):
                 if on:
                     result[i].append(token)
+            going &= torch.tensor([len(result[i]) < max_new_tokens for i in rows], device=ids.device)
             if not going.any():
                 break
             if going.float().mean() < 0.75:
@@ -163,8 +175,9 @@ def load_questions(profile, split, tokenizer):
 
 def score(model, tokenizer, asked: Questions, max_new_tokens):
     """Per-question scores of one set: answer_nll, paraphrased_nll and rouge (n,), wrong_nll (n, k), n generations."""
-    nll = np.array(answer_nll(model, asked.prompts, asked.answers))
-    tokens = greedy(model, asked.prompts, max_new_tokens, tokenizer.eos_token_id)
+    nll, agreed = map(np.array, score_answers(model, asked.prompts, asked.answers))
+    begun = [tokens[0][:n] for tokens, n in zip(asked.answers, agreed[:, 0], strict=True)]
+    tokens = greedy(model, asked.prompts, max_new_tokens, tokenizer.eos_token_id, begun)
     texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
     return {
         "answer_nll": nll[:, 0],

@@ -39,28 +39,40 @@ def assert_all_close(scores, logits_of, tolerance):
 
 @pytest.mark.parametrize("sizes", [{}, {"block": 2, "batch_size": 3}, {"block": 1, "batch_size": 1}])
 def test_shared_prompts_score_as_whole_sequences_do(model, sizes):
-    scores = evaluation.answer_nll(model, PROMPTS, ANSWERS, **sizes)
+    scores, _ = evaluation.score_answers(model, PROMPTS, ANSWERS, **sizes)
     assert_all_close(scores, lambda ids: model(input_ids=ids).logits, 1e-5)
+
+
+def test_the_agreed_tokens_are_those_greedy_decoding_says(model):
+    answers = []
+    for i, prompt in enumerate(PROMPTS):
+        said = tuple(generated(model, prompt, 6, -1))
+        answers += [[said, said[:1], (*said[:i], 7, *said[i:]), (said[0] + 1, *said[1:])]]
+    _, agreed = evaluation.score_answers(model, PROMPTS, answers, block=2, batch_size=3)
+    for i, (prompt, n) in enumerate(zip(PROMPTS, agreed, strict=True)):
+        said = generated(model, prompt, 6, -1)
+        assert said[i] != 7  # or the third answer would not depart at i
+        assert n.tolist() == [6, 1, i, 0]
 
 
 def test_scoring_in_float64_is_as_precise_as_its_float32_softmax(model):
     wide = copy.deepcopy(model).double()
-    scores = evaluation.answer_nll(wide, PROMPTS, ANSWERS, block=3, batch_size=2)
+    scores, _ = evaluation.score_answers(wide, PROMPTS, ANSWERS, block=3, batch_size=2)
     assert_all_close(scores, lambda ids: wide(input_ids=ids).logits, 1e-6)
 
 
 def test_the_teacher_is_scored_as_eq_1_says(tiny_model):
     pair = tiny_model("llama"), tiny_model("llama", seed=1)
-    scores = evaluation.answer_nll(TeacherModel(*pair, 2.0), PROMPTS, ANSWERS, block=2, batch_size=2)
+    scores, _ = evaluation.score_answers(TeacherModel(*pair, 2.0), PROMPTS, ANSWERS, block=2, batch_size=2)
     assert_all_close(scores, lambda ids: teacher_logits(*(m(input_ids=ids).logits for m in pair), 2.0), 1e-5)
 
 
 def test_scores_do_not_depend_on_company_or_order(model):
-    together = evaluation.answer_nll(model, PROMPTS, ANSWERS)
-    backwards = evaluation.answer_nll(model, PROMPTS[::-1], ANSWERS[::-1])[::-1]
+    together, _ = evaluation.score_answers(model, PROMPTS, ANSWERS)
+    backwards = evaluation.score_answers(model, PROMPTS[::-1], ANSWERS[::-1])[0][::-1]
     for one, other, prompt, answers in zip(together, backwards, PROMPTS, ANSWERS, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
-        np.testing.assert_allclose(evaluation.answer_nll(model, [prompt], [answers])[0], one, rtol=1e-5)
+        np.testing.assert_allclose(evaluation.score_answers(model, [prompt], [answers])[0][0], one, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -83,7 +95,9 @@ def test_greedy_is_transformers_greedy(model, batch_size):
     # As end-of-text, each in turn: never said; said by one prompt at once; in the midst; near the end.
     for eos in (-1, free[0][0], free[1][3], free[2][7], free[3][10]):
         expected = [generated(model, p, 12, eos) for p in prompts]
-        assert evaluation.greedy(model, prompts, 12, eos, batch_size) == expected
+        assert evaluation.greedy(model, prompts, 12, eos, batch_size=batch_size) == expected
+        begun = [tuple(e[: i % 5]) if i % 5 < len(e) else (*e, eos) for i, e in enumerate(expected)]
+        assert evaluation.greedy(model, prompts, 12, eos, begun, batch_size) == expected
 
 
 def test_rows_leave_the_batch_one_after_another(tiny_model):
