@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from rklu_lib import paper
+from rklu_lib import metrics, paper
 
 MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
 
@@ -103,14 +103,27 @@ def by_rule(tables):
     return shown(joined)
 
 
-def along(records, field, rule="peak"):
-    """Per record of a `runs.grid`: method, the field's value, reported epoch, both measures and their product."""
+def along(records, field, original, oracle, rule="peak"):
+    """Per record of a `runs.grid`, at its reported epoch: both measures and the two shares that make its balance.
+
+    "way": how much of the original's KS distance to the oracle is closed; "kept": the share of the original's utility;
+    "balance": their product, 0 for a model that did nothing as for one that lost everything. original, oracle: the
+    records of these two, of the same split and seed.
+    """
+
+    def distance(record, epoch):
+        ratios = record.questions["truth_ratio_benchmark"][epoch - 1]
+        return metrics.ks_distance(ratios, oracle.questions["truth_ratio_benchmark"][-1])
+
     rows = []
     for record in records:
         mine, value = ours(record, rule), record.content["settings"][field]
-        rows.append((record.spec.method, value, mine["epoch"], mine["forget_quality"], mine["model_utility"]))
-    table = pd.DataFrame(rows, columns=["method", field, "epoch", "forget quality", "model utility"])
-    return table.assign(product=table["forget quality"] * table["model utility"])
+        way = 1 - distance(record, mine["epoch"]) / distance(original, 1)
+        kept = mine["model_utility"] / original.epochs[0]["model_utility"]
+        row = (record.spec.method, value, mine["epoch"], mine["forget_quality"], mine["model_utility"])
+        rows.append((*row, way, kept, way * kept))
+    columns = ["method", field, "epoch", "forget quality", "model utility", "way", "kept", "balance"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _higher(measure, better, worse):

@@ -105,17 +105,31 @@ def test_epochs_and_rules_side_by_side():
     assert rows.loc["RKLU", ("peak", "forget quality")] == "0.2" and rows.loc["RKLU", ("last", "epoch")] == "4"
 
 
+def with_ratios(record, *per_epoch):
+    return Record(record.spec, record.content, {"truth_ratio_benchmark": np.array(per_epoch)})
+
+
 def test_a_grid_is_one_row_per_run():
+    oracle = with_ratios(record("TA", [1.0], [0.8]), [1.0, 2.0, 3.0, 4.0])
+    original = with_ratios(record("TA", [0.01], [0.8]), [-1.0, -2.0, -3.0, -4.0])
+    near, same, far = [0.5, 2.5, 3.5, 4.5], [1.0, 2.0, 3.0, 4.0], [-1.0, -2.0, -3.0, 9.0]
     made = [
-        record("GA", [0.1, 0.3], [0.8, 0.1], settings={"unlearn_lr": lr}, overrides=[("unlearn_lr", lr)])
-        for lr in (1e-3, 2e-3)
+        record("GA", [0.1, 0.3], [0.8, 0.4], settings={"unlearn_lr": lr}, overrides=[("unlearn_lr", lr)])
+        for lr in (1e-3, 2e-3, 3e-3)
     ]
-    table = comparison.along(made, "unlearn_lr", rule="product")
-    assert table["unlearn_lr"].tolist() == [1e-3, 2e-3] and table["epoch"].tolist() == [1, 1]
-    np.testing.assert_allclose(table["product"], 0.08)
-    specs = runs.grid("mini", "forget10", ["GA"], "unlearn_lr", [1e-3, 2e-3], 0)
+    scored = [
+        with_ratios(r, original.questions["truth_ratio_benchmark"][0], e)
+        for r, e in zip(made, (near, same, far), strict=True)
+    ]
+    table = comparison.along(scored, "unlearn_lr", original, oracle)
+    assert table["unlearn_lr"].tolist() == [1e-3, 2e-3, 3e-3] and table["epoch"].tolist() == [2, 2, 2]
+    np.testing.assert_allclose(table["way"], [0.75, 1.0, 0.25])  # the original's distance is 1
+    np.testing.assert_allclose(table["kept"], 0.5)
+    np.testing.assert_allclose(table["balance"], [0.375, 0.5, 0.125])
+    assert comparison.along(scored, "unlearn_lr", original, oracle, "product")["epoch"].tolist() == [2, 2, 2]
+    specs = runs.grid("mini", "forget10", ["GA"], "unlearn_lr", [1e-3, 2e-3, 3e-3], 0)
     assert [s for r in made for s in [r.spec]] == specs
-    assert {s.values.learning_rate("GA") for s in specs} == {1e-3, 2e-3}
+    assert {s.values.learning_rate("GA") for s in specs} == {1e-3, 2e-3, 3e-3}
 
 
 def test_provenance_names_records_machine_and_the_command():
