@@ -1,4 +1,4 @@
-"""The paper's number beside ours, and claims decided by the records: what holds at a scale, what does not."""
+"""The paper's number beside ours."""
 
 import pandas as pd
 
@@ -124,65 +124,3 @@ def along(records, field, original, oracle, rule="peak"):
         rows.append((*row, way, kept, way * kept))
     columns = ["method", field, "epoch", "forget quality", "model utility", "way", "kept", "balance"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _higher(measure, better, worse):
-    def test(r):
-        high, low = r[better][measure], r[worse][measure]
-        return high > low, f"{better} {high:.3g}, {worse} {low:.3g}"
-
-    return test, (better, worse)
-
-
-def _significant(r):
-    return r["RKLU"]["forget_quality"] > 0.05, f"p = {r['RKLU']['forget_quality']:.3g}"
-
-
-def _best(measure):
-    def test(r):
-        best = max(ALONE, key=lambda m: r[m][measure])
-        return best == "RKLU", f"highest: {best}, {r[best][measure]:.3g}; RKLU {r['RKLU'][measure]:.3g}"
-
-    return test, ALONE
-
-
-def _below_on_both(r):
-    pairs = {m: (r["teacher"][m], r["RKLU"][m]) for m in ("forget_quality", "model_utility")}
-    numbers = "; ".join(f"{m.replace('_', ' ')} {t:.3g} against {s:.3g}" for m, (t, s) in pairs.items())
-    return all(t < s for t, s in pairs.values()), numbers
-
-
-ALONE = ("GA", "NPO", "DPO", "IDK", "TA", "RKLU")
-# The claim, where the paper makes it, and the test over {method: reported epoch} that decides it with what it needs.
-CLAIMS = (
-    ("RKLU passes 0.05 without a retain set", "§ 4.2.2", (_significant, ("RKLU",))),
-    ("RKLU forgets better than FKLU, with one teacher", "§ 4.4", _higher("forget_quality", "RKLU", "FKLU")),
-    ("FKLU leaves the answer more probable than RKLU", "§ 4.4", _higher("forget_probability", "FKLU", "RKLU")),
-    ("RKLU has the highest forget quality without a retain set", "§ 4.2.2", _best("forget_quality")),
-    ("RKLU has the highest model utility without a retain set", "§ 4.2.2", _best("model_utility")),
-    ("RKLU forgets better than NPO", "§ 4.2.2", _higher("forget_quality", "RKLU", "NPO")),
-    ("RKLU forgets better than TA", "§ 4.2.2", _higher("forget_quality", "RKLU", "TA")),
-    ("RKLU keeps more utility than GA", "§ 4.2.2", _higher("model_utility", "RKLU", "GA")),
-    ("RKLU keeps more utility than NPO", "§ 4.2.2", _higher("model_utility", "RKLU", "NPO")),
-    ("The teacher is below RKLU on both axes", "§ 4.2.2", (_below_on_both, ("teacher", "RKLU"))),
-    ("IDK leaves the answer more probable than RKLU", "App. D", _higher("forget_probability", "IDK", "RKLU")),
-    ("DPO leaves the answer more probable than RKLU", "App. D", _higher("forget_probability", "DPO", "RKLU")),
-    ("A retain term raises RKLU's utility", "Table 8", _higher("model_utility", "RKLU+RT", "RKLU")),
-)
-
-
-def verdicts(records, methods=None, rule="peak"):
-    """The claims that these records can decide: claim, where the paper makes it, verdict here, and the numbers.
-
-    records: of one split and seed. methods: only claims about these (default: all recorded). A claim whose methods are
-    not all recorded is "not tested"; nothing is decided without evidence.
-    """
-    reported = {r.spec.method: ours(r, rule) for r in records if "forget_quality_benchmark" in r.epochs[0]}
-    rows = []
-    for claim, where, (test, needs) in CLAIMS:
-        if methods is not None and not set(needs) <= set(methods):
-            continue
-        holds, numbers = test(reported) if set(needs) <= set(reported) else (None, "")
-        verdict = {True: "holds", False: "does not hold", None: "not tested"}[holds]
-        rows.append({"claim": claim, "paper": where, "here": verdict, "numbers": numbers})
-    return pd.DataFrame(rows)

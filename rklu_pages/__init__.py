@@ -1,0 +1,1 @@
+"""What the book's pages compute and a user of the library does not need."""

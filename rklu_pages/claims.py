@@ -1,0 +1,121 @@
+"""The claims ledger: what the paper says (data/paper/claims.yaml), and what records, ours or printed, say to it."""
+
+import re
+from itertools import product
+
+import pandas as pd
+import yaml
+
+from rklu_lib import comparison, paper
+from rklu_lib.records import RunSpec, load
+
+MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
+
+
+def claims():
+    """The ledger, a list of dicts. Raises ValueError, naming the claim, where one does not say how it is decided."""
+    path = paper.PAPER / "claims.yaml"
+    ledger = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for entry in ledger:
+        if set(entry) != {"claim", "where", "split", "test"} or not entry["test"]:
+            raise ValueError(f"{path.name}: {entry.get('claim', entry)!r} needs claim, where, split and a test")
+        for one in entry["test"]:
+            if not {"measure", "higher", "than"} <= set(one) <= {"measure", "higher", "than", "by"}:
+                raise ValueError(
+                    f"{path.name}: {entry['claim']!r}: a comparison has measure, higher, than, and may have by"
+                )
+            if one["measure"] not in MEASURES:
+                raise ValueError(
+                    f"{path.name}: {entry['claim']!r}: no measure {one['measure']!r}; {', '.join(MEASURES)}"
+                )
+    return ledger
+
+
+def _sides(one):
+    """The pairs (higher, lower) of a comparison, each a method or a number."""
+    sides = (one[k] if isinstance(one[k], list) else [one[k]] for k in ("higher", "than"))
+    return list(product(*sides))
+
+
+def needed(entry):
+    """The methods a claim speaks of, such as "GA", "GA@last" or "RKLU,alpha=4"."""
+    found = (side for one in entry["test"] for pair in _sides(one) for side in pair)
+    return list(dict.fromkeys(side for side in found if isinstance(side, str)))
+
+
+def decide(entry, cells):
+    """(verdict, numbers) of one claim.
+
+    cells: {seed: {method: {measure: value}}}. Where a cell lacks a method or measure, that comparison decides nothing.
+    "holds": every comparison of every cell came out as claimed; "does not hold": none did; "holds in part": some;
+    "not tested": not every comparison has evidence in at least one cell.
+    """
+    outcomes, numbers, open_ = [], {}, False
+    for one in entry["test"]:
+        for high, low in _sides(one):
+            pairs = []
+            for cell in cells.values():
+                values = [s if not isinstance(s, str) else cell.get(s, {}).get(one["measure"]) for s in (high, low)]
+                if None not in values and not any(pd.isna(v) for v in values):
+                    pairs.append(values)
+                    for side, value in zip((high, low), values, strict=True):
+                        if isinstance(side, str):
+                            numbers.setdefault((one["measure"], side), []).append(value)
+            open_ |= not pairs
+            outcomes += [a > b + one.get("by", 0) for a, b in pairs]
+    text = "; ".join(_shown(measure, numbers) for measure in dict.fromkeys(m for m, _ in numbers))
+    if open_:
+        return "not tested", text
+    return "holds" if all(outcomes) else "holds in part" if any(outcomes) else "does not hold", text
+
+
+def _shown(measure, numbers):
+    """Each method's distinct values, one per seed, as text."""
+    methods = {m: dict.fromkeys(f"{v:.2g}" for v in values) for (k, m), values in numbers.items() if k == measure}
+    return f"{measure.replace('_', ' ')}: " + ", ".join(f"{m} {' / '.join(v)}" for m, v in methods.items())
+
+
+def printed(split):
+    """The paper's own numbers as one cell: Table 8, and Table 3 for FKLU, {method: {measure: value}}."""
+    cell = {}
+    for name in ("table3", "table8"):
+        table = paper.reported(name)
+        for _, row in table[table["set"] == split].iterrows():
+            cell[row["method"]] = cell.get(row["method"], {}) | {m: row[m] for m in MEASURES if m in table}
+    return cell
+
+
+def recorded(profile, split, seeds, methods):
+    """Our records as cells, {seed: {method: {measure: value}}}, of whatever is recorded of `methods`."""
+    cells = {seed: {} for seed in seeds}
+    for seed, name in product(seeds, methods):
+        label, _, rule = name.partition("@")
+        method, *changes = label.split(",")
+        overrides = tuple((k, yaml.safe_load(v)) for k, v in (re.split("=", c) for c in changes))
+        record = load(RunSpec(profile, split, method, seed, overrides))
+        if record is not None:
+            cells[seed][name] = comparison.ours(record, rule or "peak")
+    return cells
+
+
+def verdicts(records, rule="peak"):
+    """The claims about one split that these records (one seed) can speak to, with the verdict and its numbers."""
+    cell = {r.spec.label: comparison.ours(r, rule) for r in records if "forget_quality_benchmark" in r.epochs[0]}
+    cell |= {f"{r.spec.label}@last": comparison.ours(r, "last") for r in records if r.spec.label in cell}
+    rows = []
+    for entry in claims():
+        if entry["split"] == records[0].spec.split and set(needed(entry)) <= set(cell):
+            verdict, numbers = decide(entry, {0: cell})
+            rows.append({"claim": entry["claim"], "paper": entry["where"], "here": verdict, "numbers": numbers})
+    return pd.DataFrame(rows, columns=["claim", "paper", "here", "numbers"])
+
+
+def ledger(profile, seeds=(0, 1, 2)):
+    """Every claim with where it stands, the verdict of the paper's own tables, ours, and our numbers."""
+    rows = []
+    for entry in claims():
+        in_print, _ = decide(entry, {0: printed(entry["split"])})
+        here, numbers = decide(entry, recorded(profile, entry["split"], seeds, needed(entry)))
+        rows.append({"claim": entry["claim"], "where": entry["where"]})
+        rows[-1] |= {"the paper's tables": in_print, f"at {profile}": here, "numbers here": numbers}
+    return pd.DataFrame(rows)

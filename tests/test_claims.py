@@ -1,0 +1,113 @@
+"""The ledger's verdicts on numbers made by hand, on the paper's own tables, and on the committed page."""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_comparison import FKLU, RKLU, record
+
+from rklu_pages import claims
+
+LEDGER = claims.claims()
+ENTRIES = {entry["claim"]: entry for entry in LEDGER}
+PAGE = Path(__file__).resolve().parents[1] / "notebooks" / "claims.ipynb"
+
+
+def entry(higher, than, measure="model_utility", **by):
+    return {"test": [{"measure": measure, "higher": higher, "than": than} | by]}
+
+
+def cell(**utilities):
+    return {method: {"model_utility": value} for method, value in utilities.items()}
+
+
+@pytest.mark.parametrize(
+    ("higher", "than", "by", "expected"),
+    [
+        ("RKLU", "GA", {}, "holds"),
+        ("GA", "RKLU", {}, "does not hold"),
+        ("RKLU", "RKLU", {}, "does not hold"),  # a tie is not higher
+        ("RKLU", ["GA", "NPO"], {}, "holds in part"),
+        ("RKLU", ["GA", "TA"], {}, "not tested"),
+        ("RKLU", 0.4, {}, "holds"),
+        (0.6, "RKLU", {}, "holds"),
+        ("RKLU", "GA", {"by": 0.45}, "does not hold"),
+        ("GA", "RKLU", {"by": -0.45}, "holds"),
+    ],
+)
+def test_one_comparison_decides_as_it_says(higher, than, by, expected):
+    cells = {0: cell(RKLU=0.5, GA=0.1, NPO=0.7)}
+    assert claims.decide(entry(higher, than, **by), cells)[0] == expected
+
+
+def test_a_claim_must_hold_on_every_seed():
+    one, other = cell(RKLU=0.5, GA=0.1), cell(RKLU=0.5, GA=0.6)
+    assert claims.decide(entry("RKLU", "GA"), {0: one, 1: one})[0] == "holds"
+    verdict, numbers = claims.decide(entry("RKLU", "GA"), {0: one, 1: other})
+    assert verdict == "holds in part" and numbers == "model utility: RKLU 0.5, GA 0.1 / 0.6"
+    assert claims.decide(entry("RKLU", "GA"), {0: other, 1: other})[0] == "does not hold"
+    assert claims.decide(entry("RKLU", "GA"), {0: one, 1: {}})[0] == "holds"  # a seed that was not run says nothing
+
+
+def test_nothing_is_decided_without_evidence():
+    for one in LEDGER:
+        assert claims.decide(one, {})[0] == claims.decide(one, {0: {}})[0] == "not tested"
+    assert (
+        claims.decide(entry("RKLU", "GA"), {0: {"RKLU": {"model_utility": float("nan")}} | cell(GA=0)})[0]
+        == "not tested"
+    )
+
+
+@pytest.mark.parametrize("one", LEDGER, ids=lambda c: c["claim"])
+def test_every_claim_can_hold_and_can_fail(one):
+    """Moving the numbers of its sides apart, one way and the other, decides each claim both ways."""
+    outcomes = set()
+    for sign in (1, -1):
+        parts = []
+        for comparison in one["test"]:
+            high, low = ([s] if not isinstance(s, list) else s for s in (comparison["higher"], comparison["than"]))
+            values = {s: 0.5 + sign * 0.5 for s in high if isinstance(s, str)}
+            values |= {s: 0.5 - sign * 0.5 for s in low if isinstance(s, str)}
+            cells = {0: {s: {comparison["measure"]: v} for s, v in values.items()}}
+            parts.append(claims.decide({"test": [comparison]}, cells)[0])
+        outcomes.add(tuple(sorted(set(parts))))
+    assert outcomes == {("holds",), ("does not hold",)}
+
+
+def test_records_are_read_at_the_rule_a_claim_names():
+    table = claims.verdicts([RKLU, FKLU]).set_index("claim")
+    assert table.loc["RKLU forgets better than FKLU with one teacher, on forget10", "here"] == "holds"
+    assert "RKLU forgets better than FKLU with one teacher, on forget05" not in table.index
+    passes = "RKLU passes 0.05 on forget10 without a retain set"
+    assert table.loc[passes, "here"] == "holds"
+    assert claims.verdicts([RKLU], rule="last").set_index("claim").loc[passes, "here"] == "does not hold"
+    ga = record("GA", [0.3, 0.1], [0.4, 0.01])
+    collapse = "GA's model utility collapses within the ten epochs"
+    table = claims.verdicts([ga]).set_index("claim")
+    assert table.loc[collapse, "here"] == "holds" and "GA@last 0.01" in table.loc[collapse, "numbers"]
+    assert table.loc["GA's model utility approaches zero on a large forget set", "here"] == "does not hold"
+
+
+def test_the_papers_own_tables_are_read_as_printed():
+    cell = claims.printed("forget10")
+    assert cell["RKLU"]["forget_quality"] == 0.5182 and cell["FKLU"]["forget_probability"] == 0.2567
+    assert cell["RKLU"]["model_utility"] == 0.5529  # Table 8 completes what Table 3 leaves out
+    assert "teacher" not in cell
+
+
+@pytest.mark.parametrize("broken", [{}, {"test": []}, {"test": [{"measure": "speed", "higher": "GA", "than": 0}]}])
+def test_a_claim_that_cannot_be_decided_is_refused(tmp_path, monkeypatch, broken):
+    text = json.dumps([{"claim": "GA is fast", "where": "nowhere", "split": "forget10"} | broken])
+    (tmp_path / "claims.yaml").write_text(text)
+    monkeypatch.setattr(claims.paper, "PAPER", tmp_path)
+    with pytest.raises(ValueError, match="claims.yaml: .*GA is fast"):
+        claims.claims()
+
+
+def test_the_pages_verdicts_are_what_the_records_say():
+    outputs = [o for c in json.loads(PAGE.read_text())["cells"] for o in c.get("outputs", [])]
+    page = "".join("".join(o["data"].get("text/html", [])) for o in outputs if "data" in o)
+    for _, row in claims.ledger("mini").iterrows():
+        cells = "".join(f">{row[name]}</td>" for name in ("the paper's tables", "at mini"))
+        start = page.index(f">{row['claim']}</td>")
+        assert [part in page[start : page.index("</tr>", start)] for part in cells.split("\n")] == [True]
