@@ -1,0 +1,64 @@
+"""Several seeds of one cell: means and spread, p-values on both scales, the bootstrap interval of a distance."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from rklu_lib import comparison, metrics
+from rklu_lib.records import load
+
+
+def by_method(records):
+    """{method: its records, one per seed}, in the order of appearance."""
+    groups = {}
+    for record in records:
+        groups.setdefault(record.spec.method, []).append(record)
+    return groups
+
+
+def summary(records, rule="peak"):
+    """One row per method: seeds, forget quality averaged as in the paper and on the log scale, utility and its spread.
+
+    "p, mean" is the arithmetic mean of the seeds' p-values, which the largest decides; "p, log mean" is their geometric
+    mean; "decades" the standard deviation of log10 p. Spreads are sample standard deviations (NaN for one seed).
+    """
+    rows = {}
+    for method, group in by_method(records).items():
+        reported = [comparison.ours(r, rule) for r in group]
+        p = np.array([e["forget_quality"] for e in reported])
+        utility = np.array([e["model_utility"] for e in reported])
+        several = len(group) > 1
+        rows[method] = {
+            "seeds": len(group),
+            "p, mean": p.mean(),
+            "p, log mean": stats.gmean(p),
+            "decades": np.log10(p).std(ddof=1) if several and (p > 0).all() else np.nan,
+            "utility, mean": utility.mean(),
+            "utility, spread": utility.std(ddof=1) if several else np.nan,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def distance_interval(record, rule="peak", resamples=999, confidence=0.95):
+    """(KS distance to the oracle, low, high) at the reported epoch: basic bootstrap over questions, both samples.
+
+    Basic, not percentile: a largest difference is biased upwards, once more in each resample, and reflecting takes the
+    bias out. For normal samples of 200 it covers 90 to 98 % where the percentile interval covers 42 to 93 %.
+    """
+    oracle = load(record.spec.base("oracle")).questions["truth_ratio_benchmark"][-1]
+    mine = record.questions["truth_ratio_benchmark"][record.reported(rule)["epoch"] - 1]
+    found = stats.bootstrap(
+        (mine, oracle), metrics.ks_distance, n_resamples=resamples, vectorized=False, confidence_level=confidence,
+        method="basic", rng=np.random.default_rng(0),
+    )  # fmt: skip
+    return metrics.ks_distance(mine, oracle), *np.clip(found.confidence_interval, 0, 1)
+
+
+def distances(records, rule="peak"):
+    """One row per record: the KS distance to the oracle with its 95 % bootstrap interval, and the p-value."""
+    rows = []
+    for r in records:
+        distance, low, high = distance_interval(r, rule)
+        p = comparison.ours(r, rule)["forget_quality"]
+        rows.append((r.spec.method, r.spec.seed, distance, low, high, p))
+    return pd.DataFrame(rows, columns=["method", "seed", "KS distance", "low", "high", "forget quality"])

@@ -1,0 +1,53 @@
+"""Seeds summarised: against numbers computed by hand, and a bootstrap interval that covers what it should."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from test_comparison import record
+
+from rklu_lib.records import Record
+from rklu_pages import seeds
+
+
+def seeded(method, seed, qualities, utilities):
+    made = record(method, qualities, utilities)
+    return dataclasses.replace(made, spec=dataclasses.replace(made.spec, seed=seed))
+
+
+def test_means_and_spreads_are_those_computed_by_hand():
+    runs = [seeded("RKLU", 0, [1e-4, 1e-2], [0.3, 0.5]), seeded("RKLU", 1, [1e-4, 1e-9], [0.7, 0.9])]
+    table = seeds.summary([*runs, seeded("GA", 0, [0.2], [0.1])])
+    row = table.loc["RKLU"]
+    assert row["seeds"] == 2 and row["utility, mean"] == pytest.approx(0.6)
+    assert row["p, mean"] == pytest.approx(0.00505) and row["p, log mean"] == pytest.approx(1e-3)
+    assert row["decades"] == pytest.approx(np.sqrt(2)) and row["utility, spread"] == pytest.approx(0.2 / np.sqrt(2))
+    assert np.isnan(table.loc["GA", "decades"]) and table.loc["GA", "p, mean"] == pytest.approx(0.2)
+
+
+def with_oracle(monkeypatch, mine, oracle):
+    one = Record(record("RKLU", [0.5], [0.5]).spec, record("RKLU", [0.5], [0.5]).content, {})
+    asked = []
+
+    def load(spec):
+        asked.append(spec.method)
+        return Record(spec, {}, {"truth_ratio_benchmark": np.array([oracle])})
+
+    monkeypatch.setattr(seeds, "load", load)
+    found = seeds.distance_interval(dataclasses.replace(one, questions={"truth_ratio_benchmark": np.array([mine])}))
+    assert asked == ["oracle"]
+    return found
+
+
+def test_an_interval_covers_the_distance_between_the_distributions(monkeypatch):
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(20):  # uniform on [0, 1] and on [0.3, 1.3]: the distance is 0.3
+        distance, low, high = with_oracle(monkeypatch, rng.random(200), rng.random(200) + 0.3)
+        assert low <= distance <= high
+        covered += low <= 0.3 <= high
+    assert covered >= 16  # a percentile interval covers half of them
+
+
+def test_samples_far_apart_have_a_distance_of_one(monkeypatch):
+    assert with_oracle(monkeypatch, np.arange(9.0), np.arange(9.0) + 50) == (1, 1, 1)
