@@ -67,17 +67,25 @@ def trajectories(records, title=""):
     return finished(figure)
 
 
-def plane(records, title=""):
-    """Fig. 3's plane for one forget split: each run at its reported (peak) epoch, up and to the right is better."""
+def plane(groups, title=""):
+    """Fig. 3's plane for one forget split, at the reported (peak) epochs: up and to the right is better.
+
+    groups: {name: records, one per seed}. The marker is the mean utility and mean log p; bars span the seeds.
+    """
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(6.4, 4.8))
-        for record in records:
-            best, name = record.reported(), record.spec.method
-            retain = name.partition("+")[2]
+        for name, records in groups.items():
+            reported, retain = [r.reported() for r in records], name.partition("+")[2]
+            x = np.array([e["model_utility"] for e in reported])
+            y = np.maximum([e["forget_quality_benchmark"] for e in reported], 1e-12)
             style = look(name) | {"linestyle": "", "label": name, "markersize": 8}
             style["markerfacecolor"] = {"": style["color"], "KL": "none", "RT": "white"}[retain]
             style["markeredgewidth"] = 2.6 if retain == "RT" else 1.6
-            ax.plot(best["model_utility"], max(best["forget_quality_benchmark"], 1e-12), **style)
+            at = x.mean(), np.exp(np.log(y).mean())
+            bars = {"color": style["color"], "linewidth": 1, "alpha": 0.6}
+            ax.plot([x.min(), x.max()], [at[1]] * 2, **bars)
+            ax.plot([at[0]] * 2, [y.min(), y.max()], **bars)
+            ax.plot(*at, **style)
         forget_quality_axis(ax)
         ax.set(xlabel="model utility", ylabel="forget quality (KS p-value)", title=title, xlim=(-0.02, 1))
         figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
