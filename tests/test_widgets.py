@@ -1,0 +1,180 @@
+"""Each widget in a real browser: its arithmetic against the library, its controls moved, its accessibility checked."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+from browsing import ROOT, SCREENS
+
+from rklu_lib import losses, teacher, widgets
+
+PAGE = """<!doctype html><html lang="en"><title>A widget</title><meta name="viewport" content="width=device-width">
+<style>:root { color-scheme: light dark }</style><body><main><h1>A widget</h1>%s</main>"""
+TOKENS = ["Karachi", "Lahore", "Multan", "Paris", "the"]
+
+
+def playground(**changes):
+    state = {"tokens": TOKENS, "original": [5, 3, 2, 0, -2], "augmented": [7, 3.2, 1.5, -0.5, -2.5]}
+    return widgets.DivergencePlayground(**state | changes)
+
+
+def static(*shown):
+    return PAGE % "".join(widget._repr_mimebundle_()[0]["text/html"] for widget in shown)
+
+
+EXAMPLES = {"playground": playground}
+
+
+@pytest.fixture(params=EXAMPLES)
+def example(request):
+    return EXAMPLES[request.param]()
+
+
+@pytest.mark.parametrize("make", EXAMPLES.values(), ids=EXAMPLES)
+def test_the_static_form_holds_nothing_random(make):
+    example, again = make(), make()
+    forms = [w._repr_mimebundle_()[0] for w in (example, again)]
+    assert example.model_id != again.model_id
+    assert example.model_id in json.dumps(forms[0]["application/vnd.jupyter.widget-view+json"])
+    assert forms[0]["text/html"] == forms[1]["text/html"]
+    assert forms[0]["text/plain"] == forms[1]["text/plain"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SCREENS)
+def test_accessible_and_within_the_window(visit, example, size, scheme):
+    page = visit(size, scheme, book=False).page
+    page.set_content(static(example))
+    report = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]})
+    assert report.violations_count == 0, report.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    folder = ROOT / "_build/screens"
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"widget-{type(example).__name__}-{size}-{scheme}.png", full_page=True)
+
+
+def test_the_accessibility_check_itself_finds_an_unlabelled_slider(visit):
+    page = visit(book=False).page
+    page.set_content(PAGE % '<input type="range">')
+    assert "label" in [v["id"] for v in Axe().run(page).response["violations"]]
+
+
+def test_every_control_is_reached_by_the_tab_key_and_shows_it(visit, example):
+    page = visit(book=False).page
+    page.set_content(static(example))
+    # of a group of radio buttons only the chosen one is a stop
+    stops = page.locator("button, select, input:not([type=radio]), input[type=radio]:checked").count()
+    seen = set()
+    for _ in range(stops):
+        page.keyboard.press("Tab")
+        place, outline = page.evaluate("""() => {
+          const all = [...document.querySelectorAll("button, select, input")], e = document.activeElement;
+          return [all.indexOf(e), getComputedStyle(e).outlineStyle];
+        }""")
+        assert place >= 0 and outline != "none"
+        seen.add(place)
+    assert len(seen) == stops
+
+
+def arithmetic(page, name, *arguments):
+    """Call a function that the playground's source exports."""
+    call = """async ([source, name, args]) => {
+      const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+      return (await import(url))[name](...args);
+    }"""
+    return page.evaluate(call, [widgets.DivergencePlayground._esm, name, arguments])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_playgrounds_arithmetic_is_the_librarys(visit, seed):
+    page, rng = visit(book=False).page, np.random.default_rng(seed)
+    original, augmented, student = (rng.normal(0, (1, 4, 20)[seed % 3], 12) for _ in range(3))
+    alpha, shift, rate = rng.uniform(0, 16), rng.uniform(-4, 4), rng.uniform(0.1, 5)
+    found = arithmetic(page, "teacherLogits", list(original), list(augmented), alpha, shift)
+    target = teacher.teacher_logits(torch.tensor(original), torch.tensor(augmented) + shift, alpha)
+    np.testing.assert_allclose(found, target, rtol=0, atol=1e-6)
+    for kind, loss in {"reverse": losses.reverse_kl, "forward": losses.forward_kl}.items():
+        z = torch.tensor(student, requires_grad=True)
+        value = loss(z[None], target[None], torch.tensor([True]))
+        value.backward()
+        pair = (list(student), found) if kind == "reverse" else (found, list(student))
+        assert arithmetic(page, "kl", *pair) == pytest.approx(value.item(), rel=1e-6, abs=1e-6)
+        slope = arithmetic(page, "gradient", kind, list(student), found)
+        np.testing.assert_allclose(slope, z.grad, rtol=1e-6, atol=1e-6)
+        moved = arithmetic(page, "descend", kind, list(student), found, rate)
+        np.testing.assert_allclose(moved, z.detach() - rate * z.grad, rtol=1e-6, atol=1e-6)
+
+
+def test_a_token_without_any_probability_gives_a_number(visit):
+    page = visit(book=False).page
+    low, high = [0.0, -2000.0], [0.0, 0.0]
+    assert arithmetic(page, "kl", low, high) == pytest.approx(np.log(2))
+    assert arithmetic(page, "gradient", "reverse", low, high) == pytest.approx([0, 0], abs=1e-12)
+
+
+def shown(page, token):
+    """What the playground says about one token: {"original": p, ...}."""
+    label = page.locator(f".rk-bars[aria-label^='{token}:']").first.get_attribute("aria-label")
+    pairs = (part.rsplit(" ", 1) for part in label.split(": ")[1].split(", "))
+    return {name: float(value.replace("−", "-")) for name, value in pairs}
+
+
+def test_the_playground_moves(visit):
+    page = visit(book=False).page
+    page.set_content(static(playground()))
+    start = shown(page, "Karachi")
+    assert start["original"] == pytest.approx(torch.tensor([5, 3, 2, 0, -2.0]).softmax(0)[0].item(), rel=1e-2)
+    assert start["reverse-KL student"] == start["forward-KL student"] == start["original"]
+    for _ in range(3):
+        page.get_by_role("button", name="10 steps").click()
+    later = shown(page, "Karachi")
+    assert later["reverse-KL student"] < later["forward-KL student"] < start["original"]
+    assert "After 30 steps" in page.locator(".rk-facts").inner_text()
+
+    page.get_by_label("α, strength").focus()  # by the keyboard: a weaker teacher lowers it less
+    for _ in range(8):
+        page.keyboard.press("ArrowLeft")
+    assert page.get_by_label("α, strength").input_value() == "4"
+    assert shown(page, "Karachi")["teacher"] > later["teacher"]
+
+    before = shown(page, "Lahore")  # the constant c changes the teacher, and no probability of any model
+    page.get_by_label("c, added to every augmented logit").fill("0.4")
+    after = shown(page, "Lahore")
+    assert after.pop("teacher") < before.pop("teacher") and after == before
+
+    page.get_by_label("original logit of Paris").fill("6")  # students start again from the moved original
+    assert "After 0 steps" in page.locator(".rk-facts").inner_text()
+    assert shown(page, "Paris")["original"] > 0.5
+
+    page.get_by_label("Token in the chart").select_option("Paris")
+    assert page.locator(".rk-plot svg").get_attribute("aria-label").startswith("Probability of Paris")
+    width = page.locator(".rk-bar.rk-teacher").nth(1).evaluate("e => e.style.width")
+    page.get_by_label("logarithmic").check()
+    assert page.locator(".rk-bar.rk-teacher").nth(1).evaluate("e => e.style.width") != width
+
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("!document.querySelector('.rk-facts').textContent.startsWith('After 0')")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Students back to the start").click()
+    assert "After 0 steps" in page.locator(".rk-facts").inner_text()
+
+
+def test_two_playgrounds_on_a_page_do_not_disturb_each_other(visit):
+    page = visit(book=False).page
+    page.set_content(static(playground(), playground(), playground(alpha=2)))
+    forms = page.locator("form")
+    assert forms.count() == 3
+    forms.nth(0).get_by_label("logarithmic").check()
+    forms.nth(1).get_by_role("button", name="10 steps").click()
+    assert forms.nth(1).get_by_label("linear").is_checked() and forms.nth(0).get_by_label("logarithmic").is_checked()
+    said = [forms.nth(i).locator(".rk-facts").inner_text().split(":")[0] for i in range(3)]
+    assert said == ["After 0 steps", "After 10 steps", "After 0 steps"]
+    assert forms.nth(2).get_by_label("α, strength").input_value() == "2"
+
+
+def test_text_from_data_cannot_end_the_script(visit):
+    page = visit(book=False).page
+    page.set_content(static(playground(tokens=["</script><b id=x>", *TOKENS[1:]])))
+    assert page.locator("#x").count() == 0 and page.locator(".rk-row b").first.inner_text() == "</script><b id=x>"
