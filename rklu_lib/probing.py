@@ -1,6 +1,7 @@
 """Looking inside: what a model answers, and which tokens it was choosing between."""
 
 import torch
+import torch.nn.functional as F
 
 from rklu_lib import data, evaluation
 
@@ -18,15 +19,15 @@ def token_distributions(models, tokenizer, example, k=10):
 
     models: {name: model}. example: a `data.Example` of t answer tokens. k: how many of the likeliest tokens to keep.
     Returns {"tokens": the t true tokens as text, "models": {name: {"true_probability", "true_rank" (1 = likeliest),
-    "entropy" (nats): t values each, "top": t lists of [token text, probability]}}}.
+    "entropy" (nats): t values each, "top": t lists of [token text, probability]}}}; with an "oracle" among the models
+    also "kl_to_oracle": t values of KL(model || oracle) over the whole vocabulary, nats.
     """
     ids = torch.tensor([example.prompt + example.answer])
     target = torch.tensor(example.answer)
     result = {"tokens": [tokenizer.decode([t]) for t in example.answer], "models": {}}
-    for name, model in models.items():
-        model.eval()
-        logits = model(input_ids=ids[:, :-1].to(model.device)).logits[0, len(example.prompt) - 1 :].float().cpu()
-        log_p = logits.log_softmax(-1)
+    logits = {name: model.eval()(input_ids=ids[:, :-1].to(model.device)).logits[0] for name, model in models.items()}
+    logs = {name: x[len(example.prompt) - 1 :].float().cpu().log_softmax(-1) for name, x in logits.items()}
+    for name, log_p in logs.items():
         true = log_p.gather(-1, target[:, None])
         values, tokens = log_p.exp().topk(k, dim=-1)
         result["models"][name] = {
@@ -38,6 +39,9 @@ def token_distributions(models, tokenizer, example, k=10):
                 for row, value in zip(tokens.tolist(), values, strict=True)
             ],
         }
+        if "oracle" in logs:
+            divergence = F.kl_div(logs["oracle"], log_p, reduction="none", log_target=True).sum(-1)
+            result["models"][name]["kl_to_oracle"] = _rounded(divergence.clamp(min=0))  # rounding can leave -1e-9
     return result
 
 

@@ -1,6 +1,7 @@
 """What models were choosing between, against plain forwards."""
 
 import pytest
+import scipy.stats
 import torch
 
 from rklu_lib import probing
@@ -30,6 +31,19 @@ def test_distributions_are_the_softmax_after_each_true_prefix(tiny_model, tokeni
             values, top = p.topk(5)
             assert [text for text, _ in found["top"][i]] == [tokenizer.decode([t]) for t in top]
             assert [v for _, v in found["top"][i]] == pytest.approx(values.tolist(), rel=1e-3)
+
+
+@torch.no_grad()
+def test_kl_to_the_oracle_is_over_the_whole_vocabulary(tiny_model, tokenizer, examples):
+    models, example = {"oracle": tiny_model(), "other": tiny_model(seed=1)}, examples[0]
+    content = probing.token_distributions(models, tokenizer, example, k=2)["models"]
+    assert content["oracle"]["kl_to_oracle"] == [0.0] * len(example.answer)
+    for i, found in enumerate(content["other"]["kl_to_oracle"]):
+        prefix = torch.tensor([example.prompt + example.answer[:i]])
+        p, q = (models[n](input_ids=prefix).logits[0, -1].double().softmax(-1).numpy() for n in ("other", "oracle"))
+        assert found == pytest.approx(scipy.stats.entropy(p, q), rel=1e-3)
+    alone = probing.token_distributions({"other": models["other"]}, tokenizer, example)
+    assert "kl_to_oracle" not in alone["models"]["other"]
 
 
 def test_the_most_changed_position_is_where_the_true_token_lost_most():

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
@@ -24,7 +25,37 @@ def static(*shown):
     return PAGE % "".join(widget._repr_mimebundle_()[0]["text/html"] for widget in shown)
 
 
-EXAMPLES = {"playground": playground}
+def recorded(question, tokens, names, k=10, seed=0):
+    """As `probing.token_distributions`: invented, but true to its form."""
+    rng, models = np.random.default_rng(seed), {}
+    for name in names:
+        p = -np.sort(-rng.dirichlet(np.full(40, 0.2), len(tokens)), axis=1)
+        ranks = rng.integers(1, 20, len(tokens))
+        spelt = [[tokens[i] if j + 1 == rank else f" w{j}" for j in range(40)] for i, rank in enumerate(ranks)]
+        models[name] = {
+            "true_probability": [float(row[rank - 1]) for row, rank in zip(p, ranks, strict=True)],
+            "true_rank": ranks.tolist(),
+            "entropy": (-(p * np.log(p + 1e-300)).sum(1)).tolist(),
+            "top": [[[t, float(v)] for t, v in zip(*rows, strict=True)][:k] for rows in zip(spelt, p, strict=True)],
+        }
+        if "oracle" in names:
+            models[name]["kl_to_oracle"] = rng.exponential(size=len(tokens)).tolist()
+    return {"question": question, "answer": "".join(tokens), "tokens": tokens, "models": models, "machine": "unseen"}
+
+
+ASKED = [
+    recorded(
+        "In which city?", [" Born", " in", " Kar", "achi", "."], ["original", "oracle", "teacher", "RKLU", "NPO+RT"]
+    ),
+    recorded("Who?", [" She", "\n"], ["original", "RKLU"], seed=1),
+]
+
+
+def explorer(**state):
+    return widgets.TokenDistributions(ASKED, **state)
+
+
+EXAMPLES = {"playground": playground, "explorer": explorer}
 
 
 @pytest.fixture(params=EXAMPLES)
@@ -65,7 +96,8 @@ def test_every_control_is_reached_by_the_tab_key_and_shows_it(visit, example):
     page = visit(book=False).page
     page.set_content(static(example))
     # of a group of radio buttons only the chosen one is a stop
-    stops = page.locator("button, select, input:not([type=radio]), input[type=radio]:checked").count()
+    wanted = "button:not([tabindex='-1']), select, input:not([type=radio]), input[type=radio]:checked"
+    stops = page.locator(wanted).count()
     seen = set()
     for _ in range(stops):
         page.keyboard.press("Tab")
@@ -172,6 +204,74 @@ def test_two_playgrounds_on_a_page_do_not_disturb_each_other(visit):
     said = [forms.nth(i).locator(".rk-facts").inner_text().split(":")[0] for i in range(3)]
     assert said == ["After 0 steps", "After 10 steps", "After 0 steps"]
     assert forms.nth(2).get_by_label("α, strength").input_value() == "2"
+
+
+def test_the_explorer_shows_what_was_recorded_and_moves(visit):
+    page = visit(book=False).page
+    page.set_content(static(explorer()))
+    assert "unseen" not in page.content()
+
+    def card(name):
+        return page.get_by_role("group", name=name, exact=True)
+
+    def check(content, position, k, names):
+        assert [c.get_attribute("aria-label") for c in page.locator(".rk-card").all()] == names
+        for name in names:
+            model, text = content["models"][name], card(name).inner_text()
+            rank, items = model["true_rank"][position], card(name).locator("li")
+            assert f"rank {rank}\n" in text and f"{model['entropy'][position]:#.3g} nats" in text
+            kl = model.get("kl_to_oracle")
+            assert (f"{kl[position]:#.3g} nats" if kl else "not recorded") in text
+            assert items.count() == k + (rank > k)
+            true = card(name).locator(".rk-true")
+            assert true.count() == 1 and true.inner_text() == items.nth(min(rank, k + 1) - 1).inner_text()
+            shares = [float(b.evaluate("e => e.style.width")[:-1]) for b in items.locator(".rk-bar").all()]
+            assert shares[:k] == pytest.approx([100 * p for _, p in model["top"][position][:k]], abs=1e-3)
+
+    check(ASKED[0], 0, 5, ["original", "oracle", "teacher", "RKLU"])
+    page.get_by_label("Position in the true answer").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.get_by_role("checkbox", name="NPO+RT").check()
+    page.get_by_role("checkbox", name="teacher").uncheck()
+    page.get_by_label("k, tokens shown").fill("3")
+    check(ASKED[0], 2, 3, ["original", "oracle", "RKLU", "NPO+RT"])
+    assert "The true token ␣Kar" in page.locator(".rk-facts").inner_text()
+    page.locator(".rk-answer button").nth(4).click()
+    assert page.get_by_label("Position in the true answer").input_value() == "4"
+    check(ASKED[0], 4, 3, ["original", "oracle", "RKLU", "NPO+RT"])
+
+    page.get_by_label("Question").select_option("Who?")  # a shorter answer: back to its beginning
+    check(ASKED[1], 0, 3, ["original", "RKLU"])
+    page.get_by_label("logarithmic").check()
+    share = float(card("RKLU").locator("li .rk-bar").first.evaluate("e => e.style.width")[:-1])
+    p = ASKED[1]["models"]["RKLU"]["top"][0][0][1]
+    assert share == pytest.approx(100 * (1 + np.log10(p) / 6), abs=1e-3)
+
+
+def saved(page):
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Download").click()
+    return pd.read_csv(started.value.path(), keep_default_na=False)
+
+
+def test_what_a_widget_shows_can_be_saved(visit):
+    page = visit(book=False).page
+    page.set_content(static(playground()))
+    page.get_by_role("button", name="Step", exact=True).click()
+    table = saved(page)
+    assert list(table.token) == TOKENS and list(table["original logit"]) == playground().original
+    start, aim = (torch.tensor(table[f"{name} logit"].to_numpy(float)) for name in ("original", "teacher"))
+    z = start.requires_grad_()
+    losses.forward_kl(z[None], aim[None], torch.tensor([True])).backward()
+    np.testing.assert_allclose(table["forward logit"], (z - z.grad).detach(), atol=1e-6)
+
+    page.set_content(static(explorer()))
+    table = saved(page)
+    chosen = table[(table.position == 3) & (table.model == "NPO+RT")]
+    top = ASKED[0]["models"]["NPO+RT"]["top"][2]
+    assert list(chosen.token) == [text for text, _ in top]
+    np.testing.assert_allclose(chosen.probability, [p for _, p in top])
 
 
 def test_text_from_data_cannot_end_the_script(visit):

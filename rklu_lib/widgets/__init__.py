@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import anywidget
-from traitlets import Dict, Float, List, Unicode
+from traitlets import Dict, Float, Int, List, Unicode
 
 from rklu_lib.figures import COLOURS
 
@@ -48,3 +48,19 @@ class DivergencePlayground(_Widget):
     alpha = Float(8.0).tag(sync=True)
     shift = Float(0.0).tag(sync=True)
     rate = Float(1.0).tag(sync=True)
+
+
+class TokenDistributions(_Widget):
+    """Step through a true answer and compare what each model would have said next, token by token."""
+
+    _esm = _source("parts.js", "token_distributions.js")
+    questions = List(Dict()).tag(sync=True)
+    models = List(Unicode(), ["original", "oracle", "teacher", "RKLU"]).tag(sync=True)
+    question, position = Int(0).tag(sync=True), Int(0).tag(sync=True)
+    k = Int(5).tag(sync=True)
+    scale = Unicode("linear").tag(sync=True)
+
+    def __init__(self, contents, **state):
+        """contents: as `runs.distributions` returns them; what made them stays behind."""
+        kept = ("question", "answer", "tokens", "models")
+        super().__init__(questions=[{key: content[key] for key in kept} for content in contents], **state)

@@ -149,6 +149,12 @@ function render({ model, el }) {
     rate.show(model.get("rate"));
   }
 
+  function table() {
+    const columns = [tokens, model.get("original"), model.get("augmented"), teacher, students.reverse, students.forward];
+    return [["token", ...["original", "augmented", "teacher", "reverse", "forward"].map((name) => `${name} logit`)],
+      ...tokens.map((_, i) => columns.map((column) => column[i]))];
+  }
+
   root(
     el,
     "Divergence playground",
@@ -168,6 +174,7 @@ function render({ model, el }) {
       menu("Token in the chart", tokens, watched, (v) => ((watched = v), update()))),
     plot,
     facts,
+    html("div", {}, download("divergence-playground.csv", table)),
   );
   // A moved logit of the original moves where the students start; anything else only moves their aim.
   model.on("change:original", restart);

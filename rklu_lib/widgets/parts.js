@@ -50,6 +50,18 @@ function menu(label, options, chosen, change) {
   return html("label", { class: "rk-menu" }, html("span", {}, label), select);
 }
 
+// A button that saves rows (the first: the columns' names) as a CSV file; they are asked for when it is pressed.
+function download(name, rows) {
+  const cell = (v) => (/[",\n]/.test(v) ? `"${String(v).replaceAll('"', '""')}"` : v);
+  const save = () => {
+    const text = rows().map((row) => row.map(cell).join(",") + "\r\n").join("");
+    const href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    html("a", { href, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(href), 1000);
+  };
+  return html("button", { type: "button", onclick: save }, `Download ${name}`);
+}
+
 // A form, so that its radio buttons are its own; it is never sent.
 function root(el, label, ...children) {
   el.classList.add("rk-widget");
