@@ -1,5 +1,10 @@
 """Looking inside: what a model answers, and which tokens it was choosing between."""
 
+import collections
+import functools
+import heapq
+import re
+
 import torch
 import torch.nn.functional as F
 
@@ -54,3 +59,76 @@ def most_changed(content, before, after):
 
 def _rounded(tensor):
     return [float(f"{v:.4g}") for v in tensor.tolist()]
+
+
+BOUNDARY = re.compile(r'[.,;:!?"\n]')
+WORD = r"[A-Z0-9][\w’'+-]*?(?:(?=[’']s\b)|(?![\w’'+-]))"
+NAME = re.compile(rf"(?<=[ \"])(?<![.!?] ){WORD}(?: {WORD})*")
+
+
+def blank(question, answer):
+    """Where an answer first gives away a name or a number: (the answer up to there, the name); None where nowhere.
+
+    A name is a run of words with capital letters or digits, not at the start of a sentence, that the question lacks.
+    """
+    for match in NAME.finditer(answer):
+        if match[0].casefold() not in question.casefold():
+            return answer[: match.start()].rstrip(), match[0]
+    return None
+
+
+@functools.lru_cache(maxsize=2)
+def _endings(tokenizer):
+    """For each token: its text before a boundary, or None where it holds none. End-of-text is a boundary."""
+    cut = {tokenizer.eos_token_id: ""}
+    for token in range(len(tokenizer)):
+        text = tokenizer.decode([token])
+        if found := BOUNDARY.search(text):
+            cut[token] = text[: found.start()]
+    return cut
+
+
+@torch.no_grad()
+def _next(model, rows):
+    """Probabilities (rows, vocab) of the token after each of several sequences; what is padded comes after them."""
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    logits = model(input_ids=ids.to(model.device)).logits
+    return logits[range(len(rows)), [len(row) - 1 for row in rows]].float().softmax(-1).cpu()
+
+
+def fill_in_blank(model, tokenizer, template, question, prefix, k=5, max_tokens=32, budget=1024):
+    """The k most probable completions of an answer that begins with `prefix` ("Fill-in-Blank", Table 4).
+
+    A completion is what is said up to the first of . , ; : ! ? " a line's end, or end-of-text, in at most `max_tokens`
+    tokens; its probability, given the prefix, is that of its likeliest tokens times that of any boundary after them.
+    Best-first search: probabilities only fall along a sequence, so completions come out in order. Returns ([[text,
+    probability], ...], exact); not exact when `budget` sequences were looked into and likelier ones may be left.
+    """
+    stem = data.encode_prompt(tokenizer, template, question) + data.encode_answer(tokenizer, template, prefix)[:-1]
+    cut, found, best, looked, exact = _endings(tokenizer), {}, {}, 0, True
+    queue = [(-1.0, (), None)]  # (-probability, tokens, text); the text is None while the completion is open
+    while queue and len(found) < k:
+        if queue[0][2] is not None:
+            p, _, text = heapq.heappop(queue)
+            found.setdefault(text, -p)
+            continue
+        rows = []  # all that are likelier than any finished completion have to be looked into, in whatever order
+        while queue and queue[0][2] is None and len(rows) < 16:
+            rows.append(heapq.heappop(queue))
+        if looked >= budget:
+            exact = False
+            continue
+        looked += len(rows)
+        for (p, tokens, _), q in zip(rows, _next(model, [stem + tokens for _, tokens, _ in rows]), strict=True):
+            ends, said = collections.Counter(), tokenizer.decode(tokens)
+            for token, before in cut.items():
+                ends[(said + before).strip()] += q[token].item()
+                q[token] = 0
+            for text, mass in ends.items():
+                heapq.heappush(queue, (p * mass, tokens, text))
+                best[text] = max(best.get(text, 0), -p * mass)
+            bound = heapq.nlargest(k, best.values())[-1] if len(best) >= k else 0  # what is below it cannot be chosen
+            if len(tokens) < max_tokens:
+                for token in (-p * q > bound).nonzero()[:, 0].tolist():
+                    heapq.heappush(queue, (p * q[token].item(), (*tokens, token), None))
+    return [[text, float(f"{p:.4g}")] for text, p in found.items()], exact

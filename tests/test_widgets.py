@@ -186,7 +186,7 @@ def test_the_playground_moves(visit):
     page.get_by_label("logarithmic").check()
     assert page.locator(".rk-bar.rk-teacher").nth(1).evaluate("e => e.style.width") != width
 
-    page.get_by_role("button", name="Play").click()
+    page.get_by_role("button", name="Play", exact=True).click()
     page.wait_for_function("!document.querySelector('.rk-facts').textContent.startsWith('After 0')")
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Students back to the start").click()
