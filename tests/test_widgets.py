@@ -1,6 +1,7 @@
 """Each widget in a real browser: its arithmetic against the library, its controls moved, its accessibility checked."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from browsing import ROOT, SCREENS
 
 from rklu_lib import losses, teacher, widgets
+from rklu_lib.records import Record, RunSpec
 
 PAGE = """<!doctype html><html lang="en"><title>A widget</title><meta name="viewport" content="width=device-width">
 <style>:root { color-scheme: light dark }</style><body><main><h1>A widget</h1>%s</main>"""
@@ -55,7 +57,23 @@ def explorer(**state):
     return widgets.TokenDistributions(ASKED, **state)
 
 
-EXAMPLES = {"playground": playground, "explorer": explorer}
+ALPHAS = (0.5, 2, 8)
+SCORES = {0.5: (3e-7, 0.72), 2: (0.03, 0.65), 8: (0.4, 0.5)}
+
+
+def alphas(recorded_at=ALPHAS):
+    records = []
+    for alpha in ALPHAS:
+        quality, utility = SCORES[alpha]
+        epochs = [{"epoch": e, "forget_quality_benchmark": quality / e, "model_utility": utility} for e in (1, 2)]
+        records.append(Record(RunSpec("smoke", "forget10", "RKLU", 0, (("alpha", alpha),)), {"epochs": epochs}, {}))
+    names = [f"{name},alpha={alpha}" for alpha in recorded_at for name in ("teacher", "RKLU")]
+    content = recorded("In which city?", [" In", " Kar", "achi", "."], names)
+    content["direct_answers"] = {name: f"{name} says" for name in names}
+    return widgets.AlphaExplorer(records, content)
+
+
+EXAMPLES = {"playground": playground, "explorer": explorer, "alpha": alphas}
 
 
 @pytest.fixture(params=EXAMPLES)
@@ -247,6 +265,39 @@ def test_the_explorer_shows_what_was_recorded_and_moves(visit):
     share = float(card("RKLU").locator("li .rk-bar").first.evaluate("e => e.style.width")[:-1])
     p = ASKED[1]["models"]["RKLU"]["top"][0][0][1]
     assert share == pytest.approx(100 * (1 + np.log10(p) / 6), abs=1e-3)
+
+
+def test_the_alpha_explorer_moves_and_says_what_is_missing(visit):
+    page = visit(book=False).page
+    page.set_content(static(alphas(recorded_at=(0.5, 8))))
+    facts, strength = page.locator(".rk-facts"), page.get_by_label("α, strength")
+    heights = []
+    for step, alpha in enumerate(ALPHAS):
+        quality, utility = SCORES[alpha]
+        said = facts.inner_text().replace("−", "-")
+        assert said.startswith(f"α = {alpha}: ") and said.endswith("at epoch 1.")
+        told = [float(x) for x in re.findall(r"(?:quality|utility) ([0-9.e-]+\d)", said)]
+        assert told == pytest.approx([quality, utility], rel=0.05)
+        here = page.locator(".rk-plots svg").first.locator("circle").nth(step)
+        assert here.get_attribute("r") == "6"
+        heights.append(float(here.get_attribute("cy")))
+        if alpha == 2:
+            assert page.locator(".rk-card").count() == 0
+            assert "No distributions are recorded" in page.locator(".rk-said").inner_text()
+        else:
+            assert f"RKLU,alpha={alpha} says" in page.locator(".rk-said").inner_text()
+            assert [c.get_attribute("aria-label") for c in page.locator(".rk-card").all()] == ["RKLU", "teacher"]
+        strength.focus()
+        page.keyboard.press("ArrowRight")
+    # the house's double scale: 0.05 stands half-way up, and a p-value of 0.4 is drawn by the linear half
+    low, high = 26, 150
+    span = np.log10(0.05 / 1e-12)
+    expected = [np.log10(3e-7 / 1e-12) / span / 2, np.log10(0.03 / 1e-12) / span / 2, (1 + 0.35 / 0.95) / 2]
+    assert heights == pytest.approx([high - (high - low) * y for y in expected], abs=0.2)
+    before = page.locator(".rk-cards").inner_text()
+    page.get_by_label("Position in the true answer").fill("2")
+    assert page.locator(".rk-cards").inner_text() != before
+    assert list(saved(page).alpha) == list(ALPHAS)
 
 
 def saved(page):

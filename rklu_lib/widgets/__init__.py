@@ -64,3 +64,25 @@ class TokenDistributions(_Widget):
         """contents: as `runs.distributions` returns them; what made them stays behind."""
         kept = ("question", "answer", "tokens", "models")
         super().__init__(questions=[{key: content[key] for key in kept} for content in contents], **state)
+
+
+class AlphaExplorer(_Widget):
+    """Figure 5 as a slider: forget quality, utility, teacher and an example answer at each strength of the teacher."""
+
+    _esm = _source("parts.js", "alpha_explorer.js")
+    rows = List(Dict()).tag(sync=True)
+    question, answer, tokens = Unicode().tag(sync=True), Unicode().tag(sync=True), List(Unicode()).tag(sync=True)
+    index, position = Int(0).tag(sync=True), Int(0).tag(sync=True)
+
+    def __init__(self, records, content=None, **state):
+        """records: one method's, by alpha. content: `runs.distributions` of that method and "teacher,alpha=..."."""
+        rows, content = [], content or {"models": {}, "direct_answers": {}}
+        for record in records:
+            name, best = record.spec.label, record.reported()
+            models = {record.spec.method: name, "teacher": name.replace(record.spec.method, "teacher", 1)}
+            row = {key: best[key] for key in ("epoch", "model_utility")} | {"alpha": record.spec.values.alpha}
+            row |= {"forget_quality": best["forget_quality_benchmark"], "answer": content["direct_answers"].get(name)}
+            row["models"] = {k: content["models"][v] for k, v in models.items() if v in content["models"]}
+            rows.append(row)
+        kept = {key: content[key] for key in ("question", "answer", "tokens") if key in content}
+        super().__init__(rows=rows, **kept, **state)

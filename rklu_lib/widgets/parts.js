@@ -78,6 +78,28 @@ const length = (p, scale) => 100 * (scale === "logarithmic" ? Math.max(0, 1 + Ma
 // Token text with its blanks visible.
 const visible = (text) => text.replace(/^ /, "␣").replace(/\n/g, "⏎") || "∅";
 
+// One model at one position: the true token's probability and rank, entropy, KL to the oracle, and the k likeliest tokens.
+function card(name, model, position, token, k, scale, colour) {
+  const rows = model.top[position].slice(0, k).map(([text, p], i) => ({ text, p, rank: i + 1 }));
+  const rank = model.true_rank[position], p = model.true_probability[position];
+  if (rank > rows.length) rows.push({ text: token, p, rank });
+  const items = rows.map((row) => {
+    const right = row.rank === rank;
+    return html("li", { class: right ? "rk-true" : null },
+      html("span", { class: "rk-text" }, visible(row.text), right ? html("b", {}, " ✓ true") : "",
+        row.rank > k ? ` (rank ${row.rank})` : ""),
+      html("span", { class: "rk-p" }, number(row.p)),
+      html("i", { class: "rk-bar", style: `--c: ${colour}; width: ${length(row.p, scale)}%` }));
+  });
+  const kl = model.kl_to_oracle?.[position];
+  const facts = [["true token", `${number(p)}, rank ${rank}`], ["entropy", `${number(model.entropy[position])} nats`],
+    ["KL to oracle", kl === undefined ? "not recorded" : `${number(kl)} nats`]];
+  return html("div", { class: "rk-card", role: "group", "aria-label": name, style: `--c: ${colour}` },
+    html("strong", {}, html("i", { class: "rk-bar" }), name),
+    html("dl", {}, ...facts.flatMap(([term, value]) => [html("dt", {}, term), html("dd", {}, value)])),
+    html("ol", {}, ...items));
+}
+
 // The static host: a model that holds the state and tells its listeners, as anywidget's does.
 function mount(widget, key, state) {
   for (const el of document.querySelectorAll(`[data-rk="${key}"]:not([data-live])`)) {

@@ -1,26 +1,5 @@
 // What several models would say next at each position of a true answer, side by side.
 
-function card(name, model, position, token, k, scale, colour) {
-  const rows = model.top[position].slice(0, k).map(([text, p], i) => ({ text, p, rank: i + 1 }));
-  const rank = model.true_rank[position], p = model.true_probability[position];
-  if (rank > rows.length) rows.push({ text: token, p, rank });
-  const items = rows.map((row) => {
-    const right = row.rank === rank;
-    return html("li", { class: right ? "rk-true" : null },
-      html("span", { class: "rk-text" }, visible(row.text), right ? html("b", {}, " ✓ true") : "",
-        row.rank > k ? ` (rank ${row.rank})` : ""),
-      html("span", { class: "rk-p" }, number(row.p)),
-      html("i", { class: "rk-bar", style: `--c: ${colour}; width: ${length(row.p, scale)}%` }));
-  });
-  const kl = model.kl_to_oracle?.[position];
-  const facts = [["true token", `${number(p)}, rank ${rank}`], ["entropy", `${number(model.entropy[position])} nats`],
-    ["KL to oracle", kl === undefined ? "not recorded" : `${number(kl)} nats`]];
-  return html("div", { class: "rk-card", role: "group", "aria-label": name, style: `--c: ${colour}` },
-    html("strong", {}, html("i", { class: "rk-bar" }), name),
-    html("dl", {}, ...facts.flatMap(([term, value]) => [html("dt", {}, term), html("dd", {}, value)])),
-    html("ol", {}, ...items));
-}
-
 function render({ model, el }) {
   const questions = model.get("questions"), colours = model.get("colours");
   const value = (name) => model.get(name);
