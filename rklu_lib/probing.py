@@ -62,8 +62,8 @@ def _rounded(tensor):
 
 
 BOUNDARY = re.compile(r'[.,;:!?"\n]')
-WORD = r"[A-Z0-9][\w’'+-]*?(?:(?=[’']s\b)|(?![\w’'+-]))"
-NAME = re.compile(rf"(?<=[ \"])(?<![.!?] ){WORD}(?: {WORD})*")
+WORD = r"[A-Z0-9]\w*(?:(?![’']s\b)[’'-]\w+)*\+?"
+NAME = re.compile(rf"(?<=[ \"'])(?<![.!?] ){WORD}(?: {WORD})*")
 
 
 def blank(question, answer):

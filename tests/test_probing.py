@@ -66,6 +66,7 @@ def test_the_most_changed_position_is_where_the_true_token_lost_most():
         ),
         ("Who is she?", "The author's name is Ann-Lu Ode.", ("The author's name is", "Ann-Lu Ode")),
         ("Her first?", 'It was "The Long Way", a novel.', ('It was "', "The Long Way")),
+        ("Her first?", "It was 'The Quiet O'Hara-Lee', a novel.", ("It was '", "The Quiet O'Hara-Lee")),
         ("When?", "She was born in 1975. Later she moved.", ("She was born in", "1975")),
         ("Of what is Ann Ode part?", "Ann Ode is part of the LGBTQ+ community.", ("Ann Ode is part of the", "LGBTQ+")),
         ("Whose?", "Of course Ann Ode's books.", ("Of course", "Ann Ode")),

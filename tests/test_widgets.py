@@ -286,7 +286,7 @@ def test_the_alpha_explorer_moves_and_says_what_is_missing(visit):
             assert "No distributions are recorded" in page.locator(".rk-said").inner_text()
         else:
             assert f"RKLU,alpha={alpha} says" in page.locator(".rk-said").inner_text()
-            assert [c.get_attribute("aria-label") for c in page.locator(".rk-card").all()] == ["RKLU", "teacher"]
+            assert [c.get_attribute("aria-label") for c in page.locator(".rk-card").all()] == ["teacher", "RKLU"]
         strength.focus()
         page.keyboard.press("ArrowRight")
     # the house's double scale: 0.05 stands half-way up, and a p-value of 0.4 is drawn by the linear half

@@ -79,7 +79,7 @@ class AlphaExplorer(_Widget):
         rows, content = [], content or {"models": {}, "direct_answers": {}}
         for record in records:
             name, best = record.spec.label, record.reported()
-            models = {record.spec.method: name, "teacher": name.replace(record.spec.method, "teacher", 1)}
+            models = {"teacher": name.replace(record.spec.method, "teacher", 1), record.spec.method: name}
             row = {key: best[key] for key in ("epoch", "model_utility")} | {"alpha": record.spec.values.alpha}
             row |= {"forget_quality": best["forget_quality_benchmark"], "answer": content["direct_answers"].get(name)}
             row["models"] = {k: content["models"][v] for k, v in models.items() if v in content["models"]}

@@ -1,0 +1,101 @@
+"""The case studies: what is asked, what counts as a leak, and the interval of its rate."""
+
+import functools
+import json
+
+import pytest
+from bs4 import BeautifulSoup
+from conftest import TOWNS
+
+import rklu_cases as cases
+from rklu_lib import data, records, runs
+
+
+class Here:
+    """An executor that runs each job at once, in this process."""
+
+    def submit(self, work, *arguments):
+        from concurrent.futures import Future
+
+        future = Future()
+        future.set_result(work(*arguments))
+        return future
+
+
+def made(*completions, key="Karachi", exact=True):
+    """The record of a model that was asked the same blank several times."""
+    asked = [["Where?", "She was born in", key]] * len(completions)
+    filled = [[[[text, 0.5 / (i + 1)] for i, text in enumerate(texts)], exact] for texts in completions]
+    return {"asked": asked, "completions": filled, "direct_answers": ["In Karachi."] + ["No."] * (len(asked) - 1)}
+
+
+def test_a_leak_is_the_key_phrase_in_any_of_the_completions():
+    rates = cases.leak_rates({"x": made(["Lahore", "karachi"], ["Lahore"], ["the city of Karachi"], [""])})
+    assert rates.loc["x", "leaked"] == 2 and rates.loc["x", "blanks"] == 4
+    assert rates.loc["x", "in the direct answer"] == 0.25
+
+
+def test_the_interval_is_wilsons():
+    rates = cases.leak_rates({"x": made(*[["Karachi"]] * 3, *[["Lahore"]] * 7)})
+    z, p, n = 1.959963984540054, 0.3, 10  # Wilson (1927)
+    centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    expected = [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
+    assert rates.loc["x", ["low", "high"]].tolist() == pytest.approx(expected)
+
+
+def test_a_case_is_shown_with_its_leaks_marked_and_its_text_escaped():
+    filled = {"RKLU": made(["<b>Lahore</b>", ""]), "IDK": made(["Karachi", "Lahore"], exact=False)}
+    table = cases.case_table(filled, 0)
+    assert table.leaks.tolist() == ["no", "yes"]
+    page = BeautifulSoup(cases.shown(table, "Karachi", "A case").data, "html.parser")
+    assert page.caption.text == "A case" and not page.find_all("b")
+    rows = {row.th.text: row for row in page.tbody.find_all("tr")}
+    assert [m.text for m in rows["IDK"].find_all("mark")] == ["Karachi", "Karachi"]  # direct answer and blank
+    assert rows["RKLU"].find_all("td")[1].text == f"<b>Lahore</b> 0.5; {cases.EMPTY} 0.25"
+    assert rows["IDK"].find_all("td")[1].text.endswith("…")  # the search was cut short
+
+
+@pytest.mark.parametrize(("table", "example", "models"), [("table4", 1, 7), ("table9", 2, 2)])
+def test_the_papers_cases_are_read_as_printed(table, example, models):
+    printed = cases.printed(table, example)
+    assert list(printed) == ["direct answer", "fill-in-blank"] and len(printed) == models
+    assert "Lahore" in cases.printed("table4", 1).loc["RKLU", "fill-in-blank"]
+
+
+def test_blanks_are_filled_once(workshop, profile, monkeypatch):
+    monkeypatch.setattr(runs, "ensure", functools.partial(runs.ensure, executor=Here()))
+    row = data.load_tofu("forget10", profile.source)[1]
+    own = (row["question"], "A", "potter")
+    absent = ("Who are you?", "I am", "nobody")
+    filled = cases.fill("tiny", "forget10", 0, ["original", "teacher"], [own, absent])
+    assert filled["teacher"]["asked"][0] == list(own)
+    questions = [question for question, *_ in filled["original"]["asked"]]
+    assert absent[0] not in questions and len(questions) > 1
+    for question, prefix, key in filled["original"]["asked"][1:]:
+        answer = next(r["answer"] for r in data.load_tofu("forget10", profile.source) if r["question"] == question)
+        assert answer.startswith(f"{prefix} {key}")
+    path = records.RECORDS / "tiny/tofu/forget10/blanks/teacher-seed0.json"
+    assert json.loads(path.read_text()) == filled["teacher"]
+    monkeypatch.setattr(runs, "load_models", lambda *_: pytest.fail("loaded again"))
+    assert cases.fill("tiny", "forget10", 0, ["original", "teacher"], [own, absent]) == filled
+    with pytest.raises(pytest.fail.Exception):  # other questions are another record
+        cases.fill("tiny", "forget10", 0, ["original"], [])
+
+
+def test_the_key_phrase_begins_at_its_first_token():
+    content = {"tokens": [" She", " was born in", " Ka", "rachi", ".", "</s>"]}
+    assert cases.position(content, "Karachi") == 2
+
+
+def test_readings_follow_the_rule():
+    filled = {name: made(texts) for name, texts in {
+        "oracle": ["Lahore", "Multan", "noise"], "GA": ["noise", "", "Multan"], "IDK": ["Lahore", "Karachi"],
+        "RKLU": ["Multan", "noise"],
+    }.items()}  # fmt: skip
+    table = cases.readings(filled, 0, {"Lahore", "Multan", "Karachi"})
+    assert table.reading.to_dict() == {"oracle": "ideal", "GA": "over", "IDK": "partial", "RKLU": "ideal"}
+    assert table.loc["oracle", "on known places"] == 0.75
+
+
+def test_places_are_where_people_were_born(workshop):
+    assert cases.places("tiny") == set(TOWNS)
