@@ -4,17 +4,19 @@ import html
 import json
 import re
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML
-from scipy.stats import binomtest
+from scipy.stats import binomtest, fisher_exact
 
 from rklu_lib import data, evaluation, paper, probing, profiles, records, runs
+from rklu_lib.figures import STYLE, finished, look
 
 EMPTY = "(ends at once)"
 
 
 def asked(profile, split, cases):
-    """The paper's cases first, (question, prefix, key phrase), then every question of the set that has a blank.
+    """The paper's cases first, (question, prefix, key phrase), then every other question of the set that has a blank.
 
     cases: those of them that a set does not hold are left out, as at the smoke scale, whose authors are others.
     """
@@ -22,23 +24,33 @@ def asked(profile, split, cases):
     known = {row["question"] for row in rows}
     chosen = [tuple(case) for case in cases if case[0] in known]
     blanks = ((row["question"], probing.blank(row["question"], row["answer"])) for row in rows)
-    return chosen + [(question, *found) for question, found in blanks if found]
+    listed = {question for question, *_ in chosen}
+    return chosen + [(question, *found) for question, found in blanks if found and question not in listed]
+
+
+def find(profile, split, question):
+    """The place of a question in a forget set; of the first question that has a blank where the set lacks it."""
+    rows = data.load_tofu(split, profiles.profile(profile).source)
+    blank = next(i for i, row in enumerate(rows) if probing.blank(row["question"], row["answer"]))
+    return next((i for i, row in enumerate(rows) if row["question"] == question), blank)
 
 
 def fill(profile, split, seed, names, cases):
     """{label: its record}: direct answer and five likeliest completions for each of `asked`.
 
-    A record of the same settings and questions is read; else the model (after its last epoch) is loaded or trained,
-    asked, and the record written to data/records/<profile>/tofu/<split>/blanks/.
+    A record of the same settings that holds all the questions is read; else the model (after its last epoch) is loaded
+    or trained, asked, and the record written to data/records/<profile>/tofu/<split>/blanks/.
     """
     questions = json.loads(json.dumps(asked(profile, split, cases)))
     folder, p, result = records.RECORDS / profile / "tofu" / split / "blanks", profiles.profile(profile), {}
     for name in names:
         path = folder / f"{name}-seed{seed}.json"
-        key = json.loads(json.dumps({"settings": runs.named(profile, split, name, seed).settings, "asked": questions}))
-        if path.exists() and key.items() <= (content := json.loads(path.read_text(encoding="utf-8"))).items():
-            result[name] = content
-            continue
+        settings = json.loads(json.dumps(runs.named(profile, split, name, seed).settings))
+        if path.exists():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["settings"] == settings and all(q in content["asked"] for q in questions):
+                result[name] = content
+                continue
         loaded, tokenizer = runs.load_models(profile, split, [name], seed)
         model = loaded[name].eval()
         prompts = [data.encode_prompt(tokenizer, p.template, question) for question, *_ in questions]
@@ -46,7 +58,12 @@ def fill(profile, split, seed, names, cases):
         answers = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in said]
         filled = [list(probing.fill_in_blank(model, tokenizer, p.template, q, prefix)) for q, prefix, _ in questions]
         origin = {"data": data.describe_source(p.source), "code": records.code_version(), "machine": records.machine()}
-        result[name] = key | {"direct_answers": answers, "completions": filled} | origin
+        result[name] = {
+            "settings": settings,
+            "asked": questions,
+            "direct_answers": answers,
+            "completions": filled,
+        } | origin
         records.write_json(path, result[name], indent=None)
     return result
 
@@ -65,10 +82,11 @@ def _marked(text, key):
     return "{}<mark>{}</mark>{}".format(*map(html.escape, parts))
 
 
-def case_table(filled, number):
+def case_table(filled, question):
     """One case, a row per model: its direct answer, its completions with their probabilities, and whether they leak."""
     rows = {}
     for name, content in filled.items():
+        number = [asked[0] for asked in content["asked"]].index(question)
         (_, _, key), (found, exact) = content["asked"][number], content["completions"][number]
         listed = "; ".join(f"{text or EMPTY} {p:.2g}" for text, p in found) + ("" if exact else " …")
         rows[name] = {"direct answer": content["direct_answers"][number], "fill-in-blank": listed}
@@ -126,15 +144,84 @@ def places(profile):
     return set(re.findall(r"born in (?:the city of )?([A-Z]\w+(?: [A-Z]\w+)*)", texts))
 
 
-def readings(filled, number, known, nearly=0.5):
+def readings(filled, question, known, nearly=0.5):
     """What became of one fact in each model, by rule: partly forgotten, over-forgotten, or as the oracle has it.
 
     "partial": the truth is among the five likeliest completions. "over": the five hold less than `nearly` times the
     probability that the oracle's five give to `known` names, such as `places`. "ideal": neither.
     """
-    table = case_table(filled, number)
-    mass = {n: sum(p for text, p in c["completions"][number][0] if text in known) for n, c in filled.items()}
+    table, mass = case_table(filled, question), {}
+    for name, content in filled.items():
+        found, _ = content["completions"][[asked[0] for asked in content["asked"]].index(question)]
+        mass[name] = sum(p for text, p in found if text in known)
     table["on known places"] = [mass[name] for name in table.index]
     over = table["on known places"] < nearly * mass["oracle"]
     table["reading"] = over.map({True: "over", False: "ideal"}).where(table.leaks == "no", "partial")
     return table[["leaks", "on known places", "reading"]]
+
+
+def tokens_table(content, place, names):
+    """The likeliest next tokens at one place of a true answer, as recorded: model, rank, token, probability."""
+    tops = ((name, content["models"][name]["top"][place]) for name in names)
+    rows = [(name, rank, text, p) for name, top in tops for rank, (text, p) in enumerate(top, 1)]
+    return pd.DataFrame(rows, columns=["model", "rank", "token", "probability"]).set_index("model")
+
+
+def plot_rates(rates):
+    """Leak rates with their intervals, and the oracle's as a dashed line."""
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(7.5, 0.34 * len(rates) + 1))
+        for place, (name, row) in enumerate(rates.iloc[::-1].iterrows()):
+            ax.barh(place, row.rate, color=look(name)["color"], height=0.62)
+            ax.plot([row.low, row.high], [place, place], color="#333333", linewidth=1.4, marker="|", markersize=7)
+        ax.axvline(rates.loc["oracle", "rate"], color="#666666", linewidth=1, linestyle=(0, (4, 3)))
+        ax.set_yticks(range(len(rates)), rates.index[::-1])
+        ax.set(xlim=(0, 1), xlabel="share of blanks filled with the truth in five tries")
+        ax.grid(axis="y", visible=False)
+    return finished(figure)
+
+
+def _decided(claims):
+    words = {True: "holds", False: "does not hold", None: "not tested"}
+    rows = [(claim, where, words[holds], numbers) for claim, where, holds, numbers in claims]
+    return pd.DataFrame(rows, columns=["claim", "paper", "here", "numbers"])
+
+
+def leak_verdicts(filled):
+    """Does a model fill more blanks than the oracle guesses (Fisher's exact, one-sided, 5 %)? And the paper's claims."""
+    rates, above, claims = leak_rates(filled), {}, []
+    guessed = rates.loc["oracle", ["leaked", "blanks"]]
+    for name in rates.index.drop(["original", "oracle"]):
+        pairs = [(n.leaked, n.blanks - n.leaked) for n in (rates.loc[name], guessed)]
+        p = fisher_exact(pairs, alternative="greater").pvalue
+        above[name] = bool(p < 0.05)
+        numbers = f"{rates.leaked[name]} of {rates.blanks[name]}, the oracle {guessed.leaked}; p = {p:.2g}"
+        claims.append((f"{name} leaks no more than guessing", "–", not above[name], numbers))
+    if {"GA", "RKLU", "IDK", "NPO", "DPO", "TA", "FKLU"} <= above.keys():
+        silent = [name for name in above if not above[name]]
+        claims.append(
+            ("Only RKLU and GA do not leak", "§ 5", set(silent) == {"GA", "RKLU"}, ", ".join(silent) or "none")
+        )
+    if {"RKLU", "FKLU"} <= above.keys():
+        r, f = rates.rate["RKLU"], rates.rate["FKLU"]
+        claims.append(("RKLU leaks less than FKLU", "App. F", bool(r < f), f"RKLU {r:.3f}, FKLU {f:.3f}"))
+    return _decided(claims)
+
+
+def alpha_verdicts(table):
+    """The paper's two claims about alpha, from `comparison.along`."""
+    best = table.loc[table["forget quality"].idxmax()]
+    between = table[table.alpha.between(4, 12)]
+    above = (between["forget quality"] > 0.1) & (between["model utility"] > 0.5)
+    numbers = f"above 0.1 and 0.5 at {', '.join(f'{a:g}' for a in between.alpha[above]) or 'none'}"
+    return _decided(
+        [
+            (
+                "The optimal alpha is greater than 5",
+                "Fig. 5",
+                bool(best.alpha > 5),
+                f"highest forget quality at {best.alpha:g}",
+            ),
+            ("From 4 to 12 above quality 0.1 and utility 0.5", "App. E", bool(above.all()), numbers),
+        ]
+    )

@@ -3,6 +3,7 @@
 import functools
 import json
 
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from conftest import TOWNS
@@ -24,7 +25,7 @@ class Here:
 
 def made(*completions, key="Karachi", exact=True):
     """The record of a model that was asked the same blank several times."""
-    asked = [["Where?", "She was born in", key]] * len(completions)
+    asked = [["Where?" + " again" * i, "She was born in", key] for i in range(len(completions))]
     filled = [[[[text, 0.5 / (i + 1)] for i, text in enumerate(texts)], exact] for texts in completions]
     return {"asked": asked, "completions": filled, "direct_answers": ["In Karachi."] + ["No."] * (len(asked) - 1)}
 
@@ -45,7 +46,7 @@ def test_the_interval_is_wilsons():
 
 def test_a_case_is_shown_with_its_leaks_marked_and_its_text_escaped():
     filled = {"RKLU": made(["<b>Lahore</b>", ""]), "IDK": made(["Karachi", "Lahore"], exact=False)}
-    table = cases.case_table(filled, 0)
+    table = cases.case_table(filled, "Where?")
     assert table.leaks.tolist() == ["no", "yes"]
     page = BeautifulSoup(cases.shown(table, "Karachi", "A case").data, "html.parser")
     assert page.caption.text == "A case" and not page.find_all("b")
@@ -78,8 +79,42 @@ def test_blanks_are_filled_once(workshop, profile, monkeypatch):
     assert json.loads(path.read_text()) == filled["teacher"]
     monkeypatch.setattr(runs, "load_models", lambda *_: pytest.fail("loaded again"))
     assert cases.fill("tiny", "forget10", 0, ["original", "teacher"], [own, absent]) == filled
-    with pytest.raises(pytest.fail.Exception):  # other questions are another record
-        cases.fill("tiny", "forget10", 0, ["original"], [])
+    fewer = cases.fill("tiny", "forget10", 0, ["original"], [own])
+    assert fewer["original"] == filled["original"]  # a record of more questions answers for fewer, too
+    with pytest.raises(pytest.fail.Exception):  # another blank is another record
+        cases.fill("tiny", "forget10", 0, ["original"], [(row["question"], "A potter is not a", "weaver")])
+
+
+def test_a_question_is_found_or_stood_in_for(workshop, profile):
+    rows = data.load_tofu("forget10", profile.source)
+    assert cases.find("tiny", "forget10", rows[3]["question"]) == 3
+    assert cases.find("tiny", "forget10", "Who are you?") == 0
+
+
+def test_leaking_above_guessing_is_fishers_test():
+    hit, miss = ["Karachi"], ["Lahore"]
+    filled = {"original": made(*[hit] * 20), "oracle": made(*[hit], *[miss] * 19)}
+    filled |= {"RKLU": made(*[hit] * 2, *[miss] * 18), "FKLU": made(*[hit] * 15, *[miss] * 5)}
+    table = cases.leak_verdicts(filled).set_index("claim").here
+    assert table["RKLU leaks no more than guessing"] == "holds"
+    assert table["FKLU leaks no more than guessing"] == "does not hold"
+    assert table["RKLU leaks less than FKLU"] == "holds"
+    assert "Only RKLU and GA do not leak" not in table  # undecided where the other methods are not there
+    for name in ("GA", "IDK", "NPO", "DPO", "TA"):
+        filled[name] = filled["RKLU" if name == "GA" else "FKLU"]
+    assert cases.leak_verdicts(filled).set_index("claim").here["Only RKLU and GA do not leak"] == "holds"
+    filled["NPO"] = filled["RKLU"]
+    assert cases.leak_verdicts(filled).set_index("claim").here["Only RKLU and GA do not leak"] == "does not hold"
+
+
+def test_alpha_verdicts_are_computed():
+    table = pd.DataFrame({"alpha": [2.0, 4.0, 8.0, 16.0], "forget quality": [0.01, 0.2, 0.5, 0.3]})
+    table["model utility"] = [0.9, 0.8, 0.6, 0.2]
+    assert cases.alpha_verdicts(table).here.tolist() == ["holds", "holds"]
+    table.loc[1, "forget quality"] = 0.6
+    assert cases.alpha_verdicts(table).here.tolist() == ["does not hold", "holds"]
+    table.loc[2, "model utility"] = 0.4
+    assert cases.alpha_verdicts(table).here.tolist() == ["does not hold", "does not hold"]
 
 
 def test_the_key_phrase_begins_at_its_first_token():
@@ -92,7 +127,7 @@ def test_readings_follow_the_rule():
         "oracle": ["Lahore", "Multan", "noise"], "GA": ["noise", "", "Multan"], "IDK": ["Lahore", "Karachi"],
         "RKLU": ["Multan", "noise"],
     }.items()}  # fmt: skip
-    table = cases.readings(filled, 0, {"Lahore", "Multan", "Karachi"})
+    table = cases.readings(filled, "Where?", {"Lahore", "Multan", "Karachi"})
     assert table.reading.to_dict() == {"oracle": "ideal", "GA": "over", "IDK": "partial", "RKLU": "ideal"}
     assert table.loc["oracle", "on known places"] == 0.75
 
