@@ -188,7 +188,7 @@ def _decided(claims):
 
 
 def leak_verdicts(filled):
-    """Does a model fill more blanks than the oracle guesses (Fisher's exact, one-sided, 5 %)? And the paper's claims."""
+    """Does a model fill more blanks than the oracle guesses (Fisher's exact test, 5 %)? And the paper's claims."""
     rates, above, claims = leak_rates(filled), {}, []
     guessed = rates.loc["oracle", ["leaked", "blanks"]]
     for name in rates.index.drop(["original", "oracle"]):
