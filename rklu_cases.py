@@ -13,6 +13,7 @@ from rklu_lib import data, evaluation, paper, probing, profiles, records, runs
 from rklu_lib.figures import STYLE, finished, look
 
 EMPTY = "(ends at once)"
+WRAP = ' style="white-space: normal; vertical-align: top"'
 
 
 def asked(profile, split, cases):
@@ -98,7 +99,7 @@ def shown(table, key, caption):
     """A case's table as HTML: cells wrap, the key phrase is marked."""
     head = "".join(f"<th>{html.escape(c)}</th>" for c in [table.index.name, *table])
     body = "".join(
-        f"<tr><th>{html.escape(name)}</th>" + "".join(f"<td>{_marked(v, key)}</td>" for v in row) + "</tr>"
+        f"<tr><th>{html.escape(name)}</th>" + "".join(f"<td{WRAP}>{_marked(v, key)}</td>" for v in row) + "</tr>"
         for name, row in zip(table.index, table.to_numpy(), strict=True)
     )
     table = f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
