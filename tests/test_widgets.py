@@ -325,6 +325,22 @@ def test_what_a_widget_shows_can_be_saved(visit):
     np.testing.assert_allclose(chosen.probability, [p for _, p in top])
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_widgets_live_in_the_built_pages(visit, scheme):
+    page = visit("phone", scheme).open("notebooks/divergence_playground")
+    forms = page.locator(".rk-widget form")
+    assert forms.count() == 3
+    forms.nth(1).get_by_role("button", name="10 steps").click()
+    assert "After 10 steps" in forms.nth(1).locator(".rk-facts").inner_text()
+    assert forms.nth(1).evaluate("e => getComputedStyle(e.parentElement).colorScheme") == scheme
+    page = visit("phone", scheme).open("notebooks/token_explorer")
+    before = page.locator(".rk-cards").inner_text()
+    page.get_by_label("Position in the true answer").press("ArrowRight")
+    assert page.locator(".rk-cards").inner_text() != before
+    report = Axe().run(page, context=".rk-widget", options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]})
+    assert report.violations_count == 0, report.generate_report()
+
+
 def test_text_from_data_cannot_end_the_script(visit):
     page = visit(book=False).page
     page.set_content(static(playground(tokens=["</script><b id=x>", *TOKENS[1:]])))
