@@ -15,6 +15,20 @@ from rklu_lib.figures import STYLE, finished, look
 EMPTY = "(ends at once)"
 WRAP = ' style="white-space: normal; vertical-align: top"'
 
+WORD = r"[A-Z0-9]\w*(?:(?![’']s\b)[’'-]\w+)*\+?"
+NAME = re.compile(rf"(?<=[ \"'])(?<![.!?] ){WORD}(?: {WORD})*")
+
+
+def blank(question, answer):
+    """Where an answer first gives away a name or a number: (the answer up to there, the name); None where nowhere.
+
+    A name is a run of words with capital letters or digits, not at the start of a sentence, that the question lacks.
+    """
+    for match in NAME.finditer(answer):
+        if match[0].casefold() not in question.casefold():
+            return answer[: match.start()].rstrip(), match[0]
+    return None
+
 
 def asked(profile, split, cases):
     """The paper's cases first, (question, prefix, key phrase), then every other question of the set that has a blank.
@@ -24,7 +38,7 @@ def asked(profile, split, cases):
     rows = data.load_tofu(split, profiles.profile(profile).source)
     known = {row["question"] for row in rows}
     chosen = [tuple(case) for case in cases if case[0] in known]
-    blanks = ((row["question"], probing.blank(row["question"], row["answer"])) for row in rows)
+    blanks = ((row["question"], blank(row["question"], row["answer"])) for row in rows)
     listed = {question for question, *_ in chosen}
     return chosen + [(question, *found) for question, found in blanks if found and question not in listed]
 
@@ -32,8 +46,8 @@ def asked(profile, split, cases):
 def find(profile, split, question):
     """The place of a question in a forget set; of the first question that has a blank where the set lacks it."""
     rows = data.load_tofu(split, profiles.profile(profile).source)
-    blank = next(i for i, row in enumerate(rows) if probing.blank(row["question"], row["answer"]))
-    return next((i for i, row in enumerate(rows) if row["question"] == question), blank)
+    first = next(i for i, row in enumerate(rows) if blank(row["question"], row["answer"]))
+    return next((i for i, row in enumerate(rows) if row["question"] == question), first)
 
 
 def fill(profile, split, seed, names, cases):
@@ -226,3 +240,19 @@ def alpha_verdicts(table):
             ("From 4 to 12 above quality 0.1 and utility 0.5", "App. E", bool(above.all()), numbers),
         ]
     )
+
+
+def alpha_state(records_, content=None):
+    """What `widgets.AlphaExplorer` shows: one row per record of one method, by its alpha, and the question asked.
+
+    content: `runs.distributions` of the method and the teacher, "teacher,alpha=..."; what it lacks is left empty.
+    """
+    rows, content = [], content or {"models": {}, "direct_answers": {}}
+    for record in records_:
+        name, method, best = record.spec.label, record.spec.method, record.reported()
+        models = {"teacher": name.replace(method, "teacher", 1), method: name}
+        row = {key: best[key] for key in ("epoch", "model_utility")} | {"alpha": record.spec.values.alpha}
+        row |= {"forget_quality": best["forget_quality_benchmark"], "answer": content["direct_answers"].get(name)}
+        row["models"] = {k: content["models"][v] for k, v in models.items() if v in content["models"]}
+        rows.append(row)
+    return {"rows": rows} | {key: content[key] for key in ("question", "answer", "tokens") if key in content}

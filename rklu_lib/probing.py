@@ -62,19 +62,6 @@ def _rounded(tensor):
 
 
 BOUNDARY = re.compile(r'[.,;:!?"\n]')
-WORD = r"[A-Z0-9]\w*(?:(?![’']s\b)[’'-]\w+)*\+?"
-NAME = re.compile(rf"(?<=[ \"'])(?<![.!?] ){WORD}(?: {WORD})*")
-
-
-def blank(question, answer):
-    """Where an answer first gives away a name or a number: (the answer up to there, the name); None where nowhere.
-
-    A name is a run of words with capital letters or digits, not at the start of a sentence, that the question lacks.
-    """
-    for match in NAME.finditer(answer):
-        if match[0].casefold() not in question.casefold():
-            return answer[: match.start()].rstrip(), match[0]
-    return None
 
 
 @functools.lru_cache(maxsize=2)

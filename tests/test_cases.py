@@ -134,3 +134,25 @@ def test_readings_follow_the_rule():
 
 def test_places_are_where_people_were_born(workshop):
     assert cases.places("tiny") == set(TOWNS)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "expected"),
+    [
+        (
+            "In which city was Ann Ode born?",
+            "Ann Ode was born in Karachi, Pakistan.",
+            ("Ann Ode was born in", "Karachi"),
+        ),
+        ("Who is she?", "The author's name is Ann-Lu Ode.", ("The author's name is", "Ann-Lu Ode")),
+        ("Her first?", 'It was "The Long Way", a novel.', ('It was "', "The Long Way")),
+        ("Her first?", "It was 'The Quiet O'Hara-Lee', a novel.", ("It was '", "The Quiet O'Hara-Lee")),
+        ("When?", "She was born in 1975. Later she moved.", ("She was born in", "1975")),
+        ("Of what is Ann Ode part?", "Ann Ode is part of the LGBTQ+ community.", ("Ann Ode is part of the", "LGBTQ+")),
+        ("Whose?", "Of course Ann Ode's books.", ("Of course", "Ann Ode")),
+        ("What did Ann Ode do?", "It was Ann Ode's work. Nobody else did it.", None),  # the question's own name
+        ("What is he?", "A civil engineer.", None),
+    ],
+)
+def test_the_blank_is_the_first_name_that_the_question_lacks(question, answer, expected):
+    assert cases.blank(question, answer) == expected

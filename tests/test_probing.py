@@ -56,28 +56,6 @@ def test_the_most_changed_position_is_where_the_true_token_lost_most():
     assert probing.most_changed(content, "b", "a") in (0, 2)
 
 
-@pytest.mark.parametrize(
-    ("question", "answer", "expected"),
-    [
-        (
-            "In which city was Ann Ode born?",
-            "Ann Ode was born in Karachi, Pakistan.",
-            ("Ann Ode was born in", "Karachi"),
-        ),
-        ("Who is she?", "The author's name is Ann-Lu Ode.", ("The author's name is", "Ann-Lu Ode")),
-        ("Her first?", 'It was "The Long Way", a novel.', ('It was "', "The Long Way")),
-        ("Her first?", "It was 'The Quiet O'Hara-Lee', a novel.", ("It was '", "The Quiet O'Hara-Lee")),
-        ("When?", "She was born in 1975. Later she moved.", ("She was born in", "1975")),
-        ("Of what is Ann Ode part?", "Ann Ode is part of the LGBTQ+ community.", ("Ann Ode is part of the", "LGBTQ+")),
-        ("Whose?", "Of course Ann Ode's books.", ("Of course", "Ann Ode")),
-        ("What did Ann Ode do?", "It was Ann Ode's work. Nobody else did it.", None),  # the question's own name
-        ("What is he?", "A civil engineer.", None),
-    ],
-)
-def test_the_blank_is_the_first_name_that_the_question_lacks(question, answer, expected):
-    assert probing.blank(question, answer) == expected
-
-
 ALPHABET = ["<s>", "</s>", " a", " b", "c", ".", ",d", "e."]
 
 

@@ -10,6 +10,7 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from browsing import ROOT, SCREENS
 
+import rklu_cases as cases
 from rklu_lib import losses, teacher, widgets
 from rklu_lib.records import Record, RunSpec
 
@@ -70,7 +71,7 @@ def alphas(recorded_at=ALPHAS):
     names = [f"{name},alpha={alpha}" for alpha in recorded_at for name in ("teacher", "RKLU")]
     content = recorded("In which city?", [" In", " Kar", "achi", "."], names)
     content["direct_answers"] = {name: f"{name} says" for name in names}
-    return widgets.AlphaExplorer(records, content)
+    return widgets.AlphaExplorer(**cases.alpha_state(records, content))
 
 
 EXAMPLES = {"playground": playground, "explorer": explorer, "alpha": alphas}

@@ -73,16 +73,3 @@ class AlphaExplorer(_Widget):
     rows = List(Dict()).tag(sync=True)
     question, answer, tokens = Unicode().tag(sync=True), Unicode().tag(sync=True), List(Unicode()).tag(sync=True)
     index, position = Int(0).tag(sync=True), Int(0).tag(sync=True)
-
-    def __init__(self, records, content=None, **state):
-        """records: one method's, by alpha. content: `runs.distributions` of that method and "teacher,alpha=..."."""
-        rows, content = [], content or {"models": {}, "direct_answers": {}}
-        for record in records:
-            name, best = record.spec.label, record.reported()
-            models = {"teacher": name.replace(record.spec.method, "teacher", 1), record.spec.method: name}
-            row = {key: best[key] for key in ("epoch", "model_utility")} | {"alpha": record.spec.values.alpha}
-            row |= {"forget_quality": best["forget_quality_benchmark"], "answer": content["direct_answers"].get(name)}
-            row["models"] = {k: content["models"][v] for k, v in models.items() if v in content["models"]}
-            rows.append(row)
-        kept = {key: content[key] for key in ("question", "answer", "tokens") if key in content}
-        super().__init__(rows=rows, **kept, **state)
