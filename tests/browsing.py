@@ -115,5 +115,5 @@ def visit(request):
     yield start
     for made in visits:
         made.context.close()
-        assert made.outside == []
-        assert made.errors == []
+        assert not made.outside, made.outside
+        assert not made.errors, made.errors

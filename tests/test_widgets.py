@@ -338,7 +338,9 @@ def test_widgets_live_in_the_built_pages(visit, scheme):
     before = page.locator(".rk-cards").inner_text()
     page.get_by_label("Position in the true answer").press("ArrowRight")
     assert page.locator(".rk-cards").inner_text() != before
-    report = Axe().run(page, context=".rk-widget", options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]})
+    rules = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]
+    options = {"runOnly": rules, "preload": False}  # axe would fetch the page's style sheets a second time
+    report = Axe().run(page, context=".rk-widget", options=options)
     assert report.violations_count == 0, report.generate_report()
 
 
