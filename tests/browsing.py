@@ -78,6 +78,7 @@ class Visit:
         self.site, self.outside, self.errors = site, [], []
         self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         self.context.route("**/*", self._route)
+        self.context.set_default_timeout(120_000)  # a page may have to share its cores with a training run
         self.page = self.context.new_page()
         self.page.on("console", lambda message: message.type == "error" and self._note(message.text))
         self.page.on("pageerror", self._note)
