@@ -1,5 +1,7 @@
 """The paper's number beside ours."""
 
+from urllib.parse import quote
+
 import pandas as pd
 
 from rklu_lib import metrics, paper
@@ -50,6 +52,14 @@ def wrapped(table):
     with pd.option_context("display.max_colwidth", None):
         html = table.to_html(index=False, border=0).replace("*", "")
     return HTML(html.replace("<td>", '<td style="white-space: normal; vertical-align: top">'))
+
+
+def csv(table, name):
+    """A link that saves a table as <name>.csv; the file is inside the link, so no server is needed."""
+    from IPython.display import HTML
+
+    href = f"data:text/csv;charset=utf-8,{quote(table.to_csv())}"
+    return HTML(f'<a class="rk-csv" download="{name}.csv" href="{href}">Download {name}.csv</a>')
 
 
 def provenance(records):

@@ -92,14 +92,18 @@ def plane(groups, title=""):
     return finished(figure)
 
 
-def distributions(content, position, names, k=8):
+def distributions(content, position, names, k=8, per_row=5):
     """The likeliest next tokens of several models at one position of an answer, side by side; the true token is dark.
 
     content: as from `probing.token_distributions`. position: 0 is the answer's first token. names: which models.
     """
     with plt.rc_context(STYLE | {"axes.grid": False}):
-        figure, axes = plt.subplots(1, len(names), figsize=(2.4 * len(names), 0.3 * k + 1.1), squeeze=False)
-        for ax, name in zip(axes[0], names, strict=True):
+        rows, columns = -(-len(names) // per_row), min(per_row, len(names))
+        size = (2.4 * columns, (0.3 * k + 1.1) * rows)
+        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+        for ax in axes.flat[len(names) :]:
+            ax.remove()
+        for ax, name in zip(axes.flat, names, strict=False):
             top = content["models"][name]["top"][position][:k][::-1]
             colours = [COLOURS["RKLU"] if text == content["tokens"][position] else "#b9c4cc" for text, _ in top]
             ax.barh(range(len(top)), [p for _, p in top], color=colours)

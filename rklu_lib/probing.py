@@ -1,6 +1,12 @@
 """Looking inside: what a model answers, and which tokens it was choosing between."""
 
+import collections
+import functools
+import heapq
+import re
+
 import torch
+import torch.nn.functional as F
 
 from rklu_lib import data, evaluation
 
@@ -18,15 +24,15 @@ def token_distributions(models, tokenizer, example, k=10):
 
     models: {name: model}. example: a `data.Example` of t answer tokens. k: how many of the likeliest tokens to keep.
     Returns {"tokens": the t true tokens as text, "models": {name: {"true_probability", "true_rank" (1 = likeliest),
-    "entropy" (nats): t values each, "top": t lists of [token text, probability]}}}.
+    "entropy" (nats): t values each, "top": t lists of [token text, probability]}}}; with an "oracle" among the models
+    also "kl_to_oracle": t values of KL(model || oracle) over the whole vocabulary, nats.
     """
     ids = torch.tensor([example.prompt + example.answer])
     target = torch.tensor(example.answer)
     result = {"tokens": [tokenizer.decode([t]) for t in example.answer], "models": {}}
-    for name, model in models.items():
-        model.eval()
-        logits = model(input_ids=ids[:, :-1].to(model.device)).logits[0, len(example.prompt) - 1 :].float().cpu()
-        log_p = logits.log_softmax(-1)
+    logits = {name: model.eval()(input_ids=ids[:, :-1].to(model.device)).logits[0] for name, model in models.items()}
+    logs = {name: x[len(example.prompt) - 1 :].float().cpu().log_softmax(-1) for name, x in logits.items()}
+    for name, log_p in logs.items():
         true = log_p.gather(-1, target[:, None])
         values, tokens = log_p.exp().topk(k, dim=-1)
         result["models"][name] = {
@@ -38,6 +44,9 @@ def token_distributions(models, tokenizer, example, k=10):
                 for row, value in zip(tokens.tolist(), values, strict=True)
             ],
         }
+        if "oracle" in logs:
+            divergence = F.kl_div(logs["oracle"], log_p, reduction="none", log_target=True).sum(-1)
+            result["models"][name]["kl_to_oracle"] = _rounded(divergence.clamp(min=0))  # rounding can leave -1e-9
     return result
 
 
@@ -50,3 +59,63 @@ def most_changed(content, before, after):
 
 def _rounded(tensor):
     return [float(f"{v:.4g}") for v in tensor.tolist()]
+
+
+BOUNDARY = re.compile(r'[.,;:!?"\n]')
+
+
+@functools.lru_cache(maxsize=2)
+def _endings(tokenizer):
+    """For each token: its text before a boundary, or None where it holds none. End-of-text is a boundary."""
+    cut = {tokenizer.eos_token_id: ""}
+    for token in range(len(tokenizer)):
+        text = tokenizer.decode([token])
+        if found := BOUNDARY.search(text):
+            cut[token] = text[: found.start()]
+    return cut
+
+
+@torch.no_grad()
+def _next(model, rows):
+    """Probabilities (rows, vocab) of the token after each of several sequences; what is padded comes after them."""
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    logits = model(input_ids=ids.to(model.device)).logits
+    return logits[range(len(rows)), [len(row) - 1 for row in rows]].float().softmax(-1).cpu()
+
+
+def fill_in_blank(model, tokenizer, template, question, prefix, k=5, max_tokens=32, budget=1024):
+    """The k most probable completions of an answer that begins with `prefix` ("Fill-in-Blank", Table 4).
+
+    A completion is what is said up to the first of . , ; : ! ? " a line's end, or end-of-text, in at most `max_tokens`
+    tokens; its probability, given the prefix, is that of its likeliest tokens times that of any boundary after them.
+    Best-first search: probabilities only fall along a sequence, so completions come out in order. Returns ([[text,
+    probability], ...], exact); not exact when `budget` sequences were looked into and likelier ones may be left.
+    """
+    stem = data.encode_prompt(tokenizer, template, question) + data.encode_answer(tokenizer, template, prefix)[:-1]
+    cut, found, best, looked, exact = _endings(tokenizer), {}, {}, 0, True
+    queue = [(-1.0, (), None)]  # (-probability, tokens, text); the text is None while the completion is open
+    while queue and len(found) < k:
+        if queue[0][2] is not None:
+            p, _, text = heapq.heappop(queue)
+            found.setdefault(text, -p)
+            continue
+        rows = []  # all that are likelier than any finished completion have to be looked into, in whatever order
+        while queue and queue[0][2] is None and len(rows) < 16:
+            rows.append(heapq.heappop(queue))
+        if looked >= budget:
+            exact = False
+            continue
+        looked += len(rows)
+        for (p, tokens, _), q in zip(rows, _next(model, [stem + tokens for _, tokens, _ in rows]), strict=True):
+            ends, said = collections.Counter(), tokenizer.decode(tokens)
+            for token, before in cut.items():
+                ends[(said + before).strip()] += q[token].item()
+                q[token] = 0
+            for text, mass in ends.items():
+                heapq.heappush(queue, (p * mass, tokens, text))
+                best[text] = max(best.get(text, 0), -p * mass)
+            bound = heapq.nlargest(k, best.values())[-1] if len(best) >= k else 0  # what is below it cannot be chosen
+            if len(tokens) < max_tokens:
+                for token in (-p * q > bound).nonzero()[:, 0].tolist():
+                    heapq.heappush(queue, (p * q[token].item(), (*tokens, token), None))
+    return [[text, float(f"{p:.4g}")] for text, p in found.items()], exact

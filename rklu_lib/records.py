@@ -180,9 +180,12 @@ def machine():
     return platform.processor() or platform.machine()
 
 
-def write_json(path, content):
-    """Write a JSON file atomically."""
+def write_json(path, content, indent=1):
+    """Write a JSON file atomically; without indent as compactly as JSON can be."""
+    separators = (",", ":") if indent is None else None
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
-        (Path(tmp) / path.name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (Path(tmp) / path.name).write_text(
+            json.dumps(content, indent=indent, separators=separators, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         os.replace(Path(tmp) / path.name, path)

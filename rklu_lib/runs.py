@@ -21,7 +21,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rklu_lib import data, evaluation, methods, models, probing, records, training
+from rklu_lib import data, evaluation, methods, models, probing, profiles, records, training
 from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS
 from rklu_lib.records import BASES, RunSpec, load
 from rklu_lib.teacher import TeacherModel
@@ -291,25 +291,40 @@ def _read_model(spec):
     return TeacherModel(*pair, spec.values.alpha)
 
 
-def distributions(profile, split, seed=0, question=0, names=("original", "oracle", "augmented", "teacher", "RKLU")):
-    """What several models (base models or methods, after their last epoch) would say to one question of a forget set.
+def named(profile, split, label, seed=0):
+    """The spec whose `label` this is, such as "oracle", "RKLU" or "RKLU,alpha=4"."""
+    method, *changes = label.split(",")
+    pairs = (change.partition("=") for change in changes)
+    return RunSpec(profile, split, method, seed, tuple((field, json.loads(value)) for field, _, value in pairs))
 
-    Returns the recorded `probing.token_distributions` with the "question", the true "answer" and each model's greedy
-    "direct_answers"; computes it, and the models, where it is not recorded yet.
-    """
-    specs = {name: RunSpec(profile, split, name, seed) for name in names}
-    path = records.RECORDS / profile / "tofu" / split / "distributions" / f"question{question}-seed{seed}.json"
-    settings = json.loads(json.dumps({name: spec.settings for name, spec in specs.items()}))
-    if path.exists():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["settings"] == settings:
-            return content
+
+def load_models(profile, split, labels, seed=0):
+    """{label: model} after the last epoch, and the tokenizer; trains those, and what they rest on, that are missing."""
+    specs = {label: named(profile, split, label, seed) for label in labels}
     ensure([s for s in specs.values() if s.method != "teacher"], checkpoints=True)
     ensure([s.base("augmented") for s in specs.values() if s.method == "teacher"], checkpoints=True)
-    p = specs[names[0]].values
-    tokenizer = models.load_tokenizer(specs[names[0]].base("original").checkpoint_path)
+    original = named(profile, split, "original", seed).checkpoint_path
+    return {label: _read_model(spec) for label, spec in specs.items()}, models.load_tokenizer(original)
+
+
+BASIC = ("original", "oracle", "augmented", "teacher", "RKLU")
+
+
+def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distributions"):
+    """What several models (labels as of `named`, after their last epoch) would say to one question of a forget set.
+
+    Returns the recorded `probing.token_distributions` with the "question", the true "answer" and each model's greedy
+    "direct_answers"; computes it, and the models, where it is not recorded yet. kind: the folder of such records.
+    """
+    path = records.RECORDS / profile / "tofu" / split / kind / f"question{question}-seed{seed}.json"
+    settings = json.loads(json.dumps({name: named(profile, split, name, seed).settings for name in names}))
+    if path.exists():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if settings.items() <= content["settings"].items():
+            return content
+    loaded, tokenizer = load_models(profile, split, names, seed)
+    p = profiles.profile(profile)
     row = data.load_tofu(split, p.source)[question]
-    loaded = {name: _read_model(spec) for name, spec in specs.items()}
     example = data.encode(tokenizer, p.template, row["question"], row["answer"])
     content = {"question": row["question"], "answer": row["answer"]}
     content["direct_answers"] = {
@@ -318,7 +333,7 @@ def distributions(profile, split, seed=0, question=0, names=("original", "oracle
     }
     content |= probing.token_distributions(loaded, tokenizer, example)
     content |= {"settings": settings, "data": data.describe_source(p.source), "code": records.code_version()}
-    records.write_json(path, content | {"machine": records.machine()})
+    records.write_json(path, content | {"machine": records.machine()}, indent=None)
     return content
 
 

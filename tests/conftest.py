@@ -9,6 +9,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is: resumed and uninterr
 
 import pytest
 import torch
+from browsing import browser, html, site, visit  # noqa: F401 - fixtures
 from hypothesis import settings
 
 from rklu_lib import data, models, profiles, records

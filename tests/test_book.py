@@ -4,22 +4,12 @@ One strict build serves all tests. The browser tests need Chromium and skip with
 screenshots in _build/screens/ (phone and desktop, light and dark).
 """
 
-import functools
-import http.server
 import re
-import shutil
-import subprocess
-import sys
-import threading
-from pathlib import Path
 
 import pytest
-import yaml
+from browsing import ROOT, SCREENS, documents
 from bs4 import BeautifulSoup
 
-ROOT = Path(__file__).resolve().parents[1]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-SCREENS = {"phone": (360, 740), "desktop": (1360, 900)}
 OUTSIDE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
 CSS_LOAD = re.compile(r"""url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""", re.IGNORECASE)
 SCRIPT_IMPORT = re.compile(r"""\bimport\b[^;"'`]*["'`]((?:https?:)?//[^"'`]+)""")
@@ -34,30 +24,6 @@ STICKING_OUT = """() => [...document.querySelectorAll('.bd-article *')].filter(e
     if (['auto', 'scroll'].includes(getComputedStyle(a).overflowX)) return false;
   return true;
 }).map(e => e.tagName + '.' + e.className + ': ' + e.textContent.trim().slice(0, 40))"""
-
-
-def documents():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
-
-
-def fresh(html):
-    """Is this build newer than everything it was made from?"""
-    index = html / "searchindex.js"
-    sources = [ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "book").rglob("*"), *ROOT.glob("notebooks/*.ipynb")]
-    return index.exists() and index.stat().st_mtime > max(s.stat().st_mtime for s in sources)
-
-
-@pytest.fixture(scope="session")
-def html(tmp_path_factory):
-    """The directory of built pages: `make html`'s where it is fresh, otherwise a strict build of its own."""
-    if fresh(ROOT / "_build/html"):
-        return ROOT / "_build/html"
-    out = tmp_path_factory.mktemp("book")
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--path-output", out]
-    built = subprocess.run([*command, "-W", "-n", "--keep-going"], capture_output=True, text=True)
-    assert built.returncode == 0, f"the strict build failed:\n{built.stdout[-3000:]}\n{built.stderr[-3000:]}"
-    return out / "_build/html"
 
 
 @pytest.fixture(scope="session")
@@ -139,69 +105,10 @@ def test_the_check_itself_finds_an_outside_asset(source, found):
     assert [u for u in loads(BeautifulSoup(source, "html.parser")) if OUTSIDE.match(u)] == [found]
 
 
-@pytest.fixture(scope="session")
-def site(html):
-    """The built pages on a local port; yields the address."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(html)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine: the pages were not opened in a browser")
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *quiet])
-        yield chromium
-        chromium.close()
-
-
-class Visit:
-    """A browser window on the site that refuses everything else, and remembers what went wrong."""
-
-    def __init__(self, browser, site, size, scheme):
-        width, height = SCREENS[size]
-        self.site, self.outside, self.errors = site, [], []
-        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        self.context.route("**/*", self._route)
-        self.page = self.context.new_page()
-        self.page.on("console", lambda message: message.type == "error" and self._note(message.text))
-        self.page.on("pageerror", self._note)
-
-    def _note(self, error):
-        self.errors.append(f"{self.page.url}: {error}")
-
-    def _route(self, route):
-        url = route.request.url
-        if url.startswith((self.site, "data:", "blob:")):
-            route.continue_()
-        else:
-            self.outside.append(url)
-            route.abort()
-
-    def open(self, name):
-        self.page.goto(f"{self.site}{name}.html", wait_until="load")
-        self.page.evaluate("async () => { await window.MathJax?.startup.promise; await document.fonts.ready }")
-        return self.page
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SCREENS)
-def test_pages_in_a_browser(browser, site, size, scheme):
-    visit = Visit(browser, site, size, scheme)
+def test_pages_in_a_browser(visit, size, scheme):
+    visit = visit(size, scheme)
     screens = ROOT / "_build/screens"
     screens.mkdir(parents=True, exist_ok=True)
     for name in documents():
@@ -214,6 +121,3 @@ def test_pages_in_a_browser(browser, site, size, scheme):
         assert page.locator("mjx-merror").count() == 0, f"{name}: MathJax could not read a formula"
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
         page.screenshot(path=screens / f"{name.replace('/', '-')}-{size}-{scheme}.png", full_page=True)
-    visit.context.close()
-    assert visit.outside == []
-    assert visit.errors == []

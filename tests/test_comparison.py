@@ -1,8 +1,12 @@
 """The paper's numbers beside ours, on records made by hand, whose answers are known."""
 
+import io
 import math
+import re
+from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rklu_lib import comparison, figures, paper, runs
@@ -114,3 +118,9 @@ def test_the_papers_double_axis_is_monotonic_and_inverted_exactly():
 def test_every_method_has_a_look_of_its_own():
     looks = [tuple(figures.look(name).items()) for name in runs.METHODS]
     assert len(set(looks)) == len(looks)
+
+
+def test_the_csv_link_holds_the_table():
+    table = pd.DataFrame({"answer": ['says "yes", then no', "süß"]}, index=pd.Index(["RKLU", "GA"], name="method"))
+    link = re.search(r'href="data:text/csv;charset=utf-8,([^"]*)"', comparison.csv(table, "t").data)[1]
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(unquote(link)), index_col="method"), table)

@@ -1,9 +1,14 @@
 """What models were choosing between, against plain forwards."""
 
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 
-from rklu_lib import probing
+from rklu_lib import data, probing
 
 
 def test_direct_answer_is_transformers_greedy(tiny_model, tokenizer, profile):
@@ -32,7 +37,97 @@ def test_distributions_are_the_softmax_after_each_true_prefix(tiny_model, tokeni
             assert [v for _, v in found["top"][i]] == pytest.approx(values.tolist(), rel=1e-3)
 
 
+@torch.no_grad()
+def test_kl_to_the_oracle_is_over_the_whole_vocabulary(tiny_model, tokenizer, examples):
+    models, example = {"oracle": tiny_model(), "other": tiny_model(seed=1)}, examples[0]
+    content = probing.token_distributions(models, tokenizer, example, k=2)["models"]
+    assert content["oracle"]["kl_to_oracle"] == [0.0] * len(example.answer)
+    for i, found in enumerate(content["other"]["kl_to_oracle"]):
+        prefix = torch.tensor([example.prompt + example.answer[:i]])
+        p, q = (models[n](input_ids=prefix).logits[0, -1].double().softmax(-1).numpy() for n in ("other", "oracle"))
+        assert found == pytest.approx(scipy.stats.entropy(p, q), rel=1e-3)
+    alone = probing.token_distributions({"other": models["other"]}, tokenizer, example)
+    assert "kl_to_oracle" not in alone["models"]["other"]
+
+
 def test_the_most_changed_position_is_where_the_true_token_lost_most():
     content = {"models": {"a": {"true_probability": [0.9, 0.8, 0.3]}, "b": {"true_probability": [0.8, 0.1, 0.2]}}}
     assert probing.most_changed(content, "a", "b") == 1
     assert probing.most_changed(content, "b", "a") in (0, 2)
+
+
+ALPHABET = ["<s>", "</s>", " a", " b", "c", ".", ",d", "e."]
+
+
+class Letters:
+    """A tokenizer of eight tokens, and (below) a language that is a random table of bigrams and trigrams."""
+
+    bos_token_id, eos_token_id = 0, 1
+
+    def __call__(self, text, add_special_tokens=True):
+        return {"input_ids": [3] if text.strip() else []}
+
+    def __len__(self):
+        return len(ALPHABET)
+
+    def decode(self, tokens):
+        return "".join(ALPHABET[t] for t in tokens)
+
+
+def trigrams(seed, scale):
+    table = torch.randn(8, 8, 8, generator=torch.Generator().manual_seed(seed)) * scale
+
+    def model(input_ids):
+        before = torch.nn.functional.pad(input_ids, (1, 0))[:, :-1]
+        return SimpleNamespace(logits=table[before, input_ids])
+
+    model.device = "cpu"
+    return model, table.double().softmax(-1).numpy()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_fill_in_blank_finds_what_enumeration_finds(seed):
+    model, p = trigrams(seed, scale=(0.3, 1, 3)[seed % 3])
+    found, exact = probing.fill_in_blank(model, Letters(), "{question}{answer}", "q", "b", k=5, max_tokens=4)
+    # independently: every sequence of up to four open tokens, then each text that a boundary can leave behind
+    best = {}
+    for n in range(5):
+        for tokens in itertools.product((0, 2, 3, 4), repeat=n):
+            path, chance = [0, 3, 3, *tokens], 1.0
+            for i in range(3, len(path)):
+                chance *= p[path[i - 2], path[i - 1], path[i]]
+            last, spelt = p[path[-2], path[-1]], "".join(ALPHABET[t] for t in tokens)
+            for text, ends in {spelt: [1, 5, 6], spelt + "e": [7]}.items():
+                best[text.strip()] = max(best.get(text.strip(), 0), chance * last[ends].sum())
+    expected = sorted(best.items(), key=lambda item: -item[1])[:5]
+    assert exact
+    assert [text for text, _ in found] == [text for text, _ in expected]
+    np.testing.assert_allclose([q for _, q in found], [q for _, q in expected], rtol=1e-3)
+
+
+def test_a_search_cut_short_says_so():
+    model, _ = trigrams(0, scale=0.3)
+    found, exact = probing.fill_in_blank(model, Letters(), "{question}{answer}", "q", "b", max_tokens=8, budget=2)
+    assert not exact and 0 < len(found) <= 5
+    assert [q for _, q in found] == sorted((q for _, q in found), reverse=True)
+
+
+@torch.no_grad()
+def test_fill_in_blank_of_a_transformer_is_the_same_alone_and_in_a_batch(tiny_model, tokenizer, profile):
+    model, question, prefix = tiny_model(), "Where was she born?", "She was born in"
+    found, _ = probing.fill_in_blank(model, tokenizer, profile.template, question, prefix, k=4, max_tokens=3)
+    stem = data.encode_prompt(tokenizer, profile.template, question)
+    stem += data.encode_answer(tokenizer, profile.template, prefix)[:-1]
+    for text, p in found:  # one of the ways to spell the text, ended by any boundary, has this probability
+        ways = (
+            [()]
+            if not text
+            else [tuple(tokenizer(s, add_special_tokens=False)["input_ids"]) for s in (text, f" {text}")]
+        )
+        chances = []
+        for way in ways:
+            q = model(input_ids=torch.tensor([stem + way])).logits[0, len(stem) - 1 :].softmax(-1)
+            spelt = torch.tensor([q[i, t] for i, t in enumerate(way)]).prod() if way else 1
+            ends = [t for t in range(len(tokenizer)) if not probing._endings(tokenizer).get(t, "no")]
+            chances.append(float(spelt * q[-1, ends].sum()))
+        assert any(c == pytest.approx(p, rel=1e-3) for c in chances), text

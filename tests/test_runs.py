@@ -291,6 +291,24 @@ def test_distributions_are_computed_once_and_say_what_the_models_say(workshop, p
     monkeypatch.setattr(runs, "_read_model", lambda spec: pytest.fail("read again"))
     again = runs.distributions("tiny", "forget10", question=1, names=("original", "teacher", "GA"))
     assert {k: again[k] for k in content} == content
+    fewer = runs.distributions("tiny", "forget10", question=1, names=("teacher", "original"))
+    assert fewer == again  # a record of more models answers for fewer, too
+
+
+def test_a_label_names_its_spec_and_back(workshop):
+    for spec in (*runs.grid("tiny", "forget10", ["RKLU"], "alpha", [2, 0.5], 3), RunSpec("tiny", "forget01", "NPO+KL")):
+        assert runs.named(spec.profile, spec.split, spec.label, spec.seed) == spec
+    with pytest.raises(ValueError, match="there are"):
+        runs.named("tiny", "forget10", "RKLV,alpha=2")
+
+
+def test_distributions_under_another_alpha(workshop, profile, monkeypatch):
+    monkeypatch.setattr(runs, "ensure", functools.partial(runs.ensure, executor=Here()))
+    names = ("original", "teacher,alpha=0", "teacher,alpha=4", "RKLU,alpha=4")
+    content = runs.distributions("tiny", "forget10", names=names, kind="alpha")["models"]
+    assert content["teacher,alpha=0"] == content["original"]  # Eq. 1 without strength
+    assert content["teacher,alpha=4"] != content["original"] != content["RKLU,alpha=4"]
+    assert (records.RECORDS / "tiny/tofu/forget10/alpha/question0-seed0.json").exists()
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LIBRARY = sorted((ROOT / "rklu_lib").glob("*.py"))
+LIBRARY = sorted((ROOT / "rklu_lib").rglob("*.py"))
+NAMES = {(path.parent if path.stem == "__init__" else path).stem: path for path in LIBRARY}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other. `paper` and what reads it stand apart from the runs.
 ORDER = ("profiles", "data", "models", "metrics", "losses", "teacher", "methods", "training", "evaluation", "probing")
@@ -33,11 +34,11 @@ def imported(path):
                 names |= {a.name for a in node.names}
             elif node.module.startswith("rklu_lib."):
                 names.add(node.module.split(".")[1])
-    return {n for n in names if (ROOT / "rklu_lib" / f"{n}.py").exists()}
+    return {n for n in names if n in NAMES}
 
 
 def test_there_is_no_import_cycle():
-    graph = {path.stem: imported(path) for path in LIBRARY}
+    graph = {name: imported(path) for name, path in NAMES.items()}
     assert graph["runs"] and graph["training"]  # the reader of imports sees them
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 

@@ -1,0 +1,258 @@
+"""Tables 4 and 9 and Figure 1: what a model answers, how it fills a blank, and how often that gives the truth away."""
+
+import html
+import json
+import re
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import HTML
+from scipy.stats import binomtest, fisher_exact
+
+from rklu_lib import data, evaluation, paper, probing, profiles, records, runs
+from rklu_lib.figures import STYLE, finished, look
+
+EMPTY = "(ends at once)"
+WRAP = ' style="white-space: normal; vertical-align: top"'
+
+WORD = r"[A-Z0-9]\w*(?:(?![’']s\b)[’'-]\w+)*\+?"
+NAME = re.compile(rf"(?<=[ \"'])(?<![.!?] ){WORD}(?: {WORD})*")
+
+
+def blank(question, answer):
+    """Where an answer first gives away a name or a number: (the answer up to there, the name); None where nowhere.
+
+    A name is a run of words with capital letters or digits, not at the start of a sentence, that the question lacks.
+    """
+    for match in NAME.finditer(answer):
+        if match[0].casefold() not in question.casefold():
+            return answer[: match.start()].rstrip(), match[0]
+    return None
+
+
+def asked(profile, split, cases):
+    """The paper's cases first, (question, prefix, key phrase), then every other question of the set that has a blank.
+
+    cases: those of them that a set does not hold are left out, as at the smoke scale, whose authors are others.
+    """
+    rows = data.load_tofu(split, profiles.profile(profile).source)
+    known = {row["question"] for row in rows}
+    chosen = [tuple(case) for case in cases if case[0] in known]
+    blanks = ((row["question"], blank(row["question"], row["answer"])) for row in rows)
+    listed = {question for question, *_ in chosen}
+    return chosen + [(question, *found) for question, found in blanks if found and question not in listed]
+
+
+def find(profile, split, question):
+    """The place of a question in a forget set; of the first question that has a blank where the set lacks it."""
+    rows = data.load_tofu(split, profiles.profile(profile).source)
+    first = next(i for i, row in enumerate(rows) if blank(row["question"], row["answer"]))
+    return next((i for i, row in enumerate(rows) if row["question"] == question), first)
+
+
+def fill(profile, split, seed, names, cases):
+    """{label: its record}: direct answer and five likeliest completions for each of `asked`.
+
+    A record of the same settings that holds all the questions is read; else the model (after its last epoch) is loaded
+    or trained, asked, and the record written to data/records/<profile>/tofu/<split>/blanks/.
+    """
+    questions = json.loads(json.dumps(asked(profile, split, cases)))
+    folder, p, result = records.RECORDS / profile / "tofu" / split / "blanks", profiles.profile(profile), {}
+    for name in names:
+        path = folder / f"{name}-seed{seed}.json"
+        settings = json.loads(json.dumps(runs.named(profile, split, name, seed).settings))
+        if path.exists():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["settings"] == settings and all(q in content["asked"] for q in questions):
+                result[name] = content
+                continue
+        loaded, tokenizer = runs.load_models(profile, split, [name], seed)
+        model = loaded[name].eval()
+        prompts = [data.encode_prompt(tokenizer, p.template, question) for question, *_ in questions]
+        said = evaluation.greedy(model, prompts, p.max_new_tokens, tokenizer.eos_token_id)
+        answers = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in said]
+        filled = [list(probing.fill_in_blank(model, tokenizer, p.template, q, prefix)) for q, prefix, _ in questions]
+        origin = {"data": data.describe_source(p.source), "code": records.code_version(), "machine": records.machine()}
+        result[name] = {
+            "settings": settings,
+            "asked": questions,
+            "direct_answers": answers,
+            "completions": filled,
+        } | origin
+        records.write_json(path, result[name], indent=None)
+    return result
+
+
+def leaks(key, texts):
+    """Does one of these texts hold the key phrase?"""
+    return any(key.casefold() in text.casefold() for text in texts)
+
+
+def _marked(text, key):
+    """HTML in which the key phrase is marked."""
+    at = text.casefold().find(key.casefold())
+    if at < 0:
+        return html.escape(text)
+    parts = text[:at], text[at : at + len(key)], text[at + len(key) :]
+    return "{}<mark>{}</mark>{}".format(*map(html.escape, parts))
+
+
+def case_table(filled, question):
+    """One case, a row per model: its direct answer, its completions with their probabilities, and whether they leak."""
+    rows = {}
+    for name, content in filled.items():
+        number = [asked[0] for asked in content["asked"]].index(question)
+        (_, _, key), (found, exact) = content["asked"][number], content["completions"][number]
+        listed = "; ".join(f"{text or EMPTY} {p:.2g}" for text, p in found) + ("" if exact else " …")
+        rows[name] = {"direct answer": content["direct_answers"][number], "fill-in-blank": listed}
+        rows[name]["leaks"] = "yes" if leaks(key, [text for text, _ in found]) else "no"
+    return pd.DataFrame(rows).T.rename_axis("model")
+
+
+def shown(table, key, caption):
+    """A case's table as HTML: cells wrap, the key phrase is marked."""
+    head = "".join(f"<th>{html.escape(c)}</th>" for c in [table.index.name, *table])
+    body = "".join(
+        f"<tr><th>{html.escape(name)}</th>" + "".join(f"<td{WRAP}>{_marked(v, key)}</td>" for v in row) + "</tr>"
+        for name, row in zip(table.index, table.to_numpy(), strict=True)
+    )
+    table = f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return HTML(f'<table class="dataframe rk-cases">{table}</table>')
+
+
+def printed(name, example):
+    """One example of the paper's Table 4 or 9 in the form of `case_table`, without probabilities."""
+    table = paper.reported(name)
+    rows = table[(table.example == str(example)) & table.field.isin(("direct_answer", "fill_in_blank"))]
+    wide = rows.pivot(index="method", columns="field", values="text").loc[list(dict.fromkeys(rows.method))]
+    return wide.rename(columns=lambda c: c.replace("_answer", " answer").replace("_", "-")).rename_axis("model")
+
+
+def leak_rates(filled):
+    """How many of the blanks each model fills with the truth within five tries, with Wilson's 95 % interval."""
+    rows = {}
+    for name, content in filled.items():
+        keys = [key for *_, key in content["asked"]]
+        tries = [[text for text, _ in found] for found, _ in content["completions"]]
+        leaked = sum(map(leaks, keys, tries))
+        interval = binomtest(leaked, len(keys)).proportion_ci(method="wilson")
+        direct = sum(leaks(key, [text]) for key, text in zip(keys, content["direct_answers"], strict=True))
+        rows[name] = {"blanks": len(keys), "leaked": leaked, "rate": leaked / len(keys), "low": interval.low}
+        rows[name] |= {"high": interval.high, "in the direct answer": direct / len(keys)}
+        rows[name]["searches cut short"] = sum(not exact for _, exact in content["completions"])
+    return pd.DataFrame(rows).T.rename_axis("model").astype({"blanks": int, "leaked": int, "searches cut short": int})
+
+
+def position(content, key):
+    """The place among a true answer's tokens where the key phrase begins; content as from `runs.distributions`."""
+    spelt, start = "", "".join(content["tokens"]).index(key)
+    for place, token in enumerate(content["tokens"]):
+        spelt += token
+        if len(spelt) > start:
+            return place
+
+
+def places(profile):
+    """Every place that the full set says somebody was born in."""
+    rows = data.load_tofu("full", profiles.profile(profile).source)
+    texts = " ".join(f" {row[field]}" for row in rows for field in ("question", "answer"))
+    return set(re.findall(r"born in (?:the city of )?([A-Z]\w+(?: [A-Z]\w+)*)", texts))
+
+
+def readings(filled, question, known, nearly=0.5):
+    """What became of one fact in each model, by rule: partly forgotten, over-forgotten, or as the oracle has it.
+
+    "partial": the truth is among the five likeliest completions. "over": the five hold less than `nearly` times the
+    probability that the oracle's five give to `known` names, such as `places`. "ideal": neither.
+    """
+    table, mass = case_table(filled, question), {}
+    for name, content in filled.items():
+        found, _ = content["completions"][[asked[0] for asked in content["asked"]].index(question)]
+        mass[name] = sum(p for text, p in found if text in known)
+    table["on known places"] = [mass[name] for name in table.index]
+    over = table["on known places"] < nearly * mass["oracle"]
+    table["reading"] = over.map({True: "over", False: "ideal"}).where(table.leaks == "no", "partial")
+    return table[["leaks", "on known places", "reading"]]
+
+
+def tokens_table(content, place, names):
+    """The likeliest next tokens at one place of a true answer, as recorded: model, rank, token, probability."""
+    tops = ((name, content["models"][name]["top"][place]) for name in names)
+    rows = [(name, rank, text, p) for name, top in tops for rank, (text, p) in enumerate(top, 1)]
+    return pd.DataFrame(rows, columns=["model", "rank", "token", "probability"]).set_index("model")
+
+
+def plot_rates(rates):
+    """Leak rates with their intervals, and the oracle's as a dashed line."""
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(7.5, 0.34 * len(rates) + 1))
+        for place, (name, row) in enumerate(rates.iloc[::-1].iterrows()):
+            ax.barh(place, row.rate, color=look(name)["color"], height=0.62)
+            ax.plot([row.low, row.high], [place, place], color="#333333", linewidth=1.4, marker="|", markersize=7)
+        ax.axvline(rates.loc["oracle", "rate"], color="#666666", linewidth=1, linestyle=(0, (4, 3)))
+        ax.set_yticks(range(len(rates)), rates.index[::-1])
+        ax.set(xlim=(0, 1), xlabel="share of blanks filled with the truth in five tries")
+        ax.grid(axis="y", visible=False)
+    return finished(figure)
+
+
+def _decided(claims):
+    words = {True: "holds", False: "does not hold", None: "not tested"}
+    rows = [(claim, where, words[holds], numbers) for claim, where, holds, numbers in claims]
+    return pd.DataFrame(rows, columns=["claim", "paper", "here", "numbers"])
+
+
+def leak_verdicts(filled):
+    """Does a model fill more blanks than the oracle guesses (Fisher's exact test, 5 %)? And the paper's claims."""
+    rates, above, claims = leak_rates(filled), {}, []
+    guessed = rates.loc["oracle", ["leaked", "blanks"]]
+    for name in rates.index.drop(["original", "oracle"]):
+        pairs = [(n.leaked, n.blanks - n.leaked) for n in (rates.loc[name], guessed)]
+        p = fisher_exact(pairs, alternative="greater").pvalue
+        above[name] = bool(p < 0.05)
+        numbers = f"{rates.leaked[name]} of {rates.blanks[name]}, the oracle {guessed.leaked}; p = {p:.2g}"
+        claims.append((f"{name} leaks no more than guessing", "–", not above[name], numbers))
+    if {"GA", "RKLU", "IDK", "NPO", "DPO", "TA", "FKLU"} <= above.keys():
+        silent = [name for name in above if not above[name]]
+        claims.append(
+            ("Only RKLU and GA do not leak", "§ 5", set(silent) == {"GA", "RKLU"}, ", ".join(silent) or "none")
+        )
+    if {"RKLU", "FKLU"} <= above.keys():
+        r, f = rates.rate["RKLU"], rates.rate["FKLU"]
+        claims.append(("RKLU leaks less than FKLU", "App. F", bool(r < f), f"RKLU {r:.3f}, FKLU {f:.3f}"))
+    return _decided(claims)
+
+
+def alpha_verdicts(table):
+    """The paper's two claims about alpha, from `comparison.along`."""
+    best = table.loc[table["forget quality"].idxmax()]
+    between = table[table.alpha.between(4, 12)]
+    above = (between["forget quality"] > 0.1) & (between["model utility"] > 0.5)
+    numbers = f"above 0.1 and 0.5 at {', '.join(f'{a:g}' for a in between.alpha[above]) or 'none'}"
+    return _decided(
+        [
+            (
+                "The optimal alpha is greater than 5",
+                "Fig. 5",
+                bool(best.alpha > 5),
+                f"highest forget quality at {best.alpha:g}",
+            ),
+            ("From 4 to 12 above quality 0.1 and utility 0.5", "App. E", bool(above.all()), numbers),
+        ]
+    )
+
+
+def alpha_state(records_, content=None):
+    """What `widgets.AlphaExplorer` shows: one row per record of one method, by its alpha, and the question asked.
+
+    content: `runs.distributions` of the method and the teacher, "teacher,alpha=..."; what it lacks is left empty.
+    """
+    rows, content = [], content or {"models": {}, "direct_answers": {}}
+    for record in records_:
+        name, method, best = record.spec.label, record.spec.method, record.reported()
+        models = {"teacher": name.replace(method, "teacher", 1), method: name}
+        row = {key: best[key] for key in ("epoch", "model_utility")} | {"alpha": record.spec.values.alpha}
+        row |= {"forget_quality": best["forget_quality_benchmark"], "answer": content["direct_answers"].get(name)}
+        row["models"] = {k: content["models"][v] for k, v in models.items() if v in content["models"]}
+        rows.append(row)
+    return {"rows": rows} | {key: content[key] for key in ("question", "answer", "tokens") if key in content}

@@ -1,0 +1,75 @@
+"""The book's widgets: one JS file each, and two hosts for it.
+
+In JupyterLab anywidget keeps them live. Everywhere else the same source runs inside the page, without kernel or
+network, over the state the widget had when its cell was run; nothing in that form is random: nbval compares it.
+"""
+
+import hashlib
+import inspect
+import json
+from pathlib import Path
+
+import anywidget
+from traitlets import Dict, Float, Int, List, Unicode
+
+from rklu_lib.figures import COLOURS
+
+
+def _source(*names):
+    return "\n".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in names)
+
+
+class _Widget(anywidget.AnyWidget):
+    """What the three share: the style, the colours of the book's figures, and the static form."""
+
+    _css = _source("widgets.css")
+    colours = Dict(COLOURS).tag(sync=True)
+
+    def _repr_mimebundle_(self, **kwargs):
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        names = set(self.trait_names(sync=True)) - set(anywidget.AnyWidget.class_trait_names())
+        state = {name: getattr(self, name) for name in sorted(names) if not name.startswith("_")}
+        text = json.dumps(state, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+        key = hashlib.sha256(f"{type(self).__name__} {text}".encode()).hexdigest()[:10]
+        about = inspect.getdoc(type(self))  # `__doc__` is not inherited by the class that anywidget adds traits to
+        script = self._esm.replace("export default", "const widget =") + f'\nmount(widget, "{key}", {text});'
+        static = f"""<div class="rk-widget" data-rk="{key}"><noscript>{about}</noscript></div>
+<style>\n{self._css}</style>\n<script type="module">\n{script}\n</script>"""
+        return data | {"text/html": static, "text/plain": f"{type(self).__name__}: {about}"}, metadata
+
+
+class DivergencePlayground(_Widget):
+    """Drag logits, build the teacher, and let one student follow it by reverse and another by forward KL divergence."""
+
+    _esm = _source("parts.js", "divergence_playground.js")
+    tokens = List(Unicode()).tag(sync=True)
+    original = List(Float()).tag(sync=True)
+    augmented = List(Float()).tag(sync=True)
+    alpha = Float(8.0).tag(sync=True)
+    shift = Float(0.0).tag(sync=True)
+    rate = Float(1.0).tag(sync=True)
+
+
+class TokenDistributions(_Widget):
+    """Step through a true answer and compare what each model would have said next, token by token."""
+
+    _esm = _source("parts.js", "token_distributions.js")
+    questions = List(Dict()).tag(sync=True)
+    models = List(Unicode(), ["original", "oracle", "teacher", "RKLU"]).tag(sync=True)
+    question, position = Int(0).tag(sync=True), Int(0).tag(sync=True)
+    k = Int(5).tag(sync=True)
+    scale = Unicode("linear").tag(sync=True)
+
+    def __init__(self, contents, **state):
+        """contents: as `runs.distributions` returns them; what made them stays behind."""
+        kept = ("question", "answer", "tokens", "models")
+        super().__init__(questions=[{key: content[key] for key in kept} for content in contents], **state)
+
+
+class AlphaExplorer(_Widget):
+    """Figure 5 as a slider: forget quality, utility, teacher and an example answer at each strength of the teacher."""
+
+    _esm = _source("parts.js", "alpha_explorer.js")
+    rows = List(Dict()).tag(sync=True)
+    question, answer, tokens = Unicode().tag(sync=True), Unicode().tag(sync=True), List(Unicode()).tag(sync=True)
+    index, position = Int(0).tag(sync=True), Int(0).tag(sync=True)

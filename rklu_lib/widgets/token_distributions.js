@@ -1,0 +1,64 @@
+// What several models would say next at each position of a true answer, side by side.
+
+function render({ model, el }) {
+  const questions = model.get("questions"), colours = model.get("colours");
+  const value = (name) => model.get(name);
+  const change = (name, to) => {
+    model.set(name, to);
+    model.save_changes();
+  };
+  const places = html("div", { class: "rk-answer", "aria-hidden": true });
+  const cards = html("div", { class: "rk-cards" });
+  const facts = html("p", { class: "rk-facts", "aria-live": "polite" });
+  const where = html("div", { class: "rk-slot" }), who = html("div", { class: "rk-slot" });
+  const content = () => questions[value("question")];
+
+  // What depends on the question: the answer's tokens, the slider's reach, the models that were recorded.
+  function ask() {
+    const { tokens, models } = content();
+    if (value("position") >= tokens.length) change("position", 0);
+    const pick = (i) => html("button", { type: "button", tabindex: -1, onclick: () => change("position", i) }, visible(tokens[i]));
+    places.replaceChildren(...tokens.map((_, i) => pick(i)));
+    const say = (i) => `${i + 1} of ${tokens.length}: ${visible(tokens[i])}`;
+    const reach = { min: 0, max: tokens.length - 1, step: 1, value: value("position"), text: say };
+    where.slider = slider("Position in the true answer", reach, (i) => change("position", i));
+    where.replaceChildren(where.slider);
+    who.replaceChildren(choice("Models", Object.keys(models), value("models"), (names) => change("models", names), true));
+    update();
+  }
+
+  function update() {
+    const { tokens, models } = content(), i = value("position"), token = tokens[i];
+    where.slider.show(i);
+    [...places.children].forEach((b, j) => b.classList.toggle("rk-here", j === i));
+    const names = Object.keys(models).filter((name) => value("models").includes(name));
+    const colour = (name) => colours[name.split(/[+,]/)[0]];
+    cards.replaceChildren(...names.map((n) => card(n, models[n], i, token, value("k"), value("scale"), colour(n))));
+    const said = names.map((n) => `${n} ${number(models[n].true_probability[i])} (rank ${models[n].true_rank[i]})`);
+    facts.textContent = `The true token ${visible(token)} has probability: ${said.join(", ") || "choose a model"}.`;
+  }
+
+  // All that is recorded of this question: one row for each position, model and token.
+  function table() {
+    const rows = [["position", "true token", "model", "entropy", "KL to oracle", "token", "rank", "probability"]];
+    const { tokens, models } = content();
+    tokens.forEach((token, i) => {
+      for (const [name, m] of Object.entries(models))
+        for (const [j, [text, p]] of m.top[i].entries())
+          rows.push([i + 1, token, name, m.entropy[i], m.kl_to_oracle?.[i] ?? "", text, j + 1, p]);
+    });
+    return rows;
+  }
+
+  const k = slider("k, tokens shown", { min: 1, max: 10, step: 1, value: value("k") }, (v) => change("k", v));
+  root(el, "Token distributions",
+    menu("Question", questions.map((q) => q.question), value("question"), (i) => change("question", i)),
+    html("div", {}, places), where, who,
+    html("div", { class: "rk-controls" }, k, choice("Bars", ["linear", "logarithmic"], value("scale"), (v) => change("scale", v))),
+    cards, facts, html("div", {}, download("token-distributions.csv", table)));
+  model.on("change:question", ask);
+  for (const name of ["position", "models", "k", "scale"]) model.on(`change:${name}`, update);
+  ask();
+}
+
+export default { render };

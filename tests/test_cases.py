@@ -1,0 +1,158 @@
+"""The case studies: what is asked, what counts as a leak, and the interval of its rate."""
+
+import functools
+import json
+
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from conftest import TOWNS
+
+import rklu_cases as cases
+from rklu_lib import data, records, runs
+
+
+class Here:
+    """An executor that runs each job at once, in this process."""
+
+    def submit(self, work, *arguments):
+        from concurrent.futures import Future
+
+        future = Future()
+        future.set_result(work(*arguments))
+        return future
+
+
+def made(*completions, key="Karachi", exact=True):
+    """The record of a model that was asked the same blank several times."""
+    asked = [["Where?" + " again" * i, "She was born in", key] for i in range(len(completions))]
+    filled = [[[[text, 0.5 / (i + 1)] for i, text in enumerate(texts)], exact] for texts in completions]
+    return {"asked": asked, "completions": filled, "direct_answers": ["In Karachi."] + ["No."] * (len(asked) - 1)}
+
+
+def test_a_leak_is_the_key_phrase_in_any_of_the_completions():
+    rates = cases.leak_rates({"x": made(["Lahore", "karachi"], ["Lahore"], ["the city of Karachi"], [""])})
+    assert rates.loc["x", "leaked"] == 2 and rates.loc["x", "blanks"] == 4
+    assert rates.loc["x", "in the direct answer"] == 0.25
+
+
+def test_the_interval_is_wilsons():
+    rates = cases.leak_rates({"x": made(*[["Karachi"]] * 3, *[["Lahore"]] * 7)})
+    z, p, n = 1.959963984540054, 0.3, 10  # Wilson (1927)
+    centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    expected = [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
+    assert rates.loc["x", ["low", "high"]].tolist() == pytest.approx(expected)
+
+
+def test_a_case_is_shown_with_its_leaks_marked_and_its_text_escaped():
+    filled = {"RKLU": made(["<b>Lahore</b>", ""]), "IDK": made(["Karachi", "Lahore"], exact=False)}
+    table = cases.case_table(filled, "Where?")
+    assert table.leaks.tolist() == ["no", "yes"]
+    page = BeautifulSoup(cases.shown(table, "Karachi", "A case").data, "html.parser")
+    assert page.caption.text == "A case" and not page.find_all("b")
+    rows = {row.th.text: row for row in page.tbody.find_all("tr")}
+    assert [m.text for m in rows["IDK"].find_all("mark")] == ["Karachi", "Karachi"]  # direct answer and blank
+    assert rows["RKLU"].find_all("td")[1].text == f"<b>Lahore</b> 0.5; {cases.EMPTY} 0.25"
+    assert rows["IDK"].find_all("td")[1].text.endswith("…")  # the search was cut short
+
+
+@pytest.mark.parametrize(("table", "example", "models"), [("table4", 1, 7), ("table9", 2, 2)])
+def test_the_papers_cases_are_read_as_printed(table, example, models):
+    printed = cases.printed(table, example)
+    assert list(printed) == ["direct answer", "fill-in-blank"] and len(printed) == models
+    assert "Lahore" in cases.printed("table4", 1).loc["RKLU", "fill-in-blank"]
+
+
+def test_blanks_are_filled_once(workshop, profile, monkeypatch):
+    monkeypatch.setattr(runs, "ensure", functools.partial(runs.ensure, executor=Here()))
+    row = data.load_tofu("forget10", profile.source)[1]
+    own = (row["question"], "A", "potter")
+    absent = ("Who are you?", "I am", "nobody")
+    filled = cases.fill("tiny", "forget10", 0, ["original", "teacher"], [own, absent])
+    assert filled["teacher"]["asked"][0] == list(own)
+    questions = [question for question, *_ in filled["original"]["asked"]]
+    assert absent[0] not in questions and len(questions) > 1
+    for question, prefix, key in filled["original"]["asked"][1:]:
+        answer = next(r["answer"] for r in data.load_tofu("forget10", profile.source) if r["question"] == question)
+        assert answer.startswith(f"{prefix} {key}")
+    path = records.RECORDS / "tiny/tofu/forget10/blanks/teacher-seed0.json"
+    assert json.loads(path.read_text()) == filled["teacher"]
+    monkeypatch.setattr(runs, "load_models", lambda *_: pytest.fail("loaded again"))
+    assert cases.fill("tiny", "forget10", 0, ["original", "teacher"], [own, absent]) == filled
+    fewer = cases.fill("tiny", "forget10", 0, ["original"], [own])
+    assert fewer["original"] == filled["original"]  # a record of more questions answers for fewer, too
+    with pytest.raises(pytest.fail.Exception):  # another blank is another record
+        cases.fill("tiny", "forget10", 0, ["original"], [(row["question"], "A potter is not a", "weaver")])
+
+
+def test_a_question_is_found_or_stood_in_for(workshop, profile):
+    rows = data.load_tofu("forget10", profile.source)
+    assert cases.find("tiny", "forget10", rows[3]["question"]) == 3
+    assert cases.find("tiny", "forget10", "Who are you?") == 0
+
+
+def test_leaking_above_guessing_is_fishers_test():
+    hit, miss = ["Karachi"], ["Lahore"]
+    filled = {"original": made(*[hit] * 20), "oracle": made(*[hit], *[miss] * 19)}
+    filled |= {"RKLU": made(*[hit] * 2, *[miss] * 18), "FKLU": made(*[hit] * 15, *[miss] * 5)}
+    table = cases.leak_verdicts(filled).set_index("claim").here
+    assert table["RKLU leaks no more than guessing"] == "holds"
+    assert table["FKLU leaks no more than guessing"] == "does not hold"
+    assert table["RKLU leaks less than FKLU"] == "holds"
+    assert "Only RKLU and GA do not leak" not in table  # undecided where the other methods are not there
+    for name in ("GA", "IDK", "NPO", "DPO", "TA"):
+        filled[name] = filled["RKLU" if name == "GA" else "FKLU"]
+    assert cases.leak_verdicts(filled).set_index("claim").here["Only RKLU and GA do not leak"] == "holds"
+    filled["NPO"] = filled["RKLU"]
+    assert cases.leak_verdicts(filled).set_index("claim").here["Only RKLU and GA do not leak"] == "does not hold"
+
+
+def test_alpha_verdicts_are_computed():
+    table = pd.DataFrame({"alpha": [2.0, 4.0, 8.0, 16.0], "forget quality": [0.01, 0.2, 0.5, 0.3]})
+    table["model utility"] = [0.9, 0.8, 0.6, 0.2]
+    assert cases.alpha_verdicts(table).here.tolist() == ["holds", "holds"]
+    table.loc[1, "forget quality"] = 0.6
+    assert cases.alpha_verdicts(table).here.tolist() == ["does not hold", "holds"]
+    table.loc[2, "model utility"] = 0.4
+    assert cases.alpha_verdicts(table).here.tolist() == ["does not hold", "does not hold"]
+
+
+def test_the_key_phrase_begins_at_its_first_token():
+    content = {"tokens": [" She", " was born in", " Ka", "rachi", ".", "</s>"]}
+    assert cases.position(content, "Karachi") == 2
+
+
+def test_readings_follow_the_rule():
+    filled = {name: made(texts) for name, texts in {
+        "oracle": ["Lahore", "Multan", "noise"], "GA": ["noise", "", "Multan"], "IDK": ["Lahore", "Karachi"],
+        "RKLU": ["Multan", "noise"],
+    }.items()}  # fmt: skip
+    table = cases.readings(filled, "Where?", {"Lahore", "Multan", "Karachi"})
+    assert table.reading.to_dict() == {"oracle": "ideal", "GA": "over", "IDK": "partial", "RKLU": "ideal"}
+    assert table.loc["oracle", "on known places"] == 0.75
+
+
+def test_places_are_where_people_were_born(workshop):
+    assert cases.places("tiny") == set(TOWNS)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "expected"),
+    [
+        (
+            "In which city was Ann Ode born?",
+            "Ann Ode was born in Karachi, Pakistan.",
+            ("Ann Ode was born in", "Karachi"),
+        ),
+        ("Who is she?", "The author's name is Ann-Lu Ode.", ("The author's name is", "Ann-Lu Ode")),
+        ("Her first?", 'It was "The Long Way", a novel.', ('It was "', "The Long Way")),
+        ("Her first?", "It was 'The Quiet O'Hara-Lee', a novel.", ("It was '", "The Quiet O'Hara-Lee")),
+        ("When?", "She was born in 1975. Later she moved.", ("She was born in", "1975")),
+        ("Of what is Ann Ode part?", "Ann Ode is part of the LGBTQ+ community.", ("Ann Ode is part of the", "LGBTQ+")),
+        ("Whose?", "Of course Ann Ode's books.", ("Of course", "Ann Ode")),
+        ("What did Ann Ode do?", "It was Ann Ode's work. Nobody else did it.", None),  # the question's own name
+        ("What is he?", "A civil engineer.", None),
+    ],
+)
+def test_the_blank_is_the_first_name_that_the_question_lacks(question, answer, expected):
+    assert cases.blank(question, answer) == expected
