@@ -76,11 +76,7 @@ def load(path, dtype="float32"):
 
     Raises ValueError when the tokenizer has no end-of-text token: an answer could then never end.
     """
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    if tokenizer.eos_token_id is None:
-        raise ValueError(
-            f"the tokenizer of {path} has no end-of-text token; set eos_token in its tokenizer_config.json"
-        )
+    tokenizer = load_tokenizer(path)
     model = AutoModelForCausalLM.from_pretrained(
         path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
     )
@@ -89,7 +85,12 @@ def load(path, dtype="float32"):
 
 def load_tokenizer(path):
     """The tokenizer alone, as `load` would return it."""
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer of {path} has no end-of-text token; set eos_token in its tokenizer_config.json"
+        )
+    return tokenizer
 
 
 def save(model, tokenizer, path):
