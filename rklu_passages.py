@@ -121,6 +121,8 @@ def table(rows, reported):
 def to_the_oracle(rows):
     """What the paper could not measure: each model's distance to one that never read the novel. Differences in BLEU and
     ROUGE-L (per cent), in mean chunk NLL (nats per token), and the p-value of a KS test on chunk NLLs."""
+    if "oracle" not in rows:
+        return pd.DataFrame()
     oracle, columns = rows["oracle"], {}
     for m, title in (("bleu_pct", "BLEU"), ("rouge_pct", "ROUGE-L"), ("chunk_nll", "NLL")):
         columns[f"{title}, oracle"] = {n: oracle[m] for n in rows if n != "oracle"}
@@ -225,3 +227,20 @@ def verdicts_of_splits(by_split):
         numbers = "; ".join(f"{n} {v:+.2f}" for n, v in losses.items()) + f" points from {min(mine)} to {largest}, lost"
         rows[0] |= {"here": "holds" if min(losses.values()) > 0 else "does not hold", "numbers": numbers}
     return pd.concat([found.assign(claim=found.claim + f", {largest}"), pd.DataFrame(rows)], ignore_index=True)
+
+
+def memorised(rows):
+    """How well the base models know the novel, of `scores`."""
+    names = [n for n in ("Original", "oracle") if n in rows]
+    columns = {"bleu_pct": "BLEU, %", "rouge_pct": "ROUGE-L, %", "exact": "exact", "chunk_nll": "chunk NLL"}
+    return pd.DataFrame({t: {n: rows[n][m] for n in names} for m, t in columns.items()}).reindex(names)
+
+
+def per_epoch(found):
+    """BLEU and perplexity after every epoch, as text: rows are epochs, columns (measure, method)."""
+    columns = {}
+    for m in ("bleu_pct", "perplexity"):
+        for record in found:
+            if record.spec.method not in records.BASES:
+                columns[TITLES.get(m, m), record.spec.method] = {e["epoch"]: e[m] for e in record.epochs}
+    return shown(pd.DataFrame(columns).rename_axis("epoch"))

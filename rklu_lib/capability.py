@@ -33,10 +33,12 @@ def accuracy(model, tokenizer, tasks, folder=None, limit=None, batch_size=16):
             data.read_json_lines(Path(folder) / f"{task}.jsonl", ())
     for noisy in ("lm_eval", "datasets"):  # warnings about options that are not used here
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    import datasets
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
+    datasets.disable_progress_bars()  # in a notebook they are outputs of their own
     embedded = all((SUITE / f"{task}.yaml").exists() for task in tasks)
     manager = TaskManager(include_path=str(SUITE), include_defaults=not embedded)
     with tempfile.TemporaryDirectory() as tmp, contextlib.redirect_stderr(io.StringIO()):  # its progress bars
