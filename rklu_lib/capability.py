@@ -4,6 +4,7 @@ The tasks are the paper's seven from the hub, the same from a folder of local fi
 """
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -36,11 +37,9 @@ def accuracy(model, tokenizer, tasks, folder=None, limit=None, batch_size=16):
     import datasets
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
     datasets.disable_progress_bars()  # in a notebook they are outputs of their own
-    embedded = all((SUITE / f"{task}.yaml").exists() for task in tasks)
-    manager = TaskManager(include_path=str(SUITE), include_defaults=not embedded)
+    manager = _manager(all((SUITE / f"{task}.yaml").exists() for task in tasks))
     with tempfile.TemporaryDirectory() as tmp, contextlib.redirect_stderr(io.StringIO()):  # its progress bars
         asked = [_local(manager.task_index[t].yaml_path, t, folder, tmp) for t in tasks] if folder else list(tasks)
         # lm-eval 0.4.13 with its cache scores wrong tokens where two tasks cut one text at different places
@@ -64,6 +63,14 @@ def accuracy(model, tokenizer, tasks, folder=None, limit=None, batch_size=16):
         }
         for t in tasks
     }
+
+
+@functools.cache
+def _manager(embedded):
+    """lm-eval's index of tasks, ours alone or with its own, which are many files to read."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(SUITE), include_defaults=not embedded)
 
 
 def _local(config, task, folder, tmp):

@@ -46,7 +46,7 @@ def llama():
     vocab |= {c: len(vocab) + k for k, c in enumerate("▁" + LETTERS)}
     tokenizer = LlamaTokenizer(vocab=vocab, merges=[], chat_template=CHAT)
     shape = dict(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=len(vocab)
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=len(vocab)
     )
     return LlamaForCausalLM(LlamaConfig(**shape, max_position_embeddings=4096)), tokenizer
 
@@ -57,7 +57,7 @@ def phi():
 
     vocab = {c: k for k, c in enumerate(sorted(ByteLevel.alphabet()))} | {"<|endoftext|>": 256}
     tokenizer = CodeGenTokenizer(vocab=vocab, merges=[])
-    shape = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    shape = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
     return PhiForCausalLM(PhiConfig(**shape, vocab_size=len(vocab), max_position_embeddings=2048)), tokenizer
 
 
@@ -107,12 +107,13 @@ def test_our_llama_prompt_is_the_chat_templates(elsewhere):
 # Chunks are fewer and shorter, so that the embedded text fills them; every other value is the paper's profile's.
 CHANGES = {"n_chunks": 8, "chunk_tokens": 64, "prompt_tokens": 24, "n_segments": 8}
 NOTEBOOKS = [
-    ("llama2-7b", "table3_fkl_vs_rkl", {}),
-    ("llama2-7b", "table1_general_capability", {"splits": ["forget10"], "methods": ["GA", "RKLU"]}),
-    ("llama2-7b", "table2_copyright", {"methods": ["GA", "IDK", "RKLU"], "changes": CHANGES}),
-    ("phi-1.5", "table3_fkl_vs_rkl", {}),
-    ("phi-1.5", "table1_general_capability", {"splits": ["forget10"], "methods": ["GA", "RKLU"]}),
-    ("phi-1.5", "table2_copyright", {"methods": ["GA", "IDK", "RKLU"], "changes": CHANGES}),
+    (profile, notebook, parameters)
+    for profile in ("llama2-7b", "phi-1.5")
+    for notebook, parameters in (
+        ("table3_fkl_vs_rkl", {"methods": ["FKLU", "RKLU"]}),
+        ("table1_general_capability", {"methods": ["FKLU", "RKLU"], "splits": ["forget10"]}),
+        ("table2_copyright", {"methods": ["RKLU"], "changes": CHANGES}),
+    )
 ]
 
 
