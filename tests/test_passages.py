@@ -11,9 +11,10 @@ import torch
 from scipy import stats
 from test_evaluation import generated, plain_nll
 from test_runs import Here, Nowhere
+from typer.testing import CliRunner
 
 import rklu_passages as passages
-from rklu_lib import data, evaluation, methods, metrics, models, paper, profiles, runs, training
+from rklu_lib import cli, data, evaluation, methods, metrics, models, paper, profiles, runs, training
 from rklu_lib.records import RunSpec
 
 GUTENBERG = "Title: X\r\n\r\n*** START OF THIS EBOOK ***\r\n{}\r\n*** END OF THIS EBOOK ***\r\nX"
@@ -181,6 +182,8 @@ def test_the_whole_sweep_of_the_novel(workshop, capsys):
     before, oracle = found[0].epochs[-1]["chunk_nll"], found[1].epochs[-1]["chunk_nll"]
     assert before < oracle  # it alone has read the novel
     runs.ensure(wanted, executor=Nowhere())
+    shell = CliRunner().invoke(cli.app, ["report", "--profile", "tiny", "--split", "novel"], env={"COLUMNS": "160"})
+    assert shell.exit_code == 0 and "perplexity" in shell.stdout and "IDK" in shell.stdout
     rows = passages.scores(found[:2], [{"tasks": {"t": {"accuracy": 0.5, "chance": 0.25, "n": 4}}}] * 2)
     assert rows["Original"]["avg_accuracy_pct"] == 50 and rows["oracle"]["chance_pct"] == 25
     table = passages.to_the_oracle(rows)
