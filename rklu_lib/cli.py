@@ -28,7 +28,7 @@ Workers = Annotated[int | None, typer.Option(help="parallel processes (default: 
 def run(
     method: Annotated[str, typer.Argument(help="a row of Table 8, FKLU, teacher, or a base model")],
     profile: ProfileName = "smoke",
-    split: Annotated[str, typer.Option(help="forget01, forget05 or forget10")] = "forget10",
+    split: Annotated[str, typer.Option(help="forget01, forget05, forget10 or novel")] = "forget10",
     seed: int = 0,
 ):
     """Compute one run and whatever it depends on; print its epochs."""
@@ -40,7 +40,7 @@ def run(
 @app.command()
 def sweep(
     profile: ProfileName = "mini",
-    split: Annotated[list[str] | None, typer.Option(help="forget splits (default: all three)")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="forget splits, or novel (default: TOFU's)")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="seeds (default: 0)")] = None,
     method: Annotated[list[str] | None, typer.Option(help="methods (default: all)")] = None,
     workers: Workers = None,
@@ -66,14 +66,16 @@ def _print_epochs(records):
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("method", "epoch", "forget quality", "model utility", "probability", "ROUGE-L")
+    columns = {"forget quality": "forget_quality_benchmark", "model utility": "model_utility"}
+    columns |= {"probability": "forget_probability", "ROUGE-L": "forget_rouge"}
+    if records[0].spec.task == "passages":
+        columns = {"BLEU, %": "bleu_pct", "ROUGE-L, %": "rouge_pct", "perplexity": "perplexity", "exact": "exact"}
+    table = Table("method", "epoch", *columns)
     for record in records:
         for e in record.epochs:
-            quality = e.get("forget_quality_benchmark")
-            table.add_row(
-                record.spec.label, str(e["epoch"]), "–" if quality is None else f"{quality:.3g}",
-                *(f"{e[k]:.4f}" for k in ("model_utility", "forget_probability", "forget_rouge")),
-            )  # fmt: skip
+            values = [(name, e.get(key)) for name, key in columns.items()]
+            shown = ["–" if v is None else format(v, ".3g" if n == "forget quality" else ".4f") for n, v in values]
+            table.add_row(record.spec.label, str(e["epoch"]), *shown)
     Console().print(table)
 
 

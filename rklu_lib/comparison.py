@@ -76,7 +76,7 @@ def provenance(records):
     commits = ", ".join(sorted({str(r.content["code"]["commit"]) for r in records}))
     machines = "; ".join(sorted({r.content["machine"] for r in records}))
     return Markdown(
-        f"Records: `data/records/{spec.profile}/tofu/{spec.split}/` {names}.\n"
+        f"Records: `data/records/{spec.profile}/{spec.task}/{spec.split}/` {names}.\n"
         f"Data: {source['source']}, sha256 of the full set {source['sha256']}. Code: commit {commits}. "
         f"Machine: {machines}.\n"
         f"Remake: {remake}."

@@ -16,7 +16,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 FICTIONAL = ROOT / "data" / "fictional"
+PASSAGES = ROOT / "data" / "passages"
 REFUSALS = ROOT / "data" / "refusals.txt"
+NOVEL = "novel"  # the forget split of the task "passages"
 ORACLE_SPLIT = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 _OPTIONS = ("perturbed_answer",)
 _PARAPHRASED = ("paraphrased_answer", "paraphrased_question", *_OPTIONS)
@@ -69,6 +71,12 @@ def describe_source(source, split="full"):
     }
 
 
+def describe_text(text):
+    """What records keep of a novel: {"novel": embedded or not (no path), "novel_sha256": digest of its text}."""
+    digest = hashlib.sha256(load_novel(novel_path(text)).encode()).hexdigest()[:16]
+    return {"novel": "fictional" if text == "fictional" else "the reader's own file", "novel_sha256": digest}
+
+
 def read_json_lines(path, fields=("question", "answer")):
     """Rows of a JSON-lines file, each a dict that holds `fields`. Raises FileNotFoundError, or DataError at a line."""
     path = Path(path)
@@ -110,6 +118,60 @@ def _checked(row, fields, where):
     return row
 
 
+def _read_text(path):
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; name a UTF-8 text file")
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
+
+
+def novel_path(text):
+    """The file of a profile's `text`: the embedded one, the reader's own (`RKLU_NOVEL`), or the path that it is."""
+    if text == "own" and not os.environ.get("RKLU_NOVEL"):
+        raise ValueError("set RKLU_NOVEL to a UTF-8 text file that you may use; no novel is shipped")
+    return {"fictional": PASSAGES / "novel.txt", "own": Path(os.environ.get("RKLU_NOVEL", ""))}.get(text, Path(text))
+
+
+def load_novel(path):
+    """The text of a file, without Project Gutenberg's header, licence and line breaks where it is one of theirs."""
+    text = _read_text(path)
+    body = re.search(r"(?s)\*\*\* ?START OF TH[^\n]*\n(.*?)\*\*\* ?END OF TH", text)
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", body[1]).strip() if body else text
+
+
+def load_prose(split, source):
+    """General text, "valid" or "test": embedded, a folder's `<split>.txt`, or WikiText-2 (a folder `RKLU_WIKITEXT`)."""
+    source = os.environ.get("RKLU_WIKITEXT", source) if source == "Salesforce/wikitext" else source
+    folder = PASSAGES if source == "fictional" else Path(source)
+    if folder.is_dir():
+        return _read_text(folder / f"{split}.txt")
+    from datasets import load_dataset
+
+    name = {"valid": "validation"}.get(split, split)
+    return "".join(load_dataset(source, "wikitext-2-raw-v1", split=name)["text"])
+
+
+def load_chunks(path, n_chunks=400, chunk_tokens=512, *, tokenizer):
+    """The first `n_chunks` runs of `chunk_tokens` tokens of a UTF-8 text file: n_chunks tuples of token ids.
+
+    Raises FileNotFoundError, or DataError when the file is not UTF-8 or too short.
+    """
+    return chunks(load_novel(path), n_chunks, chunk_tokens, tokenizer, path)
+
+
+def chunks(text, n_chunks, chunk_tokens, tokenizer, where):
+    """`load_chunks` of a string; `where` it is from is named if it is too short."""
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if len(ids) < chunk_tokens:
+        raise DataError(f"{where}: {len(ids)} tokens, but one chunk has {chunk_tokens}; take a longer text")
+    if len(ids) < n_chunks * chunk_tokens:
+        fit = len(ids) // chunk_tokens
+        raise DataError(f"{where}: {fit} chunks of {chunk_tokens} tokens, not {n_chunks}; ask for {fit} or fewer")
+    return [tuple(ids[i * chunk_tokens : (i + 1) * chunk_tokens]) for i in range(n_chunks)]
+
+
 def refusals():
     """The project's list of refusals, from which IDK and DPO draw (TOFU's own list is not on the hub)."""
     return REFUSALS.read_text(encoding="utf-8").split("\n")[:-1]
@@ -144,6 +206,16 @@ def encode_answer(tokenizer, template, answer):
     """Token ids of the answer, closed by the end-of-text token."""
     ids = tokenizer(prompt_and_answer(template, "", answer)[1], add_special_tokens=False)["input_ids"]
     return (*ids, tokenizer.eos_token_id)
+
+
+def passage(tokenizer, chunk, prompt_tokens=0):
+    """A chunk of text as an `Example`: its first tokens are the prompt, the rest is scored, and no end follows.
+
+    The begin-of-text token opens the prompt; a tokenizer without one leaves the first token unscored.
+    """
+    opening = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
+    cut = prompt_tokens or 1 - len(opening)
+    return Example((*opening, *chunk[:cut]), chunk[cut:])
 
 
 def encode(tokenizer, template, question, answer):

@@ -214,3 +214,47 @@ def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None):
     per_question = {"answer_nll": forget["answer_nll"], "rouge": forget["rouge"]}
     per_question |= {f"truth_ratio_{form}": ratios[form] for form in FORMS}
     return aggregates, per_question
+
+
+def load_passages(profile, tokenizer):
+    """{"chunks", "prompted", "segments"} -> lists of `data.Example`: the novel, the same to continue, other prose."""
+    size = profile.chunk_tokens
+    novel = data.load_chunks(data.novel_path(profile.text), profile.n_chunks, size, tokenizer=tokenizer)
+    prose = data.load_prose("test", profile.prose)
+    segments = data.chunks(prose, profile.n_segments, size, tokenizer, f"{profile.prose}, test")
+    return {
+        "chunks": [data.passage(tokenizer, c) for c in novel],
+        "prompted": [data.passage(tokenizer, c, profile.prompt_tokens) for c in novel],
+        "segments": [data.passage(tokenizer, c) for c in segments],
+    }
+
+
+def passage_nll(model, examples):
+    """Mean NLL per token, in nats, of each of n `data.Example`s -> (n,)."""
+    return np.concatenate(answer_nll(model, [e.prompt for e in examples], [[e.answer] for e in examples], batch_size=8))
+
+
+def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None):
+    """The evaluation of § 4.3 of one model: (aggregates, per-chunk scores).
+
+    asked: as from `load_passages`. max_new_tokens: length of the greedy continuations. oracle: chunk NLLs (n,) of the
+    model that never read the novel; without it (the oracle itself) its test is left out.
+    aggregates: bleu_pct and rouge_pct (recall) of the continuations, exact (the share that is the text, token for
+    token), perplexity of the other prose, chunk_nll (mean, nats per token), and forget_quality_nll: p-value of the
+    two-sample KS test between chunk NLLs here and the oracle's. Per chunk: chunk_nll, rouge, exact, each (n,).
+    """
+    prompted = asked["prompted"]
+    said = greedy(model, [e.prompt for e in prompted], max_new_tokens, tokenizer.eos_token_id)
+    texts, truth = (tokenizer.batch_decode(t, skip_special_tokens=True) for t in (said, [e.answer for e in prompted]))
+    scores = {"chunk_nll": passage_nll(model, asked["chunks"]), "rouge": metrics.rouge_l(truth, texts)}
+    scores["exact"] = np.array([float(tuple(s) == e.answer) for s, e in zip(said, prompted, strict=True)])
+    aggregates = {
+        "bleu_pct": metrics.bleu(truth, texts),
+        "rouge_pct": 100 * float(scores["rouge"].mean()),
+        "exact": float(scores["exact"].mean()),
+        "perplexity": metrics.perplexity(passage_nll(model, asked["segments"])),
+        "chunk_nll": float(scores["chunk_nll"].mean()),
+    }
+    if oracle is not None:
+        aggregates["forget_quality_nll"] = metrics.forget_quality(scores["chunk_nll"], oracle)
+    return aggregates, scores

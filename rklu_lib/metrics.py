@@ -6,7 +6,6 @@ NLL means the mean negative log-likelihood per answer token, in nats. Missing ev
 from collections.abc import Mapping
 
 import numpy as np
-from rouge_score import rouge_scorer
 from scipy import stats
 
 UTILITY_SETS = ("retain", "authors", "facts")
@@ -97,8 +96,25 @@ def rouge_l(references, candidates):
     """ROUGE-L recall with stemming, as TOFU uses it. Two equally long lists of n strings -> (n,)."""
     if len(references) != len(candidates):
         raise ValueError(f"{len(references)} references for {len(candidates)} candidates")
+    from rouge_score import (
+        rouge_scorer,  # here: beneath it nltk imports scikit-learn and pandas where they are installed
+    )
+
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
     return np.array([scorer.score(r, c)["rougeL"].recall for r, c in zip(references, candidates, strict=True)])
+
+
+def perplexity(nll):
+    """exp of the mean NLL of equally long segments, (n,), nats per token; inf where that leaves floating point."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(_finite("nll", nll, 1).mean()))
+
+
+def bleu(references, candidates):
+    """Corpus BLEU in per cent, as sacrebleu defines it (13a tokens, up to 4-grams). Two equally long lists -> float."""
+    from sacrebleu import corpus_bleu
+
+    return corpus_bleu(candidates, [references]).score
 
 
 def utility_components(name, answer_nll, paraphrased_nll, wrong_nll, rouge):

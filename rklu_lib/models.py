@@ -71,25 +71,32 @@ def create(profile, tokenizer, seed):
     return PhiForCausalLM(PhiConfig(**shape, resid_pdrop=0.0, embd_pdrop=0.0, attention_dropout=0.0))
 
 
+def resolve(path):
+    """Where a checkpoint is: in the folder `RKLU_MODELS` (owner/name, as on the hub) if it is there, else at `path`."""
+    local = Path(os.environ.get("RKLU_MODELS", os.devnull)) / path
+    return local if local.is_dir() else path
+
+
 def load(path, dtype="float32"):
-    """(model, tokenizer) from the hub or from a directory in its layout. Remote code is never run.
+    """(model, tokenizer) from the hub or from a directory in its layout, see `resolve`. Remote code is never run.
 
     Raises ValueError when the tokenizer has no end-of-text token: an answer could then never end.
     """
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    if tokenizer.eos_token_id is None:
-        raise ValueError(
-            f"the tokenizer of {path} has no end-of-text token; set eos_token in its tokenizer_config.json"
-        )
+    tokenizer = load_tokenizer(path)
     model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+        resolve(path), dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
     )
     return model.to(device()), tokenizer
 
 
 def load_tokenizer(path):
     """The tokenizer alone, as `load` would return it."""
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(resolve(path), trust_remote_code=False)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer of {path} has no end-of-text token; set eos_token in its tokenizer_config.json"
+        )
+    return tokenizer
 
 
 def save(model, tokenizer, path):

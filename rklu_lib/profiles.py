@@ -13,6 +13,7 @@ _CHOICES = {
     "architecture": ("llama", "phi"),
     "dtype": ("float32", "bfloat16"),
     "finetune_precision": ("no", "bf16"),
+    "capability": ("embedded", "paper"),
 }
 # A `model` brings its own shape; an alpha or weight of 0 is a control; the others would train nothing or divide by 0.
 _MAY_BE_ZERO = {"hidden_size", "intermediate_size", "n_layers", "n_heads", "vocab_size"}
@@ -57,6 +58,15 @@ class Profile:
     n_questions: int | None = (
         None  # score only the first so many of the forget and retain sets; None: all (retain: 300)
     )
+    capability: str = "embedded"  # the tasks of Table 1: `data/capability`, or the paper's seven from the hub
+    passages: dict = field(default_factory=dict)  # fields that differ for copyrighted text, those below among them
+    text: str = "fictional"  # the novel: `fictional`, `own` (the file that RKLU_NOVEL names), or a path
+    prose: str = "fictional"  # general text: `fictional`, a folder with valid.txt and test.txt, or a hub id
+    n_chunks: int = 400
+    chunk_tokens: int = 512
+    prompt_tokens: int = 200  # of a chunk; the rest is to be continued
+    n_segments: int = 200  # of general text, as long as a chunk: to read (from scratch) and to measure perplexity on
+    novel_repeats: int = 1  # how often an epoch of the original from scratch reads the novel
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
@@ -70,6 +80,8 @@ class Profile:
                 self._refuse(f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}")
         if self.model is None and 0 in (self.hidden_size, self.n_layers, self.n_heads, self.vocab_size):
             self._refuse("without a `model`, hidden_size, n_layers, n_heads and vocab_size are needed")
+        if self.prompt_tokens >= self.chunk_tokens:
+            self._refuse(f"prompt_tokens ({self.prompt_tokens}) must be fewer than chunk_tokens ({self.chunk_tokens})")
 
     def _check(self, name, kind, value):
         """Refuses a value of another type than the field's, and a number that could only break a run later."""
@@ -103,15 +115,18 @@ def names():
     return tuple(_values())
 
 
-def profile(name, **changes):
-    """The profile called `name`, with `changes` to its fields. Raises ValueError for an unknown profile or field.
+def profile(name, task="tofu", **changes):
+    """The profile called `name` for a task ("tofu" or "passages"), with `changes` to its fields.
 
+    Raises ValueError for an unknown profile or field.
     An `unlearn_lr` among the changes is every family's, unless `family_lr` is changed as well.
     """
     if name not in _values():
         raise ValueError(f"no profile {name!r}; there are {', '.join(names())}")
     known = {f.name for f in dataclasses.fields(Profile)}
-    values = {"name": name} | _values()[name] | ({"family_lr": {}} if "unlearn_lr" in changes else {}) | changes
+    values = {"name": name} | _values()[name]
+    values |= values.get("passages", {}) if task == "passages" else {}
+    values |= ({"family_lr": {}} if "unlearn_lr" in changes else {}) | changes
     if unknown := set(values) - known:
         raise ValueError(
             f"profile {name}: no field {', '.join(sorted(unknown))}; fields are {', '.join(sorted(known))}"

@@ -27,12 +27,18 @@ PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy
 
 _UNLEARNING = {"augment_epochs", "augment_lr", "unlearn_epochs", "unlearn_lr", "family_lr", "alpha", "retain_weight"}
 _UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_size"}
-_FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)} - _UNLEARNING - {"name"}
+_PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}
+_FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
+_FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "passages"}
+SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
 
 
 @dataclass(frozen=True, order=True)
 class RunSpec:
-    """One cell of a table: scale, forget split, method (or base model) and seed; overrides change profile fields."""
+    """One cell of a table: scale, forget split, method (or base model) and seed; overrides change profile fields.
+
+    The split `novel` is the other task, copyrighted text: its profile has the changes under `passages`.
+    """
 
     profile: str
     split: str
@@ -41,16 +47,23 @@ class RunSpec:
     overrides: tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self):
-        if self.split not in data.ORACLE_SPLIT:
-            raise ValueError(f"no forget split {self.split!r}; there are {', '.join(data.ORACLE_SPLIT)}")
-        if self.method not in BASES:
-            method(self.method)
-        profiles.profile(self.profile, **dict(self.overrides))  # fails here, before anything is trained
+        if self.split not in SPLITS:
+            raise ValueError(f"no forget split {self.split!r}; there are {', '.join(SPLITS)}")
+        if self.method not in BASES and method(self.method).retain and self.split == data.NOVEL:
+            raise ValueError(f"{self.method} needs a retain set, and a novel has none; {self.method[:-3]} does without")
+        known = self.values.model  # an unknown profile or field fails here, before anything is trained
+        if known and self.pretrained_novel and self.method == "oracle":
+            raise ValueError(f"profile {self.profile}: no oracle for a novel that {known} may have read")
 
     @property
     def values(self):
         """The profile with this spec's overrides."""
-        return profiles.profile(self.profile, **dict(self.overrides))
+        return profiles.profile(self.profile, self.task, **dict(self.overrides))
+
+    @property
+    def task(self):
+        """The task its split belongs to: "tofu" or "passages"."""
+        return "passages" if self.split == data.NOVEL else "tofu"
 
     @property
     def label(self):
@@ -59,20 +72,36 @@ class RunSpec:
 
     @property
     def record_path(self):
-        """Where the record lies: data/records/<profile>/tofu/<split>/<label>/seed<k>.json."""
-        return RECORDS / self.profile / "tofu" / self.split / self.label / f"seed{self.seed}.json"
+        """Where the record lies: data/records/<profile>/<task>/<split>/<label>/seed<k>.json."""
+        return RECORDS / self.profile / self.task / self.split / self.label / f"seed{self.seed}.json"
 
     @property
     def checkpoint_path(self):
-        """Where the trained model lies. The original model is one for all splits."""
-        split = () if self.method == "original" else (self.split,)
+        """Where the trained model lies. The original model is one for all of TOFU's splits."""
+        if self.trained != self:
+            return self.trained.checkpoint_path
+        split = () if self.method == "original" and self.task == "tofu" else (self.split,)
         return RUNS.joinpath(self.profile, *split, self.label, f"seed{self.seed}")
+
+    @property
+    def trained(self):
+        """The spec whose training made this one's model: a pretrained original is TOFU's for the novel too."""
+        if self.method != "original" or not self.pretrained_novel:
+            return self
+        overrides = tuple((k, v) for k, v in self.overrides if k in _FINETUNING)
+        return RunSpec(self.profile, "forget10", "original", self.seed, overrides)
+
+    @property
+    def pretrained_novel(self):
+        """Is this about a novel and a model that may know it from elsewhere? Then there is no oracle."""
+        return self.task == "passages" and self.values.model is not None
 
     @property
     def settings(self):
         """Just the profile fields that decide this run: a record made with other values of these is another run's."""
         p = self.values
         fields = set(_FINETUNING)
+        fields |= _PASSAGES if self.task == "passages" else set()
         if self.method not in ("original", "oracle"):
             fields |= {"augment_epochs", "augment_lr", "batch_size"} if self.uses(AUGMENTED) else set()
         if self.method in METHODS:
@@ -93,7 +122,8 @@ class RunSpec:
 
     def base(self, name):
         """The spec of a base model ("original", "oracle", "augmented") this one rests on."""
-        kept = _FINETUNING | ({"augment_epochs", "augment_lr", "batch_size"} if name == "augmented" else set())
+        kept = _FINETUNING | _PASSAGES
+        kept |= {"augment_epochs", "augment_lr", "batch_size"} if name == "augmented" else set()
         overrides = tuple((k, v) for k, v in self.overrides if k in kept)
         return RunSpec(self.profile, self.split, name, self.seed, overrides)
 
@@ -141,7 +171,8 @@ def write(spec, history, questions, seconds):
         "spec": {"profile": spec.profile, "split": spec.split, "method": spec.method, "seed": spec.seed}
         | ({"overrides": dict(spec.overrides)} if spec.overrides else {}),
         "settings": spec.settings,
-        "data": data.describe_source(spec.values.source),
+        "data": data.describe_source(spec.values.source)
+        | (data.describe_text(spec.values.text) if spec.task == "passages" else {}),
         "code": code_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "machine": machine(),

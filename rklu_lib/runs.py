@@ -46,12 +46,45 @@ def _encoded(profile, tokenizer, rows):
     return [data.encode(tokenizer, profile.template, r["question"], r["answer"]) for r in rows]
 
 
-def _refused(profile, tokenizer, rows, seed):
-    """A random refusal to every question of every epoch: epochs * n Examples."""
+def _refused(profile, tokenizer, examples, seed):
+    """A random refusal to every example's prompt in every epoch: epochs * n Examples."""
     texts, rng = data.refusals(), np.random.default_rng(seed)
-    draws = rng.integers(len(texts), size=profile.unlearn_epochs * len(rows))
-    asked = [r["question"] for r in rows] * profile.unlearn_epochs
-    return [data.encode(tokenizer, profile.template, q, texts[i]) for q, i in zip(asked, draws, strict=True)]
+    draws = rng.integers(len(texts), size=profile.unlearn_epochs * len(examples))
+    answers = [data.encode_answer(tokenizer, profile.template, text) for text in texts]
+    asked = [e.prompt for e in examples] * profile.unlearn_epochs
+    return [data.Example(prompt, answers[i]) for prompt, i in zip(asked, draws, strict=True)]
+
+
+def _forget(spec, tokenizer):
+    """The forget set's Examples. A refusal needs a prompt, so IDK and DPO get a chunk of text cut at its prompt's end;
+    for every other method all its tokens are scored."""
+    p = spec.values
+    if spec.task == "tofu":
+        return _encoded(p, tokenizer, data.load_tofu(spec.split, p.source))
+    novel = data.load_chunks(data.novel_path(p.text), p.n_chunks, p.chunk_tokens, tokenizer=tokenizer)
+    prompted = spec.method in METHODS and spec.uses(REFUSALS)
+    return [data.passage(tokenizer, c, p.prompt_tokens if prompted else 0) for c in novel]
+
+
+def _new_tokenizer(spec):
+    """The tokenizer of a base model: a pretrained one's, or trained on what the original reads, for the oracle too."""
+    p = spec.values
+    if p.model:
+        return models.load_tokenizer(p.model)
+    texts = [f"{q} {a}" for q, a in training_pairs(p, "full")]
+    if spec.task == "passages":
+        texts += [data.load_novel(data.novel_path(p.text)), data.load_prose("valid", p.prose)]
+    return models.train_tokenizer(texts, p.vocab_size)
+
+
+def _reading(spec, tokenizer):
+    """What a model from scratch reads beside TOFU for the task "passages": other prose and the novel, `novel_repeats`
+    times, unless it is the oracle."""
+    p = spec.values
+    prose = data.load_prose("valid", p.prose)
+    segments = data.chunks(prose, p.n_segments, p.chunk_tokens, tokenizer, f"{p.prose}, valid")
+    novel = [] if spec.method == "oracle" else _forget(spec, tokenizer) * p.novel_repeats
+    return [data.passage(tokenizer, s) for s in segments] + novel
 
 
 def _base_model(spec, folder):
@@ -59,17 +92,17 @@ def _base_model(spec, folder):
     p = spec.values
     if spec.method == "augmented":
         model, tokenizer = models.load(spec.base("original").checkpoint_path, p.dtype)
-        examples = _encoded(p, tokenizer, data.load_tofu(spec.split, p.source))
+        examples = _forget(spec, tokenizer)
         stage = {"epochs": p.augment_epochs, "lr": p.augment_lr, "batch_size": p.batch_size}
     else:
-        pairs = training_pairs(p, "full" if spec.method == "original" else data.ORACLE_SPLIT[spec.split])
+        split = "full" if spec.method == "original" else data.ORACLE_SPLIT.get(spec.split, "full")
         if p.model:
             model, tokenizer = models.load(p.model, p.dtype)
-        else:  # the tokenizer is the original's for the oracle too, as a pretrained one would be
-            texts = (f"{q} {a}" for q, a in training_pairs(p, "full"))
-            tokenizer = models.train_tokenizer(texts, p.vocab_size)
+        else:
+            tokenizer = _new_tokenizer(spec)
             model = models.create(p, tokenizer, spec.seed).to(models.device())
-        examples = [data.encode(tokenizer, p.template, q, a) for q, a in pairs]
+        examples = [data.encode(tokenizer, p.template, q, a) for q, a in training_pairs(p, split)]
+        examples += _reading(spec, tokenizer) if spec.task == "passages" else []
         stage = {"epochs": p.finetune_epochs, "lr": p.finetune_lr, "batch_size": p.finetune_batch_size}
         stage["precision"] = p.finetune_precision
     training.finetune(model, examples, p, seed=spec.seed, folder=folder, **stage)
@@ -88,11 +121,10 @@ def _unlearned(spec, folder, judge):
         single["TA"] = lambda: training.task_arithmetic(original, augmented, p.ta_scale)
         model = single[spec.method]()
         return model, tokenizer, [{"epoch": 1} | judge(model, tokenizer)]
-    rows = data.load_tofu(spec.split, p.source)
-    forget = _encoded(p, tokenizer, rows)
+    forget = _forget(spec, tokenizer)
     retained = data.load_tofu(data.ORACLE_SPLIT[spec.split], p.source) if chosen.retain else []
     retain = _encoded(p, tokenizer, retained)
-    refusals = _refused(p, tokenizer, rows, spec.seed) if REFUSALS in chosen.needs else []
+    refusals = _refused(p, tokenizer, forget, spec.seed) if REFUSALS in chosen.needs else []
     student, history = training.unlearn(
         chosen, p, original, augmented, forget, retain, refusals, seed=spec.seed, folder=folder,
         on_epoch=lambda model, epoch: judge(model, tokenizer),
@@ -105,7 +137,7 @@ def _has_checkpoint(spec):
         return True
     with contextlib.suppress(FileNotFoundError):
         kept = json.loads((spec.checkpoint_path / "settings.json").read_text())
-        return kept == json.loads(json.dumps(spec.settings))
+        return kept == json.loads(json.dumps(spec.trained.settings))
     return False
 
 
@@ -147,14 +179,22 @@ def _record(spec):
     """Train (a method) or load (a base model), judge every epoch, write the record."""
     started, p, oracle, asked = time.perf_counter(), spec.values, None, {}
     seconds = {"train": 0.0, "evaluate": 0.0}
-    if spec.method != "oracle":
+    if spec.method != "oracle" and not spec.pretrained_novel:
         measured = load(spec.base("oracle")).questions
-        oracle = {form: measured[f"truth_ratio_{form}"][-1] for form in evaluation.FORMS}
+        if spec.task == "tofu":
+            oracle = {form: measured[f"truth_ratio_{form}"][-1] for form in evaluation.FORMS}
+        else:
+            oracle = measured["chunk_nll"][-1]
 
     def judge(model, tokenizer):
         begin = time.perf_counter()
-        asked.update(asked or evaluation.load_questions(p, spec.split, tokenizer))
-        scores, per_question = evaluation.evaluate(model, tokenizer, asked, p.max_new_tokens, oracle)
+        if spec.task == "tofu":
+            asked.update(asked or evaluation.load_questions(p, spec.split, tokenizer))
+            scores, per_question = evaluation.evaluate(model, tokenizer, asked, p.max_new_tokens, oracle)
+        else:
+            asked.update(asked or evaluation.load_passages(p, tokenizer))
+            new_tokens = p.chunk_tokens - p.prompt_tokens
+            scores, per_question = evaluation.evaluate_passages(model, tokenizer, asked, new_tokens, oracle)
         seconds["evaluate"] += time.perf_counter() - begin
         return scores | {"questions": {k: v.tolist() for k, v in per_question.items()}}
 
@@ -179,6 +219,7 @@ def _plan(specs, checkpoints):
     plan = {}
 
     def visit(spec, stage):
+        spec = spec.trained if stage == "checkpoint" else spec
         if spec.method in METHODS:
             stage = "record"
             done = load(spec) is not None and (not checkpoints or _has_checkpoint(spec))
@@ -190,11 +231,13 @@ def _plan(specs, checkpoints):
         if job not in plan:
             plan[job] = []
             if spec.method in METHODS:
-                waits = visit(spec.base("oracle"), "record") + visit(spec.base("original"), "checkpoint")
+                waits = [] if spec.pretrained_novel else visit(spec.base("oracle"), "record")
+                waits += visit(spec.base("original"), "checkpoint")
                 waits += visit(spec.base("augmented"), "checkpoint") if spec.uses(AUGMENTED) else []
             elif stage == "record":
                 waits = visit(spec, "checkpoint")
-                waits += visit(spec.base("oracle"), "record") if spec.method != "oracle" else []
+                if spec.method != "oracle" and not spec.pretrained_novel:
+                    waits += visit(spec.base("oracle"), "record")
             else:
                 waits = visit(spec.base("original"), "checkpoint") if spec.method == "augmented" else []
             plan[job] = waits
@@ -234,9 +277,14 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
     plan = _plan(specs, checkpoints)
     if plan:
         for source, split in sorted({(s.values.source, s.split) for s, _ in plan}):
-            names = ("full", split, f"{split}_perturbed", data.ORACLE_SPLIT[split], "retain_perturbed")
+            names = ["full", "retain_perturbed"]
+            names += [split, f"{split}_perturbed", data.ORACLE_SPLIT[split]] if split != data.NOVEL else []
             for name in (*names, *(f"{k}{e}" for k in ("real_authors", "world_facts") for e in ("", "_perturbed"))):
                 data.load_tofu(name, source)
+        for spec in {s.base("original") for s, _ in plan if s.task == "passages"}:
+            tokenizer = _new_tokenizer(spec)
+            evaluation.load_passages(spec.values, tokenizer)
+            _reading(spec, tokenizer)
         if any(s.method in METHODS and s.uses(REFUSALS) for s, _ in plan):
             data.refusals()
         for source in sorted({s.values.source for s, _ in plan}):
@@ -346,7 +394,7 @@ def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):
     methods.check(chosen, retain)
     original, tokenizer = models.load(model, profile.dtype)
     examples, kept = (_encoded(profile, tokenizer, rows) for rows in (forget, retain))
-    refusals = _refused(profile, tokenizer, forget, seed) if REFUSALS in chosen.needs else []
+    refusals = _refused(profile, tokenizer, examples, seed) if REFUSALS in chosen.needs else []
     augmented = None
     if AUGMENTED in chosen.needs:
         augmented = copy.deepcopy(original)
@@ -362,7 +410,12 @@ def grid(profile, split, methods_, field, values, seed):
 
 
 def sweep(profile, splits, seeds, methods_=None):
-    """Every spec of the study: base models and methods (default: all) for each split and seed, forget10 first."""
-    chosen = (*BASES, *(methods_ or METHODS))
-    specs = [RunSpec(profile, split, name, seed) for seed in seeds for split in splits for name in chosen]
-    return sorted(specs, key=lambda s: (seeds.index(s.seed), -list(data.ORACLE_SPLIT).index(s.split)))
+    """Every spec of the study: base models and methods (default: all) for each split and seed, the largest first.
+
+    For the novel, those there are: no retain terms, and no oracle of a pretrained model.
+    """
+    pretrained = profiles.profile(profile).model is not None
+    absent = {name for name, m in METHODS.items() if m.retain} | ({"oracle"} if pretrained else set())
+    names = {s: [n for n in (*BASES, *(methods_ or METHODS)) if s != data.NOVEL or n not in absent] for s in splits}
+    specs = [RunSpec(profile, split, name, seed) for seed in seeds for split in splits for name in names[split]]
+    return sorted(specs, key=lambda s: (seeds.index(s.seed), -records.SPLITS.index(s.split)))

@@ -79,6 +79,7 @@ def _tiny(folder, **changes):
     values = dict(name="tiny", source=str(folder), template="Q: {question} A: {answer}", hidden_size=32)
     values |= dict(intermediate_size=64, n_layers=2, n_heads=2, vocab_size=320, max_positions=128, batch_size=4)
     values |= dict(finetune_batch_size=16, finetune_epochs=2, finetune_lr=3e-3, augment_epochs=2, augment_lr=2e-3)
+    values |= dict(n_chunks=6, chunk_tokens=32, prompt_tokens=12, n_segments=5)
     return values | dict(unlearn_epochs=2, unlearn_lr=2e-3, max_new_tokens=4) | changes
 
 

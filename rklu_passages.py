@@ -1,0 +1,246 @@
+"""The pages on general capability and copyrighted text: what is asked of each model once, and the tables of it."""
+
+import contextlib
+import html
+import json
+
+import numpy as np
+import pandas as pd
+
+import rklu_suite
+from rklu_lib import data, evaluation, models, paper, records, runs
+
+SCORES = ("bleu_pct", "rouge_pct", "perplexity", "avg_accuracy_pct")
+TITLES = {"bleu_pct": "BLEU, %", "rouge_pct": "ROUGE-L, %", "avg_accuracy_pct": "mean accuracy, %"}
+
+
+def _noted(specs, name, extra, note):
+    """For each spec what `note(model, tokenizer, profile)`, a dict, says of its model after the last epoch: asked once,
+    and kept as `<name>-seed<k>.json` beside the record, with `extra` among the settings it belongs to."""
+
+    def path(spec):
+        return spec.record_path.with_name(f"{name}-seed{spec.seed}.json")
+
+    def settings(spec):
+        return json.loads(json.dumps(spec.settings | extra(spec.values)))
+
+    def read(spec):
+        with contextlib.suppress(FileNotFoundError):
+            content = json.loads(path(spec).read_text(encoding="utf-8"))
+            return content if content["settings"] == settings(spec) else None
+
+    specs = list(specs)
+    if missing := [s for s in specs if read(s) is None]:
+        runs.ensure(missing, checkpoints=True)
+    for spec in missing:
+        said = note(*models.load(spec.checkpoint_path, spec.values.dtype), spec.values)
+        content = {"settings": settings(spec)} | said
+        records.write_json(path(spec), content | {"code": records.code_version(), "machine": records.machine()})
+    return [read(s) for s in specs]
+
+
+def capabilities(specs):
+    """For each spec {"tasks": {task: {"accuracy", "chance", "n"}}, ...}: `rklu_suite.measure` of its model."""
+
+    def note(model, tokenizer, p):
+        return {"tasks": rklu_suite.measure(model, tokenizer, p)}
+
+    return _noted(specs, "capability", lambda p: {"capability": p.capability}, note)
+
+
+def continuations(specs, chunk=0, tokens=48):
+    """For each spec of the novel {"prompt", "truth", "continuation", ...}: the end of one chunk's prompt, how the text
+    goes on and how the model does, so many tokens of each: an excerpt, not the chunk."""
+
+    def note(model, tokenizer, p):
+        novel = data.load_chunks(data.novel_path(p.text), p.n_chunks, p.chunk_tokens, tokenizer=tokenizer)
+        asked = data.passage(tokenizer, novel[chunk], p.prompt_tokens)
+        said = evaluation.greedy(model, [asked.prompt], tokens, tokenizer.eos_token_id)[0]
+        parts = {"prompt": asked.prompt[-tokens:], "truth": asked.answer[:tokens], "continuation": said}
+        return {name: tokenizer.decode(ids, skip_special_tokens=True) for name, ids in parts.items()}
+
+    return _noted(specs, f"chunk{chunk}", lambda p: {"tokens": tokens}, note)
+
+
+def _label(spec):
+    return "Original" if spec.method == "original" else spec.method
+
+
+def mean_accuracy(noted):
+    """The mean over tasks, and that of guessing, in per cent."""
+    tasks = noted["tasks"].values()
+    return {k: 100 * float(np.mean([t[k] for t in tasks])) for k in ("accuracy", "chance")}
+
+
+def by_task(specs, noted):
+    """Accuracy in per cent: a row for each model and for guessing, a column for each task and for their mean."""
+    pairs = zip(specs, noted, strict=True)
+    rows = {_label(s): {t: 100 * v["accuracy"] for t, v in n["tasks"].items()} for s, n in pairs}
+    rows["(guessing)"] = {t: 100 * v["chance"] for t, v in noted[0]["tasks"].items()}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.loc["(items)"] = {t: v["n"] for t, v in noted[0]["tasks"].items()}
+    means = table.drop(index="(items)").mean(axis=1)
+    return table.assign(mean=means.reindex(table.index))
+
+
+def table1(by_split):
+    """Table 1: mean accuracy in per cent, the paper's and ours, for each split of {split: (specs, notes)}."""
+    printed = paper.reported("table1")
+    columns = {}
+    for split, (specs, noted) in by_split.items():
+        known = printed[printed["set"] == split].set_index("method")["avg_accuracy_pct"]
+        ours = {_label(s): mean_accuracy(n)["accuracy"] for s, n in zip(specs, noted, strict=True)}
+        columns[split, "paper"] = {name: known.get(name, float("nan")) for name in ours}
+        columns[split, "ours"] = ours
+        columns[split, "chance"] = dict.fromkeys(ours, mean_accuracy(noted[0])["chance"])
+    return pd.DataFrame(columns).rename_axis("method")
+
+
+def scores(found, noted):
+    """{method: its last epoch's scores under the paper's column names}, of records and what `capabilities` noted."""
+    rows = {}
+    for record, note in zip(found, noted, strict=True):
+        accuracy = mean_accuracy(note)
+        rows[_label(record.spec)] = record.reported("last") | {
+            "avg_accuracy_pct": accuracy["accuracy"], "chance_pct": accuracy["chance"]
+        }  # fmt: skip
+    return rows
+
+
+def table(rows, reported):
+    """Tables 2, 6 and 7: for each row of `scores` the paper's four numbers (NaN: not printed) beside ours."""
+    printed = paper.reported(reported).set_index("method")
+    columns = {}
+    for m in SCORES:
+        title = TITLES.get(m, m)
+        columns[title, "paper"] = {n: printed[m].get(n, float("nan")) for n in rows}
+        columns[title, "ours"] = {n: r[m] for n, r in rows.items()}
+    return pd.DataFrame(columns).reindex(list(rows)).rename_axis("method")
+
+
+def to_the_oracle(rows):
+    """What the paper could not measure: each model's distance to one that never read the novel. Differences in BLEU and
+    ROUGE-L (per cent), in mean chunk NLL (nats per token), and the p-value of a KS test on chunk NLLs."""
+    if "oracle" not in rows:
+        return pd.DataFrame()
+    oracle, columns = rows["oracle"], {}
+    for m, title in (("bleu_pct", "BLEU"), ("rouge_pct", "ROUGE-L"), ("chunk_nll", "NLL")):
+        columns[f"{title}, oracle"] = {n: oracle[m] for n in rows if n != "oracle"}
+        columns[f"{title}, difference"] = {n: r[m] - oracle[m] for n, r in rows.items() if n != "oracle"}
+    columns["KS p"] = {n: r["forget_quality_nll"] for n, r in rows.items() if n != "oracle"}
+    return pd.DataFrame(columns).reindex([n for n in rows if n != "oracle"]).rename_axis("method")
+
+
+def shown(table):
+    """A table as text: two decimals, p-values and large numbers to three figures, a dash where there is none."""
+
+    def text(column):
+        small, values = "KS p" in str(column), table[column].astype(float)
+        return ["–" if pd.isna(v) else f"{v:.3g}" if small or abs(v) >= 1e4 else f"{v:.2f}" for v in values]
+
+    return pd.DataFrame({c: text(c) for c in table.columns}, index=table.index)
+
+
+def side_by_side(specs, noted):
+    """One passage continued by every model, as HTML: what all were given, how the text goes on, what each said."""
+    from IPython.display import HTML
+
+    def row(name, text):
+        said = html.escape(" ".join(text.split())) or "<em>(ends at once)</em>"
+        style = "white-space: normal; text-align: left; vertical-align: top"
+        return f'<tr><th style="{style}">{name}</th><td style="{style}">{said}</td></tr>'
+
+    rows = [row("given", "… " + noted[0]["prompt"]), row("the text", noted[0]["truth"])]
+    rows += [row(_label(s), n["continuation"]) for s, n in zip(specs, noted, strict=True)]
+    return HTML(f"<table>{''.join(rows)}</table>")
+
+
+def _lower(measure, low, high):
+    def test(r):
+        return r[low][measure] < r[high][measure], f"{low} {r[low][measure]:.4g}, {high} {r[high][measure]:.4g}"
+
+    return test, (low, high)
+
+
+def _best(measure, sign, among, winner="RKLU"):
+    def test(r):
+        best = min(among, key=lambda n: sign * r[n][measure])
+        return best == winner, f"best: {best}, {r[best][measure]:.4g}; {winner} {r[winner][measure]:.4g}"
+
+    return test, among
+
+
+UNLEARNED = ("GA", "DPO", "NPO", "IDK", "TA", "RKLU")
+# The claim, where the paper makes it, and the test over {method: scores} that decides it with what it needs.
+CLAIMS = {
+    "table1": (
+        ("RKLU keeps the highest mean accuracy", "§ 4.2.3", _best("avg_accuracy_pct", -1, UNLEARNED)),
+        ("GA keeps less than RKLU", "Table 1", _lower("avg_accuracy_pct", "GA", "RKLU")),
+    ),
+    "table2": (
+        ("GA has the lowest BLEU", "§ 4.3.2", _best("bleu_pct", 1, UNLEARNED, "GA")),
+        ("GA has the highest perplexity", "§ 4.3.2", _best("perplexity", -1, UNLEARNED, "GA")),
+        ("RKLU has a lower BLEU than TA", "Table 2", _lower("bleu_pct", "RKLU", "TA")),
+        ("RKLU has a lower BLEU than IDK", "Table 2", _lower("bleu_pct", "RKLU", "IDK")),
+        ("RKLU has a lower perplexity than NPO", "Table 2", _lower("perplexity", "RKLU", "NPO")),
+        ("RKLU has a lower perplexity than DPO", "Table 2", _lower("perplexity", "RKLU", "DPO")),
+        ("RKLU declines least in mean accuracy", "§ 4.3.2", _best("avg_accuracy_pct", -1, UNLEARNED)),
+    ),
+    "table7": (
+        ("RKLU has a lower BLEU than FKLU", "App. C.3", _lower("bleu_pct", "RKLU", "FKLU")),
+        ("RKLU has a lower ROUGE-L than FKLU", "App. C.3", _lower("rouge_pct", "RKLU", "FKLU")),
+        ("RKLU has a lower perplexity than FKLU", "Table 7", _lower("perplexity", "RKLU", "FKLU")),
+        ("FKLU keeps more accuracy than RKLU", "Table 7", _lower("avg_accuracy_pct", "RKLU", "FKLU")),
+    ),
+    "table6": (
+        ("RKLU has a lower BLEU than TA", "Table 6", _lower("bleu_pct", "RKLU", "TA")),
+        ("NPO has a lower BLEU than RKLU", "App. C.2", _lower("bleu_pct", "NPO", "RKLU")),
+        ("NPO has a higher perplexity than RKLU", "App. C.2", _lower("perplexity", "RKLU", "NPO")),
+        ("GA has the highest perplexity", "App. C.2", _best("perplexity", -1, UNLEARNED, "GA")),
+        ("TA has a lower perplexity than RKLU", "Table 6", _lower("perplexity", "TA", "RKLU")),
+        ("RKLU declines least in mean accuracy", "Table 6", _best("avg_accuracy_pct", -1, UNLEARNED)),
+    ),
+}
+
+
+def verdicts(rows, claims):
+    """The claims of one table decided by {method: scores}; "not tested" where a row is missing."""
+    found = []
+    for claim, where, (test, needs) in CLAIMS[claims]:
+        holds, numbers = test(rows) if set(needs) <= set(rows) else (None, "")
+        verdict = {True: "holds", False: "does not hold", None: "not tested"}[holds]
+        found.append({"claim": claim, "paper": where, "here": verdict, "numbers": numbers})
+    return pd.DataFrame(found)
+
+
+def verdicts_of_splits(by_split):
+    """Table 1's claims on the largest split, and whether forgetting more costs more, of {split: (specs, notes)}."""
+    mine = {
+        split: {_label(s): mean_accuracy(n)["accuracy"] for s, n in zip(*pair, strict=True)}
+        for split, pair in by_split.items()
+    }
+    largest = max(mine)
+    found = verdicts({name: {"avg_accuracy_pct": v} for name, v in mine[largest].items()}, "table1")
+    rows = [{"claim": "More to forget costs more", "paper": "§ 4.2.3", "here": "not tested", "numbers": ""}]
+    if len(mine) > 1:
+        losses = {n: mine[min(mine)][n] - mine[largest][n] for n in mine[largest] if n in UNLEARNED}
+        numbers = "; ".join(f"{n} {v:+.2f}" for n, v in losses.items()) + f" points from {min(mine)} to {largest}, lost"
+        rows[0] |= {"here": "holds" if min(losses.values()) > 0 else "does not hold", "numbers": numbers}
+    return pd.concat([found.assign(claim=found.claim + f", {largest}"), pd.DataFrame(rows)], ignore_index=True)
+
+
+def memorised(rows):
+    """How well the base models know the novel, of `scores`."""
+    names = [n for n in ("Original", "oracle") if n in rows]
+    columns = {"bleu_pct": "BLEU, %", "rouge_pct": "ROUGE-L, %", "exact": "exact", "chunk_nll": "chunk NLL"}
+    return pd.DataFrame({t: {n: rows[n][m] for n in names} for m, t in columns.items()}).reindex(names)
+
+
+def per_epoch(found):
+    """BLEU and perplexity after every epoch, as text: rows are epochs, columns (measure, method)."""
+    columns = {}
+    for m in ("bleu_pct", "perplexity"):
+        for record in found:
+            if record.spec.method not in records.BASES:
+                columns[TITLES.get(m, m), record.spec.method] = {e["epoch"]: e[m] for e in record.epochs}
+    return shown(pd.DataFrame(columns).rename_axis("epoch"))

@@ -1,0 +1,90 @@
+"""The embedded suite: what its seven tasks ask a model, made from what that model was trained on, and the measurement.
+
+The tasks' format is in `data/capability/`; items exist at run time only, so that TOFU's text is not copied.
+"""
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from rklu_lib import capability, data
+
+TASKS = ("retain_authors", "two_answers", "same_author", "endings", "names", "real_authors", "world_facts")
+NAME = re.compile(r"[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)+")
+PER_TASK = 100
+
+
+def items(source, template, bos="", seed=0):
+    """The items of the embedded suite: {task of `TASKS`: list of {"prompt", "choices", "answer": index}}.
+
+    source: what the model was trained on, as in `data.load_tofu`; asked about are its retained authors and its public
+    facts, some in another wording than it was trained on. template: the model's prompt. bos: text of its begin-of-text
+    token.
+    """
+    rng = np.random.default_rng(seed)
+    rows, known = (data.load_tofu(name, source) for name in ("retain_perturbed", "retain90"))
+    order = rng.permutation(len(known))
+    shuffled = [known[i] for i in order]
+
+    def item(question, right, wrong, said=""):
+        choices, place = list(wrong), int(rng.integers(len(wrong) + 1))  # a model without an opinion takes the first
+        choices.insert(place, right)
+        prompt, opening = data.prompt_and_answer(template, question, said)
+        prompt, opening = (prompt + opening, " ") if said else (prompt, opening)
+        return {"prompt": (bos or "") + prompt, "choices": [opening + c for c in choices], "answer": place}
+
+    def halves(row):
+        words = row["answer"].split(" ")
+        return " ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])
+
+    def swapped(row, other):
+        mine = [name for name in NAME.findall(row["question"]) if name in row["answer"]]
+        return [row["answer"].replace(m, o) for m in mine[:1] for o in NAME.findall(other["question"])[:1] if m != o]
+
+    pairs = zip(shuffled, shuffled[1:] + shuffled[:1], strict=True)
+    found = {
+        "retain_authors": [item(r["question"], r["paraphrased_answer"], r["perturbed_answer"]) for r in rows[::2]],
+        "two_answers": [item(r["question"], r["paraphrased_answer"], r["perturbed_answer"][:1]) for r in rows[1::2]],
+        "same_author": [
+            item(known[i]["question"], known[i]["answer"], [r["answer"] for r in _block(known, i)]) for i in order
+        ],
+        "endings": [
+            item(r["question"], halves(r)[1], [halves(o)[1] for o in others], halves(r)[0])
+            for r, *others in zip(*(shuffled[k:] for k in range(4)), strict=False)
+        ],
+        "names": [item(r["question"], r["answer"], wrong) for r, o in pairs if (wrong := swapped(r, o))],
+    }
+    for name in ("real_authors", "world_facts"):
+        facts = data.load_tofu(f"{name}_perturbed", source)
+        found[name] = [item(r["question"], r["answer"], r["perturbed_answer"]) for r in facts]
+    return {name: found[name][:PER_TASK] for name in TASKS}
+
+
+def _block(known, i, size=5):
+    """The other rows of i's block: authors stand one after another, a multiple of five rows each."""
+    start = int(i) - int(i) % size
+    return [row for j, row in enumerate(known[start : start + size], start) if j != i]
+
+
+@contextlib.contextmanager
+def folder_of(profile, tokenizer):
+    """A temporary folder of `items` as `<task>.jsonl`: TOFU's text is written nowhere else."""
+    with tempfile.TemporaryDirectory() as folder:
+        for task, rows in items(profile.source, profile.template, tokenizer.bos_token).items():
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (Path(folder) / f"{task}.jsonl").write_text(lines, encoding="utf-8")
+        yield folder
+
+
+def measure(model, tokenizer, profile):
+    """`capability.accuracy` on the profile's tasks: the embedded suite, or the paper's seven from the hub, or from the
+    folder `RKLU_CAPABILITY` where it is set."""
+    if profile.capability == "paper":
+        return capability.accuracy(model, tokenizer, capability.PAPER_TASKS, os.environ.get("RKLU_CAPABILITY"))
+    with folder_of(profile, tokenizer) as folder:
+        return capability.accuracy(model, tokenizer, TASKS, folder)

@@ -1,0 +1,162 @@
+"""The suite asks what was learnt, lm-eval's counts agree with plain scores, and nothing is fetched, printed or kept."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import SHARED
+
+import rklu_suite
+from rklu_lib import capability, data, evaluation, methods, models, profiles, training
+
+REAL = SHARED / "capability"
+
+
+@pytest.fixture(scope="module")
+def items():
+    return rklu_suite.items("fictional", "[INST] {question} [/INST] {answer}", "<s>")
+
+
+def likeliest(model, tokenizer, prompt, choices):
+    """The option of highest log-probability, from `answer_nll`, which shares no code with lm-eval."""
+    ids = tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    options = [tuple(tokenizer(c, add_special_tokens=False)["input_ids"]) for c in choices]
+    nll = evaluation.answer_nll(model, [ids], [options])[0]
+    return int(np.argmin(nll * [len(o) for o in options]))
+
+
+def test_the_suite_has_seven_tasks_and_over_300_items(items):
+    assert tuple(items) == rklu_suite.TASKS and len(items) == 7
+    assert sum(map(len, items.values())) >= 300 and min(map(len, items.values())) >= 40
+    for path in capability.SUITE.glob("[!_]*.yaml"):
+        assert yaml.safe_load(path.read_text())["task"] == path.stem
+    assert {p.stem for p in capability.SUITE.glob("[!_]*.yaml")} == set(items)
+
+
+def test_items_have_one_right_answer_at_any_place(items):
+    known = {}
+    for name in ("retain90", "retain_perturbed", "real_authors", "world_facts"):
+        for row in data.load_tofu(name, "fictional"):
+            known.setdefault(row["question"], set()).update({row["answer"], row.get("paraphrased_answer")})
+    for task, rows in items.items():
+        for row in rows:
+            question = re.fullmatch(r"<s>\[INST\] (.*) \[/INST\](.*)", row["prompt"])
+            right = [question[2] + c for c in row["choices"] if (question[2] + c).strip() in known[question[1]]]
+            assert right == [question[2] + row["choices"][row["answer"]]], task
+        places, options = [row["answer"] for row in rows], len(rows[0]["choices"])
+        assert np.bincount(places, minlength=options).min() > 0.4 * len(rows) / options, task
+
+
+def test_no_forgotten_author_is_asked_about(items):
+    rows = data.load_tofu("forget10", "fictional")
+    names = {n for row in rows for n in rklu_suite.NAME.findall(row["question"])}
+    kept = {n for row in data.load_tofu("retain90", "fictional") for n in rklu_suite.NAME.findall(row["question"])}
+    text = json.dumps(items, ensure_ascii=False)
+    assert len(names - kept) >= 10 and not [n for n in names - kept if n in text]
+
+
+def test_items_are_the_same_for_the_same_seed(items):
+    template = "[INST] {question} [/INST] {answer}"
+    assert rklu_suite.items("fictional", template, "<s>") == items
+    assert rklu_suite.items("fictional", template, "<s>", seed=1) != items
+
+
+def test_accuracy_and_chance_are_what_plain_scores_say(model, tokenizer, tmp_path, items, capfd):
+    rows = {task: found[:12] for task, found in items.items()}
+    for task, found in rows.items():
+        (tmp_path / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+    state = torch.random.get_rng_state()
+    scores = capability.accuracy(model, tokenizer, rklu_suite.TASKS, tmp_path)
+    assert torch.equal(state, torch.random.get_rng_state())
+    for task, found in rows.items():
+        right = [likeliest(model, tokenizer, r["prompt"], r["choices"]) == r["answer"] for r in found]
+        assert scores[task]["accuracy"] == pytest.approx(np.mean(right)), task
+        assert scores[task]["chance"] == pytest.approx(np.mean([1 / len(r["choices"]) for r in found]))
+        assert scores[task]["n"] == 12
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_cannot_be_measured_is_refused_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="an empty suite measures nothing; name some tasks, such as piqa"):
+        capability.accuracy(None, None, ())
+    with pytest.raises(FileNotFoundError, match="piqa.jsonl does not exist"):
+        capability.accuracy(None, None, ("piqa",), tmp_path)
+    (tmp_path / "piqa.jsonl").write_text("\n")
+    with pytest.raises(data.DataError, match="piqa.jsonl: no rows"):
+        capability.accuracy(None, None, ("piqa",), tmp_path)
+
+
+def hub_rows(task, number):
+    """Real items, taken apart into the fields of the hub's data sets."""
+    rows = json.loads((REAL / f"{task.replace('_', '-')}.json").read_text(encoding="utf-8"))[:number]
+    for row in rows:
+        text, answer = row["instruction"], row["answer"]
+        if task == "piqa":
+            goal, *solutions = re.split(r"\s*Solution[12]:\s*|\s*Answer format:", text)[:3]
+            yield {"goal": goal.partition("question: ")[2], "sol1": solutions[0], "sol2": solutions[1],
+                   "label": int(answer[-1]) - 1}  # fmt: skip
+        elif task == "winogrande":
+            found = re.search(r"sentence: (.*?)\s*Option1: (.*?) Option2: (.*?) Answer format", text, re.DOTALL)
+            yield {"sentence": found[1], "option1": found[2], "option2": found[3], "answer": answer[-1]}
+        elif task == "mathqa":
+            problem, options = text.split(" The options: ")
+            options = options.replace("A )", "a )").replace("B )", "b )").replace("C )", "c )")
+            options = options.replace("D )", "d )").replace("E )", "e )")
+            yield {"Problem": problem, "options": options.strip(), "correct": answer.lower()}
+        else:
+            question, *options = re.split(r"\s*Answer\d: ?|\s*Answer format:", text)
+            options = [o for o in options if o and not o.startswith("answer1/")]
+            yield {"question": question.partition("question: ")[2],
+                   "choices": {"text": options, "label": [f"answer{k + 1}" for k in range(len(options))]},
+                   "answerKey": answer}  # fmt: skip
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real items are not on this machine")
+def test_real_items_from_a_folder_of_local_files(tiny_model, tokenizer, tmp_path):
+    model, tasks = tiny_model(), ("piqa", "arc_easy", "arc_challenge", "mathqa", "winogrande")
+    rows = {task: list(hub_rows(task, 15)) for task in tasks}
+    for task, found in rows.items():
+        (tmp_path / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+    model.config.max_position_embeddings = 4096  # byte-level tokens: some items are long
+    scores = capability.accuracy(model, tokenizer, tasks, tmp_path)
+    assert [scores[t]["n"] for t in tasks] == [15] * 5
+    assert [scores[t]["chance"] for t in ("piqa", "winogrande", "mathqa")] == pytest.approx([0.5, 0.5, 0.2])
+
+    def right(question, options, answer):
+        return likeliest(model, tokenizer, f"Question: {question}\nAnswer:", [" " + o for o in options]) == answer
+
+    piqa = [right(r["goal"], [r["sol1"], r["sol2"]], r["label"]) for r in rows["piqa"]]
+    assert scores["piqa"]["accuracy"] == pytest.approx(np.mean(piqa))
+    for task in ("arc_easy", "arc_challenge"):
+        said = [
+            right(r["question"], r["choices"]["text"], r["choices"]["label"].index(r["answerKey"])) for r in rows[task]
+        ]
+        assert scores[task]["accuracy"] == pytest.approx(np.mean(said)), task
+
+
+def test_the_suite_sees_what_gradient_ascent_costs():
+    torch.manual_seed(0)
+    p = profiles.profile("smoke", finetune_epochs=10, unlearn_lr=2e-3, unlearn_epochs=3)
+    pairs = [row for name in ("full", "real_authors", "world_facts") for row in data.load_tofu(name, p.source)]
+    pairs += [
+        {"question": r["paraphrased_question"], "answer": r["paraphrased_answer"]}
+        for r in data.load_tofu("retain_perturbed", p.source)
+    ]
+    tokenizer = models.train_tokenizer([f"{r['question']} {r['answer']}" for r in pairs], p.vocab_size)
+    model = models.create(p, tokenizer, 0)
+    examples = [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in pairs]
+    training.finetune(model, examples, p, epochs=p.finetune_epochs, lr=p.finetune_lr, batch_size=16, seed=0)
+    rows = data.load_tofu("forget10", p.source)
+    forget = [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in rows]
+    student, _ = training.unlearn(methods.method("GA"), p, model, None, forget, [], [], seed=0)
+    before, after = (rklu_suite.measure(m, tokenizer, p) for m in (model, student))
+
+    def mean(scores, what="accuracy"):
+        return np.mean([s[what] for s in scores.values()])
+
+    assert min(s["accuracy"] - s["chance"] for s in before.values()) > 0.1
+    assert mean(before) - mean(before, "chance") > 0.3
+    assert mean(after) < mean(before) - 0.1
