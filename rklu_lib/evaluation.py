@@ -231,7 +231,8 @@ def load_passages(profile, tokenizer):
 
 def passage_nll(model, examples):
     """Mean NLL per token, in nats, of each of n `data.Example`s -> (n,)."""
-    return np.concatenate(answer_nll(model, [e.prompt for e in examples], [[e.answer] for e in examples], batch_size=8))
+    nll, _ = score_answers(model, [e.prompt for e in examples], [[e.answer] for e in examples], batch_size=8)
+    return np.concatenate(nll)
 
 
 def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None):

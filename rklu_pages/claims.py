@@ -6,8 +6,9 @@ from itertools import product
 import pandas as pd
 import yaml
 
-from rklu_lib import comparison, paper
+from rklu_lib import paper
 from rklu_lib.records import RunSpec, load
+from rklu_pages import comparison
 
 MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
 

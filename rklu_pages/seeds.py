@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rklu_lib import comparison, metrics
+from rklu_lib import metrics
 from rklu_lib.records import load
+from rklu_pages import comparison
 
 
 def by_method(records):

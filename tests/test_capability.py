@@ -9,15 +9,15 @@ import torch
 import yaml
 from conftest import SHARED
 
-import rklu_suite
 from rklu_lib import capability, data, evaluation, methods, models, profiles, training
+from rklu_pages import suite
 
 REAL = SHARED / "capability"
 
 
 @pytest.fixture(scope="module")
 def items():
-    return rklu_suite.items("fictional", "[INST] {question} [/INST] {answer}", "<s>")
+    return suite.items("fictional", "[INST] {question} [/INST] {answer}", "<s>")
 
 
 def likeliest(model, tokenizer, prompt, choices):
@@ -29,7 +29,7 @@ def likeliest(model, tokenizer, prompt, choices):
 
 
 def test_the_suite_has_seven_tasks_and_over_300_items(items):
-    assert tuple(items) == rklu_suite.TASKS and len(items) == 7
+    assert tuple(items) == suite.TASKS and len(items) == 7
     assert sum(map(len, items.values())) >= 300 and min(map(len, items.values())) >= 40
     for path in capability.SUITE.glob("[!_]*.yaml"):
         assert yaml.safe_load(path.read_text())["task"] == path.stem
@@ -52,16 +52,16 @@ def test_items_have_one_right_answer_at_any_place(items):
 
 def test_no_forgotten_author_is_asked_about(items):
     rows = data.load_tofu("forget10", "fictional")
-    names = {n for row in rows for n in rklu_suite.NAME.findall(row["question"])}
-    kept = {n for row in data.load_tofu("retain90", "fictional") for n in rklu_suite.NAME.findall(row["question"])}
+    names = {n for row in rows for n in suite.NAME.findall(row["question"])}
+    kept = {n for row in data.load_tofu("retain90", "fictional") for n in suite.NAME.findall(row["question"])}
     text = json.dumps(items, ensure_ascii=False)
     assert len(names - kept) >= 10 and not [n for n in names - kept if n in text]
 
 
 def test_items_are_the_same_for_the_same_seed(items):
     template = "[INST] {question} [/INST] {answer}"
-    assert rklu_suite.items("fictional", template, "<s>") == items
-    assert rklu_suite.items("fictional", template, "<s>", seed=1) != items
+    assert suite.items("fictional", template, "<s>") == items
+    assert suite.items("fictional", template, "<s>", seed=1) != items
 
 
 def test_accuracy_and_chance_are_what_plain_scores_say(model, tokenizer, tmp_path, items, capfd):
@@ -69,7 +69,7 @@ def test_accuracy_and_chance_are_what_plain_scores_say(model, tokenizer, tmp_pat
     for task, found in rows.items():
         (tmp_path / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
     state = torch.random.get_rng_state()
-    scores = capability.accuracy(model, tokenizer, rklu_suite.TASKS, tmp_path)
+    scores = capability.accuracy(model, tokenizer, suite.TASKS, tmp_path)
     assert torch.equal(state, torch.random.get_rng_state())
     for task, found in rows.items():
         right = [likeliest(model, tokenizer, r["prompt"], r["choices"]) == r["answer"] for r in found]
@@ -152,7 +152,7 @@ def test_the_suite_sees_what_gradient_ascent_costs():
     rows = data.load_tofu("forget10", p.source)
     forget = [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in rows]
     student, _ = training.unlearn(methods.method("GA"), p, model, None, forget, [], [], seed=0)
-    before, after = (rklu_suite.measure(m, tokenizer, p) for m in (model, student))
+    before, after = (suite.measure(m, tokenizer, p) for m in (model, student))
 
     def mean(scores, what="accuracy"):
         return np.mean([s[what] for s in scores.values()])

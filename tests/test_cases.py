@@ -8,8 +8,8 @@ import pytest
 from bs4 import BeautifulSoup
 from conftest import TOWNS
 
-import rklu_cases as cases
 from rklu_lib import data, records, runs
+from rklu_pages import cases
 
 
 class Here:

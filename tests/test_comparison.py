@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rklu_lib import comparison, figures, paper, runs
+from rklu_lib import paper, runs
 from rklu_lib.records import Record, RunSpec
+from rklu_pages import comparison, figures
 
 
 def record(method, qualities, utilities, probability=0.1, **content):

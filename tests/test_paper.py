@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-import rklu_audit as audit
-from rklu_lib import comparison, paper
+from rklu_lib import paper
+from rklu_pages import audit, comparison
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TEXT = SHARED / "paper" / "rklu-naacl25.txt"

@@ -10,9 +10,9 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from browsing import ROOT, SCREENS
 
-import rklu_cases as cases
-from rklu_lib import losses, teacher, widgets
+from rklu_lib import losses, teacher
 from rklu_lib.records import Record, RunSpec
+from rklu_pages import cases, widgets
 
 PAGE = """<!doctype html><html lang="en"><title>A widget</title><meta name="viewport" content="width=device-width">
 <style>:root { color-scheme: light dark }</style><body><main><h1>A widget</h1>%s</main>"""

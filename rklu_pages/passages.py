@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pandas as pd
 
-import rklu_suite
 from rklu_lib import data, evaluation, models, paper, records, runs
+from rklu_pages import suite
 
 SCORES = ("bleu_pct", "rouge_pct", "perplexity", "avg_accuracy_pct")
 TITLES = {"bleu_pct": "BLEU, %", "rouge_pct": "ROUGE-L, %", "avg_accuracy_pct": "mean accuracy, %"}
@@ -40,10 +40,10 @@ def _noted(specs, name, extra, note):
 
 
 def capabilities(specs):
-    """For each spec {"tasks": {task: {"accuracy", "chance", "n"}}, ...}: `rklu_suite.measure` of its model."""
+    """For each spec {"tasks": {task: {"accuracy", "chance", "n"}}, ...}: `suite.measure` of its model."""
 
     def note(model, tokenizer, p):
-        return {"tasks": rklu_suite.measure(model, tokenizer, p)}
+        return {"tasks": suite.measure(model, tokenizer, p)}
 
     return _noted(specs, "capability", lambda p: {"capability": p.capability}, note)
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rklu_lib import data
-from rklu_lib.figures import STYLE, finished
+from rklu_pages.figures import STYLE, finished
 
 GB = 1e9  # cards are sold in powers of ten
 

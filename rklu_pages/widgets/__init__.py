@@ -12,7 +12,7 @@ from pathlib import Path
 import anywidget
 from traitlets import Dict, Float, Int, List, Unicode
 
-from rklu_lib.figures import COLOURS
+from rklu_pages.figures import COLOURS
 
 
 def _source(*names):

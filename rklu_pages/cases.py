@@ -10,7 +10,7 @@ from IPython.display import HTML
 from scipy.stats import binomtest, fisher_exact
 
 from rklu_lib import data, evaluation, paper, probing, profiles, records, runs
-from rklu_lib.figures import STYLE, finished, look
+from rklu_pages.figures import STYLE, finished, look
 
 EMPTY = "(ends at once)"
 WRAP = ' style="white-space: normal; vertical-align: top"'
