@@ -79,15 +79,9 @@ def describe_text(text):
 
 def read_json_lines(path, fields=("question", "answer")):
     """Rows of a JSON-lines file, each a dict that holds `fields`. Raises FileNotFoundError, or DataError at a line."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; a folder in TOFU's layout holds one JSON-lines file per split")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
+    text = _read_text(path, "a folder in TOFU's layout holds one JSON-lines file per split")
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -118,9 +112,9 @@ def _checked(row, fields, where):
     return row
 
 
-def _read_text(path):
+def _read_text(path, hint="name a UTF-8 text file"):
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist; name a UTF-8 text file")
+        raise FileNotFoundError(f"{path} does not exist; {hint}")
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

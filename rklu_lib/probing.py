@@ -50,13 +50,6 @@ def token_distributions(models, tokenizer, example, k=10):
     return result
 
 
-def most_changed(content, before, after):
-    """The answer position (0 = first token) at which the true token lost most probability from one model to another."""
-    pairs = zip(*(content["models"][name]["true_probability"] for name in (before, after)), strict=True)
-    losses = [p - q for p, q in pairs]
-    return losses.index(max(losses))
-
-
 def _rounded(tensor):
     return [float(f"{v:.4g}") for v in tensor.tolist()]
 

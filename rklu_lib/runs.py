@@ -21,7 +21,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rklu_lib import data, evaluation, methods, models, probing, profiles, records, training
+from rklu_lib import data, evaluation, methods, models, profiles, records, training
 from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS
 from rklu_lib.records import BASES, RunSpec, load
 from rklu_lib.teacher import TeacherModel
@@ -353,36 +353,6 @@ def load_models(profile, split, labels, seed=0):
     ensure([s.base("augmented") for s in specs.values() if s.method == "teacher"], checkpoints=True)
     original = named(profile, split, "original", seed).checkpoint_path
     return {label: _read_model(spec) for label, spec in specs.items()}, models.load_tokenizer(original)
-
-
-BASIC = ("original", "oracle", "augmented", "teacher", "RKLU")
-
-
-def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distributions"):
-    """What several models (labels as of `named`, after their last epoch) would say to one question of a forget set.
-
-    Returns the recorded `probing.token_distributions` with the "question", the true "answer" and each model's greedy
-    "direct_answers"; computes it, and the models, where it is not recorded yet. kind: the folder of such records.
-    """
-    path = records.RECORDS / profile / "tofu" / split / kind / f"question{question}-seed{seed}.json"
-    settings = json.loads(json.dumps({name: named(profile, split, name, seed).settings for name in names}))
-    if path.exists():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if settings.items() <= content["settings"].items():
-            return content
-    loaded, tokenizer = load_models(profile, split, names, seed)
-    p = profiles.profile(profile)
-    row = data.load_tofu(split, p.source)[question]
-    example = data.encode(tokenizer, p.template, row["question"], row["answer"])
-    content = {"question": row["question"], "answer": row["answer"]}
-    content["direct_answers"] = {
-        name: probing.direct_answer(model, tokenizer, p.template, row["question"], p.max_new_tokens)
-        for name, model in loaded.items()
-    }
-    content |= probing.token_distributions(loaded, tokenizer, example)
-    content |= {"settings": settings, "data": data.describe_source(p.source), "code": records.code_version()}
-    records.write_json(path, content | {"machine": records.machine()}, indent=None)
-    return content
 
 
 def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):

@@ -15,8 +15,43 @@ from rklu_pages.figures import STYLE, finished, look
 EMPTY = "(ends at once)"
 WRAP = ' style="white-space: normal; vertical-align: top"'
 
+BASIC = ("original", "oracle", "augmented", "teacher", "RKLU")
 WORD = r"[A-Z0-9]\w*(?:(?![’']s\b)[’'-]\w+)*\+?"
 NAME = re.compile(rf"(?<=[ \"'])(?<![.!?] ){WORD}(?: {WORD})*")
+
+
+def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distributions"):
+    """What several models (labels as of `named`, after their last epoch) would say to one question of a forget set.
+
+    Returns the recorded `probing.token_distributions` with the "question", the true "answer" and each model's greedy
+    "direct_answers"; computes it, and the models, where it is not recorded yet. kind: the folder of such records.
+    """
+    path = records.RECORDS / profile / "tofu" / split / kind / f"question{question}-seed{seed}.json"
+    settings = json.loads(json.dumps({name: runs.named(profile, split, name, seed).settings for name in names}))
+    if path.exists():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if settings.items() <= content["settings"].items():
+            return content
+    loaded, tokenizer = runs.load_models(profile, split, names, seed)
+    p = profiles.profile(profile)
+    row = data.load_tofu(split, p.source)[question]
+    example = data.encode(tokenizer, p.template, row["question"], row["answer"])
+    content = {"question": row["question"], "answer": row["answer"]}
+    content["direct_answers"] = {
+        name: probing.direct_answer(model, tokenizer, p.template, row["question"], p.max_new_tokens)
+        for name, model in loaded.items()
+    }
+    content |= probing.token_distributions(loaded, tokenizer, example)
+    content |= {"settings": settings, "data": data.describe_source(p.source), "code": records.code_version()}
+    records.write_json(path, content | {"machine": records.machine()}, indent=None)
+    return content
+
+
+def most_changed(content, before, after):
+    """The answer position (0 = first token) at which the true token lost most probability from one model to another."""
+    pairs = zip(*(content["models"][name]["true_probability"] for name in (before, after)), strict=True)
+    losses = [p - q for p, q in pairs]
+    return losses.index(max(losses))
 
 
 def blank(question, answer):

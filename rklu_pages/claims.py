@@ -1,13 +1,12 @@
 """The claims ledger: what the paper says (data/paper/claims.yaml), and what records, ours or printed, say to it."""
 
-import re
 from itertools import product
 
 import pandas as pd
 import yaml
 
-from rklu_lib import paper
-from rklu_lib.records import RunSpec, load
+from rklu_lib import paper, runs
+from rklu_lib.records import load
 from rklu_pages import comparison
 
 MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
@@ -91,9 +90,7 @@ def recorded(profile, split, seeds, methods):
     cells = {seed: {} for seed in seeds}
     for seed, name in product(seeds, methods):
         label, _, rule = name.partition("@")
-        method, *changes = label.split(",")
-        overrides = tuple((k, yaml.safe_load(v)) for k, v in (re.split("=", c) for c in changes))
-        record = load(RunSpec(profile, split, method, seed, overrides))
+        record = load(runs.named(profile, split, label, seed))
         if record is not None:
             cells[seed][name] = comparison.ours(record, rule or "peak")
     return cells

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rklu_lib import capability, data
+from rklu_lib import data
+from rklu_pages import capability
 
 TASKS = ("retain_authors", "two_answers", "same_author", "endings", "names", "real_authors", "world_facts")
 NAME = re.compile(r"[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)+")

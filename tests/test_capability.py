@@ -9,8 +9,8 @@ import torch
 import yaml
 from conftest import SHARED
 
-from rklu_lib import capability, data, evaluation, methods, models, profiles, training
-from rklu_pages import suite
+from rklu_lib import data, evaluation, methods, models, profiles, training
+from rklu_pages import capability, suite
 
 REAL = SHARED / "capability"
 
@@ -24,7 +24,7 @@ def likeliest(model, tokenizer, prompt, choices):
     """The option of highest log-probability, from `answer_nll`, which shares no code with lm-eval."""
     ids = tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"])
     options = [tuple(tokenizer(c, add_special_tokens=False)["input_ids"]) for c in choices]
-    nll = evaluation.answer_nll(model, [ids], [options])[0]
+    nll = evaluation.score_answers(model, [ids], [options])[0][0]
     return int(np.argmin(nll * [len(o) for o in options]))
 
 

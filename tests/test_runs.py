@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from rklu_lib import data, evaluation, methods, models, records, runs, training
 from rklu_lib.records import RunSpec
 from rklu_lib.teacher import teacher_logits
+from rklu_pages import cases
 
 
 class Here(futures.Executor):
@@ -270,7 +271,7 @@ def test_a_failed_job_is_raised_and_what_was_done_stays(workshop, monkeypatch):
 
 def test_distributions_are_computed_once_and_say_what_the_models_say(workshop, profile, monkeypatch):
     monkeypatch.setattr(runs, "ensure", functools.partial(runs.ensure, executor=Here()))
-    content = runs.distributions("tiny", "forget10", question=1, names=("original", "teacher", "GA"))
+    content = cases.distributions("tiny", "forget10", question=1, names=("original", "teacher", "GA"))
     row = data.load_tofu("forget10", profile.source)[1]
     assert (content["question"], content["answer"]) == (row["question"], row["answer"])
     assert "".join(content["tokens"][:-1]).strip() == row["answer"]
@@ -289,9 +290,9 @@ def test_distributions_are_computed_once_and_say_what_the_models_say(workshop, p
         assert told["entropy"] == pytest.approx(entropy, rel=1e-3)
         assert [q for _, q in told["top"]] == pytest.approx(p[position].topk(10).values.tolist(), rel=1e-3)
     monkeypatch.setattr(runs, "_read_model", lambda spec: pytest.fail("read again"))
-    again = runs.distributions("tiny", "forget10", question=1, names=("original", "teacher", "GA"))
+    again = cases.distributions("tiny", "forget10", question=1, names=("original", "teacher", "GA"))
     assert {k: again[k] for k in content} == content
-    fewer = runs.distributions("tiny", "forget10", question=1, names=("teacher", "original"))
+    fewer = cases.distributions("tiny", "forget10", question=1, names=("teacher", "original"))
     assert fewer == again  # a record of more models answers for fewer, too
 
 
@@ -305,7 +306,7 @@ def test_a_label_names_its_spec_and_back(workshop):
 def test_distributions_under_another_alpha(workshop, profile, monkeypatch):
     monkeypatch.setattr(runs, "ensure", functools.partial(runs.ensure, executor=Here()))
     names = ("original", "teacher,alpha=0", "teacher,alpha=4", "RKLU,alpha=4")
-    content = runs.distributions("tiny", "forget10", names=names, kind="alpha")["models"]
+    content = cases.distributions("tiny", "forget10", names=names, kind="alpha")["models"]
     assert content["teacher,alpha=0"] == content["original"]  # Eq. 1 without strength
     assert content["teacher,alpha=4"] != content["original"] != content["RKLU,alpha=4"]
     assert (records.RECORDS / "tiny/tofu/forget10/alpha/question0-seed0.json").exists()

@@ -17,7 +17,7 @@ NAMES = {(path.parent if path.stem == "__init__" else path).stem: path for path 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other. `paper` and what reads it stand apart from the runs.
 ORDER = ("profiles", "data", "models", "metrics", "losses", "teacher", "methods", "training", "evaluation", "probing")
-ORDER += ("capability", "records", "runs", "cli")
+ORDER += ("records", "runs", "cli")
 ALONE = ("profiles", "data", "models", "metrics", "losses")
 HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget", "lm_eval", "sacrebleu")
 
@@ -52,6 +52,10 @@ def test_modules_import_only_from_those_before_them():
 @pytest.mark.parametrize("name", ALONE)
 def test_the_ground_floor_imports_nothing_of_ours(name):
     assert imported(ROOT / "rklu_lib" / f"{name}.py") == set()
+
+
+def test_the_library_knows_nothing_of_the_pages():
+    assert not [path.name for path in LIBRARY if "rklu_pages" in path.read_text(encoding="utf-8")]
 
 
 def test_metrics_know_no_torch_and_losses_no_model():
