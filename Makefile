@@ -1,7 +1,8 @@
 # Two commands matter: `make book` and `make test`. Both create .venv when it is missing.
 PYTHON  ?= python3
 BIN     := .venv/bin
-SCALED   = $(shell grep -lF '"profile = \"mini\"' notebooks/*.ipynb)
+SCALED   = $(shell grep -lE '"profile = \\"mini(-phi)?\\"' notebooks/*.ipynb)
+EXECUTED = $(shell grep -LF '"execution_count": null' notebooks/*.ipynb)
 FRESH    = RKLU_RECORDS=$(CURDIR)/_build/smoke/records RKLU_RUNS=$(CURDIR)/_build/smoke/runs
 
 .PHONY: venv book smoke html notebooks test bench mini lock clean
@@ -22,11 +23,11 @@ smoke: venv  ## every notebook that has scales, executed at the smallest one
 html: venv  ## the strict build: a warning is an error, a broken reference is a warning
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
-notebooks: venv  ## every notebook executed in place, from the committed records: what the pages show
-	$(BIN)/python notebooks/execute.py notebooks/*.ipynb
+notebooks: venv  ## every page executed in place, from the committed records; a new one is named by hand, once
+	$(BIN)/python notebooks/execute.py $(EXECUTED)
 
 test: venv  ## unit, property, golden, book and browser tests; committed notebooks compared cell by cell
-	$(BIN)/python -m pytest --nbval tests notebooks
+	$(BIN)/python -m pytest --nbval tests $(EXECUTED)
 
 bench: venv  ## speed and memory, as ratios against the naive form
 	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
