@@ -258,29 +258,10 @@ def leak_verdicts(filled):
     return _decided(claims)
 
 
-def alpha_verdicts(table):
-    """The paper's two claims about alpha, from `comparison.along`."""
-    best = table.loc[table["forget quality"].idxmax()]
-    between = table[table.alpha.between(4, 12)]
-    above = (between["forget quality"] > 0.1) & (between["model utility"] > 0.5)
-    numbers = f"above 0.1 and 0.5 at {', '.join(f'{a:g}' for a in between.alpha[above]) or 'none'}"
-    return _decided(
-        [
-            (
-                "The optimal alpha is greater than 5",
-                "Fig. 5",
-                bool(best.alpha > 5),
-                f"highest forget quality at {best.alpha:g}",
-            ),
-            ("From 4 to 12 above quality 0.1 and utility 0.5", "App. E", bool(above.all()), numbers),
-        ]
-    )
-
-
 def alpha_state(records_, content=None):
     """What `widgets.AlphaExplorer` shows: one row per record of one method, by its alpha, and the question asked.
 
-    content: `runs.distributions` of the method and the teacher, "teacher,alpha=..."; what it lacks is left empty.
+    content: `distributions` of the method and the teacher, "teacher,alpha=..."; what it lacks is left empty.
     """
     rows, content = [], content or {"models": {}, "direct_answers": {}}
     for record in records_:

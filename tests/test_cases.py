@@ -3,7 +3,6 @@
 import functools
 import json
 
-import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from conftest import TOWNS
@@ -105,16 +104,6 @@ def test_leaking_above_guessing_is_fishers_test():
     assert cases.leak_verdicts(filled).set_index("claim").here["Only RKLU and GA do not leak"] == "holds"
     filled["NPO"] = filled["RKLU"]
     assert cases.leak_verdicts(filled).set_index("claim").here["Only RKLU and GA do not leak"] == "does not hold"
-
-
-def test_alpha_verdicts_are_computed():
-    table = pd.DataFrame({"alpha": [2.0, 4.0, 8.0, 16.0], "forget quality": [0.01, 0.2, 0.5, 0.3]})
-    table["model utility"] = [0.9, 0.8, 0.6, 0.2]
-    assert cases.alpha_verdicts(table).here.tolist() == ["holds", "holds"]
-    table.loc[1, "forget quality"] = 0.6
-    assert cases.alpha_verdicts(table).here.tolist() == ["does not hold", "holds"]
-    table.loc[2, "model utility"] = 0.4
-    assert cases.alpha_verdicts(table).here.tolist() == ["does not hold", "does not hold"]
 
 
 def test_the_key_phrase_begins_at_its_first_token():
