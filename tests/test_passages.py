@@ -260,7 +260,7 @@ def test_a_pretrained_model_has_one_original_and_no_oracle(workshop, tmp_path, t
 
 def test_what_is_asked_of_a_model_is_kept_beside_its_record(workshop, monkeypatch):
     specs, asked = novel("original", "GA"), []
-    monkeypatch.setattr(passages.rklu_suite, "measure", lambda m, t, p: asked.append(m) or {
+    monkeypatch.setattr(passages.suite, "measure", lambda m, t, p: asked.append(m) or {
         "t": {"accuracy": 0.5, "chance": 0.25, "n": 8}})  # fmt: skip
     runs.ensure(specs, executor=Here())
     first, again = passages.capabilities(specs), passages.capabilities(specs)
