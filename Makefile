@@ -1,8 +1,8 @@
 # Two commands matter: `make book` and `make test`. Both create .venv when it is missing.
 PYTHON  ?= python3
 BIN     := .venv/bin
-SCALED   = $(shell grep -lE '"profile = \\"mini(-phi)?\\"' notebooks/*.ipynb)
 EXECUTED = $(shell grep -LF '"execution_count": null' notebooks/*.ipynb)
+SCALED   = $(shell grep -lF '"profile = \"mini\"' $(EXECUTED))
 FRESH    = RKLU_RECORDS=$(CURDIR)/_build/smoke/records RKLU_RUNS=$(CURDIR)/_build/smoke/runs
 
 .PHONY: venv book smoke html notebooks test bench mini lock clean
