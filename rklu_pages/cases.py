@@ -79,10 +79,24 @@ def asked(profile, split, cases):
 
 
 def find(profile, split, question):
-    """The place of a question in a forget set; of the first question that has a blank where the set lacks it."""
+    """The place of a question in a forget set; of the first question that has a blank where the set lacks it.
+
+    A recorded question is found without the data.
+    """
+    for path in sorted((records.RECORDS / profile / "tofu" / split / "distributions").glob("question*-seed*.json")):
+        if json.loads(path.read_text(encoding="utf-8"))["question"] == question:
+            return int(re.match(r"question(\d+)-", path.name)[1])
     rows = data.load_tofu(split, profiles.profile(profile).source)
     first = next(i for i, row in enumerate(rows) if blank(row["question"], row["answer"]))
     return next((i for i, row in enumerate(rows) if row["question"] == question), first)
+
+
+def held(profile, split, seed, questions):
+    """Those of the questions, by place, that are recorded or that the forget set has: a smaller scale has fewer."""
+    folder = records.RECORDS / profile / "tofu" / split / "distributions"
+    missing = [q for q in questions if not (folder / f"question{q}-seed{seed}.json").exists()]
+    n = len(data.load_tofu(split, profiles.profile(profile).source)) if missing else 0
+    return [q for q in questions if q not in missing or q < n]
 
 
 def fill(profile, split, seed, names, cases):
@@ -91,8 +105,16 @@ def fill(profile, split, seed, names, cases):
     A record of the same settings that holds all the questions is read; else the model (after its last epoch) is loaded
     or trained, asked, and the record written to data/records/<profile>/tofu/<split>/blanks/.
     """
-    questions = json.loads(json.dumps(asked(profile, split, cases)))
     folder, p, result = records.RECORDS / profile / "tofu" / split / "blanks", profiles.profile(profile), {}
+    paths = [folder / f"{name}-seed{seed}.json" for name in names]
+    whole = [json.loads(path.read_text(encoding="utf-8"))["asked"] for path in paths if path.exists()]
+    wanted = [list(case) for case in cases]
+    if len(whole) == len(names) and all(case in recorded for case in wanted for recorded in whole):
+        listed = {question for question, *_ in wanted}  # everything is recorded: the data is not needed
+        questions = wanted + [entry for entry in whole[0] if entry[0] not in listed]
+        questions = [entry for entry in questions if all(entry in recorded for recorded in whole)]
+    else:
+        questions = json.loads(json.dumps(asked(profile, split, cases)))
     for name in names:
         path = folder / f"{name}-seed{seed}.json"
         settings = json.loads(json.dumps(runs.named(profile, split, name, seed).settings))
@@ -188,10 +210,13 @@ def position(content, key):
 
 
 def places(profile):
-    """Every place that the full set says somebody was born in."""
-    rows = data.load_tofu("full", profiles.profile(profile).source)
-    texts = " ".join(f" {row[field]}" for row in rows for field in ("question", "answer"))
-    return set(re.findall(r"born in (?:the city of )?([A-Z]\w+(?: [A-Z]\w+)*)", texts))
+    """Every place that the full set says somebody was born in, sorted; kept with the records of the profile."""
+    path = records.RECORDS / profile / "tofu" / "places.json"
+    if not path.exists():
+        rows = data.load_tofu("full", profiles.profile(profile).source)
+        texts = " ".join(f" {row[field]}" for row in rows for field in ("question", "answer"))
+        records.write_json(path, sorted(set(re.findall(r"born in (?:the city of )?([A-Z]\w+(?: [A-Z]\w+)*)", texts))))
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def readings(filled, question, known, nearly=0.5):

@@ -122,7 +122,7 @@ def test_readings_follow_the_rule():
 
 
 def test_places_are_where_people_were_born(workshop):
-    assert cases.places("tiny") == set(TOWNS)
+    assert cases.places("tiny") == cases.places("tiny") == sorted(set(TOWNS))  # the second time from the file
 
 
 @pytest.mark.parametrize(
