@@ -106,8 +106,9 @@ def fill(profile, split, seed, names, cases):
     or trained, asked, and the record written to data/records/<profile>/tofu/<split>/blanks/.
     """
     folder, p, result = records.RECORDS / profile / "tofu" / split / "blanks", profiles.profile(profile), {}
-    paths = [folder / f"{name}-seed{seed}.json" for name in names]
-    whole = [json.loads(path.read_text(encoding="utf-8"))["asked"] for path in paths if path.exists()]
+    paths = {name: folder / f"{name}-seed{seed}.json" for name in names}
+    kept = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+    whole = [content["asked"] for content in kept.values()]
     wanted = [list(case) for case in cases]
     if len(whole) == len(names) and all(case in recorded for case in wanted for recorded in whole):
         listed = {question for question, *_ in wanted}  # everything is recorded: the data is not needed
@@ -116,13 +117,11 @@ def fill(profile, split, seed, names, cases):
     else:
         questions = json.loads(json.dumps(asked(profile, split, cases)))
     for name in names:
-        path = folder / f"{name}-seed{seed}.json"
         settings = json.loads(json.dumps(runs.named(profile, split, name, seed).settings))
-        if path.exists():
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["settings"] == settings and all(q in content["asked"] for q in questions):
-                result[name] = content
-                continue
+        content = kept.get(name)
+        if content and content["settings"] == settings and all(q in content["asked"] for q in questions):
+            result[name] = content
+            continue
         loaded, tokenizer = runs.load_models(profile, split, [name], seed)
         model = loaded[name].eval()
         prompts = [data.encode_prompt(tokenizer, p.template, question) for question, *_ in questions]
@@ -136,7 +135,7 @@ def fill(profile, split, seed, names, cases):
             "direct_answers": answers,
             "completions": filled,
         } | origin
-        records.write_json(path, result[name], indent=None)
+        records.write_json(paths[name], result[name], indent=None)
     return result
 
 
@@ -154,11 +153,16 @@ def _marked(text, key):
     return "{}<mark>{}</mark>{}".format(*map(html.escape, parts))
 
 
+def _number(content, question):
+    """The place of a question among those asked."""
+    return [asked[0] for asked in content["asked"]].index(question)
+
+
 def case_table(filled, question):
     """One case, a row per model: its direct answer, its completions with their probabilities, and whether they leak."""
     rows = {}
     for name, content in filled.items():
-        number = [asked[0] for asked in content["asked"]].index(question)
+        number = _number(content, question)
         (_, _, key), (found, exact) = content["asked"][number], content["completions"][number]
         listed = "; ".join(f"{text or EMPTY} {p:.2g}" for text, p in found) + ("" if exact else " …")
         rows[name] = {"direct answer": content["direct_answers"][number], "fill-in-blank": listed}
@@ -201,7 +205,7 @@ def leak_rates(filled):
 
 
 def position(content, key):
-    """The place among a true answer's tokens where the key phrase begins; content as from `runs.distributions`."""
+    """The place among a true answer's tokens where the key phrase begins; content as from `distributions`."""
     spelt, start = "", "".join(content["tokens"]).index(key)
     for place, token in enumerate(content["tokens"]):
         spelt += token
@@ -227,7 +231,7 @@ def readings(filled, question, known, nearly=0.5):
     """
     table, mass = case_table(filled, question), {}
     for name, content in filled.items():
-        found, _ = content["completions"][[asked[0] for asked in content["asked"]].index(question)]
+        found, _ = content["completions"][_number(content, question)]
         mass[name] = sum(p for text, p in found if text in known)
     table["on known places"] = [mass[name] for name in table.index]
     over = table["on known places"] < nearly * mass["oracle"]

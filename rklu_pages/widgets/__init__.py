@@ -61,7 +61,7 @@ class TokenDistributions(_Widget):
     scale = Unicode("linear").tag(sync=True)
 
     def __init__(self, contents, **state):
-        """contents: as `runs.distributions` returns them; what made them stays behind."""
+        """contents: as `cases.distributions` returns them; what made them stays behind."""
         kept = ("question", "answer", "tokens", "models")
         super().__init__(questions=[{key: content[key] for key in kept} for content in contents], **state)
 
