@@ -153,7 +153,8 @@ def prepare(chosen, profile, original, augmented, forget, retain, refusals):
     teacher = reference = refusal_reference = retain_reference = None
     if AUGMENTED in chosen.needs:
         frozen = data.batches(forget, 64)
-        teacher = FrozenTeacher(FrozenLogits(original, frozen), FrozenLogits(augmented, frozen), profile.alpha)
+        pair = FrozenLogits(original, frozen), FrozenLogits(augmented, frozen)
+        teacher = FrozenTeacher(*pair, profile.alpha, profile.gauge)
     if REFERENCE in chosen.needs:
         reference = _reference_log_probs(original, forget)
         refusal_reference = _reference_log_probs(original, refusals) if REFUSALS in chosen.needs else None

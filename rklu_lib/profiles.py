@@ -14,6 +14,7 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "finetune_precision": ("no", "bf16"),
     "capability": ("embedded", "paper"),
+    "gauge": ("raw", "normalised"),
 }
 # A `model` brings its own shape; an alpha or weight of 0 is a control; the others would train nothing or divide by 0.
 _MAY_BE_ZERO = {"hidden_size", "intermediate_size", "n_layers", "n_heads", "vocab_size"}
@@ -48,6 +49,7 @@ class Profile:
     unlearn_lr: float = 1e-5
     family_lr: dict = field(default_factory=dict)  # method family -> its own peak learning rate
     alpha: float = 8.0
+    gauge: str = "raw"  # of the logits in Eq. 1: raw, as printed, or normalised (log-probabilities)
     retain_weight: float = 1.0
     npo_beta: float = 0.1
     dpo_beta: float = 0.1
@@ -59,6 +61,7 @@ class Profile:
         None  # score only the first so many of the forget and retain sets; None: all (retain: 300)
     )
     capability: str = "embedded"  # the tasks of Table 1: `data/capability`, or the paper's seven from the hub
+    n_items: int | None = None  # of each of those tasks ask only the first so many; None: all
     passages: dict = field(default_factory=dict)  # fields that differ for copyrighted text, those below among them
     text: str = "fictional"  # the novel: `fictional`, `own` (the file that RKLU_NOVEL names), or a path
     prose: str = "fictional"  # general text: `fictional`, a folder with valid.txt and test.txt, or a hub id

@@ -26,10 +26,10 @@ BASES = ("original", "oracle", "augmented")
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "rouge-score")
 
 _UNLEARNING = {"augment_epochs", "augment_lr", "unlearn_epochs", "unlearn_lr", "family_lr", "alpha", "retain_weight"}
-_UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_size"}
+_UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_size", "gauge"}
 _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}
 _FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
-_FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "passages"}
+_FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "passages"}
 SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
 
 
@@ -107,7 +107,8 @@ class RunSpec:
         if self.method in METHODS:
             m = METHODS[self.method]
             fields |= {"batch_size", "unlearn_epochs"} if m.forget else set()
-            fields |= {"alpha"} if m.family in ("RKLU", "FKLU", "teacher") else set()
+            if m.family in ("RKLU", "FKLU", "teacher"):
+                fields |= {"alpha"} | ({"gauge"} if p.gauge != "raw" else set())  # raw is Eq. 1 itself, no setting
             fields |= {"retain_weight"} if m.retain else set()
             fields |= {"npo_beta"} if m.family == "NPO" else {"dpo_beta"} if m.family == "DPO" else set()
             fields |= {"ta_scale"} if m.family == "TA" else set()

@@ -117,7 +117,7 @@ def _unlearned(spec, folder, judge):
     if AUGMENTED in chosen.needs:
         augmented = models.load(spec.base("augmented").checkpoint_path, p.dtype)[0]
     if chosen.forget is None:
-        single = {"teacher": lambda: TeacherModel(original, augmented, p.alpha)}
+        single = {"teacher": lambda: TeacherModel(original, augmented, p.alpha, p.gauge)}
         single["TA"] = lambda: training.task_arithmetic(original, augmented, p.ta_scale)
         model = single[spec.method]()
         return model, tokenizer, [{"epoch": 1} | judge(model, tokenizer)]
@@ -336,7 +336,7 @@ def _read_model(spec):
     if spec.method != "teacher":
         return models.load(spec.checkpoint_path, spec.values.dtype)[0]
     pair = (models.load(spec.base(name).checkpoint_path, spec.values.dtype)[0] for name in ("original", "augmented"))
-    return TeacherModel(*pair, spec.values.alpha)
+    return TeacherModel(*pair, spec.values.alpha, spec.values.gauge)
 
 
 def named(profile, split, label, seed=0):

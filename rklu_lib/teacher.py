@@ -9,14 +9,15 @@ from torch import nn
 from rklu_lib.models import ScoredLogits
 
 
-def teacher_logits(original, augmented, alpha):
+def teacher_logits(original, augmented, alpha, gauge="raw"):
     """Unlearning teacher (Eq. 1): lower every logit that augmentation raised, leave the rest.
 
     l_t = l_o - alpha * ReLU(l_aug - l_o)
 
     original, augmented: logits, (..., vocab), same shape, dtype and device.
     alpha: unlearning strength, >= 0; 0 returns `original`.
-    Not invariant to adding a constant to `augmented`, though its softmax is: see the book, "The gauge of Eq. 1".
+    gauge: "raw" is Eq. 1 as printed. It is not invariant to adding a constant to `augmented`, though its softmax is;
+    "normalised" takes the log-softmax of both first, and is: see the book, "The gauge of Eq. 1".
     Raises ValueError when shapes differ or alpha is negative.
     """
     if original.shape != augmented.shape:
@@ -25,15 +26,17 @@ def teacher_logits(original, augmented, alpha):
         )
     if not alpha >= 0:
         raise ValueError(f"alpha must be >= 0, got {alpha}")
+    if gauge == "normalised":
+        original, augmented = original.log_softmax(-1), augmented.log_softmax(-1)
     return original - alpha * torch.relu(augmented - original)
 
 
 class TeacherModel(nn.Module):
     """The teacher used directly as a model, as in Fig. 3: two models at every step, nothing forgotten in any weight."""
 
-    def __init__(self, original, augmented, alpha):
+    def __init__(self, original, augmented, alpha, gauge="raw"):
         super().__init__()
-        self.original, self.augmented, self.alpha = original, augmented, alpha
+        self.original, self.augmented, self.alpha, self.gauge = original, augmented, alpha, gauge
         self.config = original.config
 
     @property
@@ -55,7 +58,7 @@ class TeacherModel(nn.Module):
         """What turns those hidden states into teacher logits: both output heads, and Eq. 1."""
         heads = [m.get_output_embeddings() for m in (self.original, self.augmented)]
         return lambda hidden: teacher_logits(
-            *(head(h) for head, h in zip(heads, hidden.chunk(2, dim=-1), strict=True)), self.alpha
+            *(head(h) for head, h in zip(heads, hidden.chunk(2, dim=-1), strict=True)), self.alpha, self.gauge
         )
 
     def forward(self, input_ids, past_key_values=(None, None), logits_to_keep=0, **kwargs):
@@ -101,14 +104,14 @@ class FrozenLogits:
 class FrozenTeacher:
     """Eq. 1 over a fixed forget set: the original and the augmented model run once each, not at every step."""
 
-    def __init__(self, original: FrozenLogits, augmented: FrozenLogits, alpha):
-        self.original, self.augmented, self.alpha = original, augmented, alpha
+    def __init__(self, original: FrozenLogits, augmented: FrozenLogits, alpha, gauge="raw"):
+        self.original, self.augmented, self.alpha, self.gauge = original, augmented, alpha, gauge
 
     def at(self, index):
         """As `FrozenLogits.at`, but teacher logits, in float32."""
         original, augmented = self.original.at(index), self.augmented.at(index)
         return lambda start, stop: teacher_logits(
-            original(start, stop).float(), augmented(start, stop).float(), self.alpha
+            original(start, stop).float(), augmented(start, stop).float(), self.alpha, self.gauge
         )
 
     def __call__(self, index):

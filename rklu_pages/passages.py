@@ -45,7 +45,7 @@ def capabilities(specs):
     def note(model, tokenizer, p):
         return {"tasks": suite.measure(model, tokenizer, p)}
 
-    return _noted(specs, "capability", lambda p: {"capability": p.capability}, note)
+    return _noted(specs, "capability", lambda p: {"capability": p.capability, "n_items": p.n_items}, note)
 
 
 def continuations(specs, chunk=0, tokens=48):

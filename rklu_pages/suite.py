@@ -86,6 +86,7 @@ def measure(model, tokenizer, profile):
     """`capability.accuracy` on the profile's tasks: the embedded suite, or the paper's seven from the hub, or from the
     folder `RKLU_CAPABILITY` where it is set."""
     if profile.capability == "paper":
-        return capability.accuracy(model, tokenizer, capability.PAPER_TASKS, os.environ.get("RKLU_CAPABILITY"))
+        folder = os.environ.get("RKLU_CAPABILITY")
+        return capability.accuracy(model, tokenizer, capability.PAPER_TASKS, folder, profile.n_items)
     with folder_of(profile, tokenizer) as folder:
-        return capability.accuracy(model, tokenizer, TASKS, folder)
+        return capability.accuracy(model, tokenizer, TASKS, folder, profile.n_items)

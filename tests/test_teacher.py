@@ -60,6 +60,21 @@ def test_a_constant_added_to_the_augmented_logits_changes_the_teacher():
     assert teacher_logits(original, augmented + 1, 8).tolist() == [-15, -6]
 
 
+@given(pairs(), ALPHA, LOGIT, LOGIT)
+def test_normalised_logits_know_no_constant(pair, alpha, c, d):
+    original, augmented = pair
+    teacher = teacher_logits(original, augmented, alpha, "normalised")
+    shifted = teacher_logits(original + c, augmented + d, alpha, "normalised")
+    torch.testing.assert_close(shifted, teacher, rtol=1e-6, atol=1e-6)
+
+
+@given(pairs(), ALPHA)
+def test_normalised_logits_lower_what_became_more_probable(pair, alpha):
+    before, after = (t.softmax(-1).clamp_min(1e-300).log() for t in pair)
+    expected = before - alpha * (after - before).clamp_min(0)
+    torch.testing.assert_close(teacher_logits(*pair, alpha, "normalised"), expected, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("alpha", [-1e-9, -8, float("nan")])
 def test_a_negative_strength_raises(alpha):
     with pytest.raises(ValueError, match="alpha must be >= 0"):
@@ -124,6 +139,18 @@ def test_frozen_teacher_equals_a_recomputed_one(both, examples):
     expected = teacher_logits(*(plain_logits(m.eval(), examples, index).double() for m in both), 8.0)
     torch.testing.assert_close(teacher(index).double(), expected, rtol=1e-4, atol=1e-3)
     assert teacher(index).dtype == torch.float32 and not teacher(index).requires_grad
+
+
+@torch.no_grad()
+def test_the_gauge_reaches_both_forms_of_the_teacher(both, examples):
+    frozen = FrozenTeacher(*(FrozenLogits(m, data.batches(examples, 4)) for m in both), 8.0, "normalised")
+    logits = [plain_logits(m.eval(), examples, [2]) for m in both]
+    expected = teacher_logits(*logits, 8.0, "normalised")
+    torch.testing.assert_close(frozen([2]), expected, rtol=1e-4, atol=1e-3)
+    assert not torch.allclose(expected, teacher_logits(*logits, 8.0), atol=0.1)
+    ids = torch.tensor([examples[2].prompt + examples[2].answer])
+    said = TeacherModel(*both, 8.0, "normalised").eval()(input_ids=ids).logits
+    torch.testing.assert_close(said[0, len(examples[2].prompt) - 1 : -1], expected, rtol=1e-4, atol=1e-3)
 
 
 def test_what_frozen_models_remember_does_not_depend_on_the_batches(both, examples):
