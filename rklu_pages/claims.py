@@ -5,11 +5,18 @@ from itertools import product
 import pandas as pd
 import yaml
 
-from rklu_lib import paper, runs
+from rklu_lib import data, paper, runs
 from rklu_lib.records import load
-from rklu_pages import comparison
+from rklu_pages import comparison, passages
 
-MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
+MEASURES = (*comparison.MEASURES, *passages.SCORES)
+PHI = {"mini": "mini-phi", "llama2-7b": "phi-1.5"}  # where a claim about Phi is recorded, beside LLaMA's
+# Where the paper prints a cell: of two tables that print the same score, the later here is taken.
+PRINTED = {
+    ("tofu", "llama"): ("table3", "table1", "table8"),
+    ("passages", "llama"): ("table7", "table2"),
+    ("passages", "phi"): ("table6",),
+}
 
 
 def claims():
@@ -17,7 +24,7 @@ def claims():
     path = paper.PAPER / "claims.yaml"
     ledger = yaml.safe_load(path.read_text(encoding="utf-8"))
     for entry in ledger:
-        if set(entry) != {"claim", "where", "split", "test"} or not entry["test"]:
+        if set(entry) - {"model"} != {"claim", "where", "split", "test"} or not entry["test"]:
             raise ValueError(f"{path.name}: {entry.get('claim', entry)!r} needs claim, where, split and a test")
         for one in entry["test"]:
             if not {"measure", "higher", "than"} <= set(one) <= {"measure", "higher", "than", "by"}:
@@ -38,7 +45,7 @@ def _sides(one):
 
 
 def needed(entry):
-    """The methods a claim speaks of, such as "GA", "GA@last" or "RKLU,alpha=4"."""
+    """The methods a claim speaks of, such as "GA", "GA@last", "RKLU,alpha=4" or "GA on forget05"."""
     found = (side for one in entry["test"] for pair in _sides(one) for side in pair)
     return list(dict.fromkeys(side for side in found if isinstance(side, str)))
 
@@ -75,45 +82,72 @@ def _shown(measure, numbers):
     return f"{measure.replace('_', ' ')}: " + ", ".join(f"{m} {' / '.join(v)}" for m, v in methods.items())
 
 
-def printed(split):
-    """The paper's own numbers as one cell: Table 8, and Table 3 for FKLU, {method: {measure: value}}."""
-    cell = {}
-    for name in ("table3", "table8"):
+def printed(split, model="llama"):
+    """The paper's own numbers about one split as a cell, {method: {measure: value}}."""
+    cell, task = {}, "passages" if split == data.NOVEL else "tofu"
+    for name in PRINTED[task, model]:
         table = paper.reported(name)
-        for _, row in table[table["set"] == split].iterrows():
+        for _, row in (table if task == "passages" else table[table["set"] == split]).iterrows():
             cell[row["method"]] = cell.get(row["method"], {}) | {m: row[m] for m in MEASURES if m in table}
     return cell
+
+
+def _parts(name):
+    """("GA", "last", "forget05") of "GA@last on forget05"; rule and split are "" where they are not named."""
+    side, _, split = name.partition(" on ")
+    label, _, rule = side.partition("@")
+    return label, rule, split
+
+
+def _in_print(entry):
+    """What the paper prints of the sides of one claim, as a cell."""
+    found = {}
+    for name in needed(entry):
+        label, rule, split = _parts(name)
+        cell = {} if rule else printed(split or entry["split"], entry.get("model", "llama"))
+        found[name] = cell.get(label, {})
+    return found
 
 
 def recorded(profile, split, seeds, methods):
     """Our records as cells, {seed: {method: {measure: value}}}, of whatever is recorded of `methods`."""
     cells = {seed: {} for seed in seeds}
     for seed, name in product(seeds, methods):
-        label, _, rule = name.partition("@")
-        record = load(runs.named(profile, split, label, seed))
+        label, rule, other = _parts(name)
+        spec = runs.named(profile, other or split, label, seed)
+        record = load(spec)
         if record is not None:
-            cells[seed][name] = comparison.ours(record, rule or "peak")
+            scores = record.reported("last") if spec.task == "passages" else comparison.ours(record, rule or "peak")
+            cells[seed][name] = scores | passages.noted_accuracy(spec)
     return cells
 
 
-def verdicts(records, rule="peak"):
-    """The claims about one split that these records (one seed) can speak to, with the verdict and its numbers."""
-    cell = {r.spec.label: comparison.ours(r, rule) for r in records if "forget_quality_benchmark" in r.epochs[0]}
-    cell |= {f"{r.spec.label}@last": comparison.ours(r, "last") for r in records if r.spec.label in cell}
+def of_cell(cell, split, where=""):
+    """The claims about one split, made at `where`, that a cell {method: {measure: value}} can speak to, decided."""
     rows = []
     for entry in claims():
-        if entry["split"] == records[0].spec.split and set(needed(entry)) <= set(cell):
+        if entry["split"] == split and where in entry["where"] and set(needed(entry)) <= set(cell):
             verdict, numbers = decide(entry, {0: cell})
-            rows.append({"claim": entry["claim"], "paper": entry["where"], "here": verdict, "numbers": numbers})
+            if verdict != "not tested":
+                rows.append({"claim": entry["claim"], "paper": entry["where"], "here": verdict, "numbers": numbers})
     return pd.DataFrame(rows, columns=["claim", "paper", "here", "numbers"])
+
+
+def verdicts(records, rule="peak"):
+    """As `of_cell`, of records of one split of TOFU and one seed."""
+    cell = {r.spec.label: comparison.ours(r, rule) for r in records if "forget_quality_benchmark" in r.epochs[0]}
+    cell |= {f"{r.spec.label}@last": comparison.ours(r, "last") for r in records if r.spec.label in cell}
+    return of_cell(cell, records[0].spec.split)
 
 
 def ledger(profile, seeds=(0, 1, 2)):
     """Every claim with where it stands, the verdict of the paper's own tables, ours, and our numbers."""
     rows = []
     for entry in claims():
-        in_print, _ = decide(entry, {0: printed(entry["split"])})
-        here, numbers = decide(entry, recorded(profile, entry["split"], seeds, needed(entry)))
+        in_print, _ = decide(entry, {0: _in_print(entry)})
+        here, numbers = "not tested", ""
+        if own := {"llama": profile, "phi": PHI.get(profile)}[entry.get("model", "llama")]:
+            here, numbers = decide(entry, recorded(own, entry["split"], seeds, needed(entry)))
         rows.append({"claim": entry["claim"], "where": entry["where"]})
         rows[-1] |= {"the paper's tables": in_print, f"at {profile}": here, "numbers here": numbers}
     return pd.DataFrame(rows)

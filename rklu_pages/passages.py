@@ -14,29 +14,42 @@ SCORES = ("bleu_pct", "rouge_pct", "perplexity", "avg_accuracy_pct")
 TITLES = {"bleu_pct": "BLEU, %", "rouge_pct": "ROUGE-L, %", "avg_accuracy_pct": "mean accuracy, %"}
 
 
+def _path(spec, name):
+    return spec.record_path.with_name(f"{name}-seed{spec.seed}.json")
+
+
+def _settings(spec, extra):
+    return json.loads(json.dumps(spec.settings | extra))
+
+
+def _read(spec, name, extra):
+    """What was noted of a model, or None where nothing was, or of a model or suite with other settings."""
+    with contextlib.suppress(FileNotFoundError):
+        content = json.loads(_path(spec, name).read_text(encoding="utf-8"))
+        return content if content["settings"] == _settings(spec, extra) else None
+
+
 def _noted(specs, name, extra, note):
     """For each spec what `note(model, tokenizer, profile)`, a dict, says of its model after the last epoch: asked once,
-    and kept as `<name>-seed<k>.json` beside the record, with `extra` among the settings it belongs to."""
-
-    def path(spec):
-        return spec.record_path.with_name(f"{name}-seed{spec.seed}.json")
-
-    def settings(spec):
-        return json.loads(json.dumps(spec.settings | extra(spec.values)))
-
-    def read(spec):
-        with contextlib.suppress(FileNotFoundError):
-            content = json.loads(path(spec).read_text(encoding="utf-8"))
-            return content if content["settings"] == settings(spec) else None
-
+    and kept as `<name>-seed<k>.json` beside the record, with `extra(profile)` among the settings it belongs to."""
     specs = list(specs)
-    if missing := [s for s in specs if read(s) is None]:
+    if missing := [s for s in specs if _read(s, name, extra(s.values)) is None]:
         runs.ensure(missing, checkpoints=True)
     for spec in missing:
         said = note(*models.load(spec.checkpoint_path, spec.values.dtype), spec.values)
-        content = {"settings": settings(spec)} | said
-        records.write_json(path(spec), content | {"code": records.code_version(), "machine": records.machine()})
-    return [read(s) for s in specs]
+        content = {"settings": _settings(spec, extra(spec.values))} | said
+        records.write_json(_path(spec, name), content | {"code": records.code_version(), "machine": records.machine()})
+    return [_read(s, name, extra(s.values)) for s in specs]
+
+
+def _asked(profile):
+    return {"capability": profile.capability, "n_items": profile.n_items}
+
+
+def noted_accuracy(spec):
+    """{"avg_accuracy_pct": ...} where a model's capability has been noted, else {}."""
+    noted = _read(spec, "capability", _asked(spec.values))
+    return {"avg_accuracy_pct": mean_accuracy(noted)["accuracy"]} if noted else {}
 
 
 def capabilities(specs):
@@ -45,7 +58,7 @@ def capabilities(specs):
     def note(model, tokenizer, p):
         return {"tasks": suite.measure(model, tokenizer, p)}
 
-    return _noted(specs, "capability", lambda p: {"capability": p.capability, "n_items": p.n_items}, note)
+    return _noted(specs, "capability", _asked, note)
 
 
 def continuations(specs, chunk=0, tokens=48):
@@ -81,6 +94,18 @@ def by_task(specs, noted):
     table.loc["(items)"] = {t: v["n"] for t, v in noted[0]["tasks"].items()}
     means = table.drop(index="(items)").mean(axis=1)
     return table.assign(mean=means.reindex(table.index))
+
+
+def accuracies(by_split):
+    """{method: {"avg_accuracy_pct"}} of the last split of {split: (specs, notes)}, and "<method> on <split>" of all, as
+    the claims name them."""
+    cell = {}
+    for split, (specs, noted) in by_split.items():
+        mine = {
+            _label(s): {"avg_accuracy_pct": mean_accuracy(n)["accuracy"]} for s, n in zip(specs, noted, strict=True)
+        }
+        cell |= mine | {f"{name} on {split}": value for name, value in mine.items()}
+    return cell
 
 
 def table1(by_split):
@@ -153,80 +178,6 @@ def side_by_side(specs, noted):
     rows = [row("given", "… " + noted[0]["prompt"]), row("the text", noted[0]["truth"])]
     rows += [row(_label(s), n["continuation"]) for s, n in zip(specs, noted, strict=True)]
     return HTML(f"<table>{''.join(rows)}</table>")
-
-
-def _lower(measure, low, high):
-    def test(r):
-        return r[low][measure] < r[high][measure], f"{low} {r[low][measure]:.4g}, {high} {r[high][measure]:.4g}"
-
-    return test, (low, high)
-
-
-def _best(measure, sign, among, winner="RKLU"):
-    def test(r):
-        best = min(among, key=lambda n: sign * r[n][measure])
-        return best == winner, f"best: {best}, {r[best][measure]:.4g}; {winner} {r[winner][measure]:.4g}"
-
-    return test, among
-
-
-UNLEARNED = ("GA", "DPO", "NPO", "IDK", "TA", "RKLU")
-# The claim, where the paper makes it, and the test over {method: scores} that decides it with what it needs.
-CLAIMS = {
-    "table1": (
-        ("RKLU keeps the highest mean accuracy", "§ 4.2.3", _best("avg_accuracy_pct", -1, UNLEARNED)),
-        ("GA keeps less than RKLU", "Table 1", _lower("avg_accuracy_pct", "GA", "RKLU")),
-    ),
-    "table2": (
-        ("GA has the lowest BLEU", "§ 4.3.2", _best("bleu_pct", 1, UNLEARNED, "GA")),
-        ("GA has the highest perplexity", "§ 4.3.2", _best("perplexity", -1, UNLEARNED, "GA")),
-        ("RKLU has a lower BLEU than TA", "Table 2", _lower("bleu_pct", "RKLU", "TA")),
-        ("RKLU has a lower BLEU than IDK", "Table 2", _lower("bleu_pct", "RKLU", "IDK")),
-        ("RKLU has a lower perplexity than NPO", "Table 2", _lower("perplexity", "RKLU", "NPO")),
-        ("RKLU has a lower perplexity than DPO", "Table 2", _lower("perplexity", "RKLU", "DPO")),
-        ("RKLU declines least in mean accuracy", "§ 4.3.2", _best("avg_accuracy_pct", -1, UNLEARNED)),
-    ),
-    "table7": (
-        ("RKLU has a lower BLEU than FKLU", "App. C.3", _lower("bleu_pct", "RKLU", "FKLU")),
-        ("RKLU has a lower ROUGE-L than FKLU", "App. C.3", _lower("rouge_pct", "RKLU", "FKLU")),
-        ("RKLU has a lower perplexity than FKLU", "Table 7", _lower("perplexity", "RKLU", "FKLU")),
-        ("FKLU keeps more accuracy than RKLU", "Table 7", _lower("avg_accuracy_pct", "RKLU", "FKLU")),
-    ),
-    "table6": (
-        ("RKLU has a lower BLEU than TA", "Table 6", _lower("bleu_pct", "RKLU", "TA")),
-        ("NPO has a lower BLEU than RKLU", "App. C.2", _lower("bleu_pct", "NPO", "RKLU")),
-        ("NPO has a higher perplexity than RKLU", "App. C.2", _lower("perplexity", "RKLU", "NPO")),
-        ("GA has the highest perplexity", "App. C.2", _best("perplexity", -1, UNLEARNED, "GA")),
-        ("TA has a lower perplexity than RKLU", "Table 6", _lower("perplexity", "TA", "RKLU")),
-        ("RKLU declines least in mean accuracy", "Table 6", _best("avg_accuracy_pct", -1, UNLEARNED)),
-    ),
-}
-
-
-def verdicts(rows, claims):
-    """The claims of one table decided by {method: scores}; "not tested" where a row is missing."""
-    found = []
-    for claim, where, (test, needs) in CLAIMS[claims]:
-        holds, numbers = test(rows) if set(needs) <= set(rows) else (None, "")
-        verdict = {True: "holds", False: "does not hold", None: "not tested"}[holds]
-        found.append({"claim": claim, "paper": where, "here": verdict, "numbers": numbers})
-    return pd.DataFrame(found)
-
-
-def verdicts_of_splits(by_split):
-    """Table 1's claims on the largest split, and whether forgetting more costs more, of {split: (specs, notes)}."""
-    mine = {
-        split: {_label(s): mean_accuracy(n)["accuracy"] for s, n in zip(*pair, strict=True)}
-        for split, pair in by_split.items()
-    }
-    largest = max(mine)
-    found = verdicts({name: {"avg_accuracy_pct": v} for name, v in mine[largest].items()}, "table1")
-    rows = [{"claim": "More to forget costs more", "paper": "§ 4.2.3", "here": "not tested", "numbers": ""}]
-    if len(mine) > 1:
-        losses = {n: mine[min(mine)][n] - mine[largest][n] for n in mine[largest] if n in UNLEARNED}
-        numbers = "; ".join(f"{n} {v:+.2f}" for n, v in losses.items()) + f" points from {min(mine)} to {largest}, lost"
-        rows[0] |= {"here": "holds" if min(losses.values()) > 0 else "does not hold", "numbers": numbers}
-    return pd.concat([found.assign(claim=found.claim + f", {largest}"), pd.DataFrame(rows)], ignore_index=True)
 
 
 def memorised(rows):
