@@ -14,7 +14,7 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "finetune_precision": ("no", "bf16"),
     "capability": ("embedded", "paper"),
-    "gauge": ("raw", "normalised"),
+    "gauge": ("raw", "centred", "normalised"),
 }
 # A `model` brings its own shape; an alpha or weight of 0 is a control; the others would train nothing or divide by 0.
 _MAY_BE_ZERO = {"hidden_size", "intermediate_size", "n_layers", "n_heads", "vocab_size"}
@@ -49,7 +49,7 @@ class Profile:
     unlearn_lr: float = 1e-5
     family_lr: dict = field(default_factory=dict)  # method family -> its own peak learning rate
     alpha: float = 8.0
-    gauge: str = "raw"  # of the logits in Eq. 1: raw, as printed, or normalised (log-probabilities)
+    gauge: str = "raw"  # of the logits in Eq. 1: raw, as printed, centred or normalised
     retain_weight: float = 1.0
     npo_beta: float = 0.1
     dpo_beta: float = 0.1

@@ -8,6 +8,12 @@ from torch import nn
 
 from rklu_lib.models import ScoredLogits
 
+GAUGES = {  # a softmax does not see a constant, Eq. 1 does: what is done to both models' logits first
+    "raw": lambda logits: logits,
+    "centred": lambda logits: logits - logits.mean(-1, keepdim=True),
+    "normalised": lambda logits: logits.log_softmax(-1),
+}
+
 
 def teacher_logits(original, augmented, alpha, gauge="raw"):
     """Unlearning teacher (Eq. 1): lower every logit that augmentation raised, leave the rest.
@@ -17,7 +23,7 @@ def teacher_logits(original, augmented, alpha, gauge="raw"):
     original, augmented: logits, (..., vocab), same shape, dtype and device.
     alpha: unlearning strength, >= 0; 0 returns `original`.
     gauge: "raw" is Eq. 1 as printed. It is not invariant to adding a constant to `augmented`, though its softmax is;
-    "normalised" takes the log-softmax of both first, and is: see the book, "The gauge of Eq. 1".
+    "centred" (logits less their mean) and "normalised" (log-probabilities) are: see the book, "The gauge of Eq. 1".
     Raises ValueError when shapes differ or alpha is negative.
     """
     if original.shape != augmented.shape:
@@ -26,8 +32,7 @@ def teacher_logits(original, augmented, alpha, gauge="raw"):
         )
     if not alpha >= 0:
         raise ValueError(f"alpha must be >= 0, got {alpha}")
-    if gauge == "normalised":
-        original, augmented = original.log_softmax(-1), augmented.log_softmax(-1)
+    original, augmented = (GAUGES[gauge](logits) for logits in (original, augmented))
     return original - alpha * torch.relu(augmented - original)
 
 

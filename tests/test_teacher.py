@@ -60,11 +60,12 @@ def test_a_constant_added_to_the_augmented_logits_changes_the_teacher():
     assert teacher_logits(original, augmented + 1, 8).tolist() == [-15, -6]
 
 
+@pytest.mark.parametrize("gauge", ["centred", "normalised"])
 @given(pairs(), ALPHA, LOGIT, LOGIT)
-def test_normalised_logits_know_no_constant(pair, alpha, c, d):
+def test_in_a_fixed_gauge_constants_are_not_seen(gauge, pair, alpha, c, d):
     original, augmented = pair
-    teacher = teacher_logits(original, augmented, alpha, "normalised")
-    shifted = teacher_logits(original + c, augmented + d, alpha, "normalised")
+    teacher = teacher_logits(original, augmented, alpha, gauge)
+    shifted = teacher_logits(original + c, augmented + d, alpha, gauge)
     torch.testing.assert_close(shifted, teacher, rtol=1e-6, atol=1e-6)
 
 
@@ -73,6 +74,13 @@ def test_normalised_logits_lower_what_became_more_probable(pair, alpha):
     before, after = (t.softmax(-1).clamp_min(1e-300).log() for t in pair)
     expected = before - alpha * (after - before).clamp_min(0)
     torch.testing.assert_close(teacher_logits(*pair, alpha, "normalised"), expected, rtol=1e-6, atol=1e-6)
+
+
+@given(pairs(), ALPHA)
+def test_centred_logits_lower_what_rose_more_than_the_mean(pair, alpha):
+    original, augmented = (t.numpy() - t.numpy().mean(axis=-1, keepdims=True) for t in pair)
+    expected = torch.from_numpy(original - alpha * np.maximum(augmented - original, 0))
+    torch.testing.assert_close(teacher_logits(*pair, alpha, "centred"), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [-1e-9, -8, float("nan")])
