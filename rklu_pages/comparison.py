@@ -100,7 +100,7 @@ def aggregates(records, measures):
     rows = {}
     for record in records:
         epoch = record.reported("peak" if "forget_quality_benchmark" in record.epochs[0] else "last")
-        rows[record.spec.method] = {m.replace("_benchmark", "").replace("_", " "): epoch.get(m) for m in measures}
+        rows[record.spec.label] = {m.replace("_benchmark", "").replace("_", " "): epoch.get(m) for m in measures}
     return shown(pd.DataFrame.from_dict(rows, orient="index").astype(float).rename_axis("model"))
 
 

@@ -1,0 +1,140 @@
+"""A constant in the logits, which Eq. 1 sees and no probability shows: how augmentation moves it, to what effect."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+
+from rklu_lib import data, records, runs
+from rklu_lib.teacher import GAUGES, FrozenLogits, teacher_logits
+from rklu_pages import comparison
+from rklu_pages.figures import COLOURS, STYLE, finished
+
+PERCENT = np.arange(101)
+LINES = {"original": "-", "raw": "-", "centred": "--", "normalised": ":"}
+
+
+@torch.no_grad()
+def _tokens(original, augmented, true, alpha):
+    """{quantity: (tokens,)} of logits (tokens, vocab) of both models and the true tokens' ids (tokens,)."""
+
+    def of_true(values):
+        return values.gather(1, true[:, None])[:, 0]
+
+    found = {
+        "mean logit, rise": augmented.mean(-1) - original.mean(-1),
+        "log-partition, rise": augmented.logsumexp(-1) - original.logsumexp(-1),
+        "true logit, rise": of_true(augmented - original),
+        "true token's probability, original": of_true(original.softmax(-1)),
+    }
+    for name, fix in GAUGES.items():
+        found[f"vocabulary lowered, {name}"] = (fix(augmented) > fix(original)).double().mean(-1)
+        teacher = teacher_logits(original, augmented, alpha, name)
+        found[f"true token's probability, {name}"] = of_true(teacher.softmax(-1))
+    return found
+
+
+def levels(profile, split, seed=0):
+    """What augmentation did to the logits at the answers of a forget set, recorded.
+
+    Returns {"tokens": how many, "mean": {quantity: mean}, "percentiles": {quantity: those from 0 to 100}, ...}; the
+    quantities, in nats or as shares, are rises from the original to the augmented model, and per gauge the share of the
+    vocabulary that Eq. 1 would lower and the probability that its teacher leaves to the true token.
+    """
+    spec = runs.named(profile, split, "teacher", seed)
+    path = spec.record_path.with_name(f"gauge-seed{seed}.json")
+    settings = json.loads(json.dumps(spec.settings))
+    if path.exists():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["settings"] == settings:
+            return content
+    loaded, tokenizer = runs.load_models(profile, split, ["original", "augmented"], seed)
+    p = spec.values
+    rows = data.load_tofu(split, p.source)
+    examples = [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in rows]
+    frozen = [FrozenLogits(model, data.batches(examples, 64)) for model in loaded.values()]
+    parts = []
+    for i, example in enumerate(examples):
+        logits = [f([i]).double().cpu() for f in frozen]
+        parts.append(_tokens(*logits, torch.tensor(example.answer), p.alpha))
+    found = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+    content = {
+        "settings": settings,
+        "tokens": len(found["mean logit, rise"]),
+        "mean": {name: float(f"{values.mean():.6g}") for name, values in found.items()},
+        "percentiles": {n: [float(f"{v:.5g}") for v in np.percentile(values, PERCENT)] for n, values in found.items()},
+    }
+    content |= {"data": data.describe_source(p.source), "code": records.code_version(), "machine": records.machine()}
+    records.write_json(path, content, indent=None)
+    return content
+
+
+def table(content, percents=(5, 25, 50, 75, 95)):
+    """Mean and some percentiles of every quantity of `levels`."""
+    rows = {
+        name: {"mean": content["mean"][name]} | {f"{p} %": values[p] for p in percents}
+        for name, values in content["percentiles"].items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("at the answers' tokens")
+
+
+def plot(content):
+    """The share of answer tokens (vertical) below a rise, left, and below a probability of the true token, right."""
+    curves, share = content["percentiles"], PERCENT / 100
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
+        for name, colour, line in (
+            ("mean logit", "TA", "--"),
+            ("log-partition", "GA", ":"),
+            ("true logit", "RKLU", "-"),
+        ):
+            left.plot(curves[f"{name}, rise"], share, color=COLOURS[colour], linestyle=line, label=name)
+        left.axvline(0, color="#999999", linewidth=0.8)
+        left.set(xlabel="rise by augmentation, nats", ylabel="share of tokens below", xlim=(-2, 8))
+        for name, line in LINES.items():
+            colour = COLOURS["original" if name == "original" else "teacher"]
+            label = name if name == "original" else f"teacher, {name}"
+            right.plot(curves[f"true token's probability, {name}"], share, color=colour, linestyle=line, label=label)
+        right.set(xlabel="probability of the true token", xlim=(-0.01, 1.01))
+        for ax in (left, right):
+            ax.legend()
+    return finished(figure)
+
+
+def verdicts(content, found):
+    """What the page concludes, decided by `levels` and the records of RKLU and the teacher in several gauges."""
+    mean, half = content["mean"], {n: values[50] for n, values in content["percentiles"].items()}
+    scores = {r.spec.label: comparison.ours(r) for r in found}
+    kept = {label: s["forget_probability"] for label, s in scores.items()}
+    rise, level = abs(mean["mean logit, rise"]), mean["log-partition, rise"]
+    before = half["true token's probability, original"]
+    after = {name: half[f"true token's probability, {name}"] for name in GAUGES}
+    rows = [
+        (
+            "The mean logit moves by less than a tenth of what the log-partition does",
+            rise < 0.1 * level,
+            f"mean {mean['mean logit, rise']:+.2g}, log-partition {level:+.2g} nats",
+        ),
+        (
+            "Centred, the teacher leaves the median true token as improbable as raw (to 0.05)",
+            abs(after["centred"] - after["raw"]) < 0.05,
+            f"raw {after['raw']:.2g}, centred {after['centred']:.2g}",
+        ),
+        (
+            "Normalised, the teacher leaves the median true token more than half its probability",
+            after["normalised"] > before / 2,
+            f"original {before:.3g}, normalised {after['normalised']:.3g}",
+        ),
+        *(
+            (
+                f"RKLU forgets, {name}: its answers are less than half as probable as in the normalised gauge",
+                kept[f"RKLU{suffix}"] < kept["RKLU,gauge=normalised"] / 2,
+                f"{name} {kept[f'RKLU{suffix}']:.2g}, normalised {kept['RKLU,gauge=normalised']:.2g}",
+            )
+            for name, suffix in (("raw", ""), ("centred", ",gauge=centred"))
+        ),
+    ]
+    table = pd.DataFrame(rows, columns=["statement", "here", "numbers"])
+    return table.assign(here=table["here"].map({True: "holds", False: "does not hold"}))
