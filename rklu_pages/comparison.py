@@ -45,6 +45,18 @@ def shown(table):
     return pd.DataFrame({column: text(column) for column in table.columns}, index=table.index)
 
 
+def marked(table, scores=("forget quality", "model utility")):
+    """A table of `compare` as HTML, with the highest of each of these scores, the paper's and ours, in bold: among the
+    rows that the paper prints."""
+    from IPython.display import HTML
+
+    text = shown(table)
+    for column in [c for c in table.columns if c[0] in scores]:
+        best = table[column][table[column[0], "paper"].notna()].idxmax()
+        text.loc[best, column] = f"<strong>{text.loc[best, column]}</strong>"
+    return HTML(text.to_html(escape=False, border=0))
+
+
 def wrapped(table):
     """A table of sentences as HTML whose cells wrap, without the marks of emphasis (*) in what is quoted."""
     from IPython.display import HTML

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from rklu_lib import paper, runs
 from rklu_lib.records import Record, RunSpec
@@ -40,6 +41,15 @@ def test_the_peak_is_the_first_epoch_of_the_highest_forget_quality():
     assert RKLU.reported("product")["epoch"] == 3
     with pytest.raises(ValueError, match="no reporting rule 'best'; there are peak, product, last"):
         RKLU.reported("best")
+
+
+def test_the_best_of_the_papers_rows_is_marked():
+    ga = record("GA", [0.1], [0.65])
+    table = comparison.compare([ga, RKLU, FKLU], "table8", "forget10", measures=("model_utility",))
+    page = BeautifulSoup(comparison.marked(table).data, "html.parser")
+    found = [(cell.find_parent("tr").th.text, cell.text) for cell in page.select("strong")]
+    # GA's 0.65 is above RKLU's 0.6; FKLU's 0.7 would be above both, but is no row of the paper's Table 8
+    assert found == [("GA", "0.6500"), ("RKLU", "0.5529")]
 
 
 def test_the_papers_value_stands_beside_ours():
