@@ -2,6 +2,7 @@
 
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 
 from rklu_lib import metrics, paper
@@ -114,6 +115,21 @@ def aggregates(records, measures):
         epoch = record.reported("peak" if "forget_quality_benchmark" in record.epochs[0] else "last")
         rows[record.spec.label] = {m.replace("_benchmark", "").replace("_", " "): epoch.get(m) for m in measures}
     return shown(pd.DataFrame.from_dict(rows, orient="index").astype(float).rename_axis("model"))
+
+
+def truth_ratios(records, percents=(10, 25, 50, 75, 90)):
+    """Percentiles of each record's truth ratios (the benchmark's form) at its reported epoch, and the share above the
+    median of the record called oracle: 0.5 is where unlearning should arrive, less is too little, more too much."""
+    found = {}
+    for record in records:
+        rule = "peak" if "forget_quality_benchmark" in record.epochs[0] else "last"
+        found[record.spec.label] = record.questions["truth_ratio_benchmark"][record.reported(rule)["epoch"] - 1]
+    aim = np.median(found["oracle"])
+    rows = {
+        name: {f"{p} %": np.percentile(values, p) for p in percents} | {"above": (values > aim).mean()}
+        for name, values in found.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
 
 
 def by_rule(tables):

@@ -52,6 +52,19 @@ def test_the_best_of_the_papers_rows_is_marked():
     assert found == [("GA", "0.6500"), ("RKLU", "0.5529")]
 
 
+def test_truth_ratios_tell_too_little_from_too_much():
+    def with_ratios(name, *epochs):
+        made = record(name, [0.1, 0.2][: len(epochs)], [0.5, 0.5][: len(epochs)])
+        return Record(made.spec, made.content, {"truth_ratio_benchmark": np.array(epochs)})
+
+    oracle = with_ratios("oracle", [1.0, 2.0, 3.0, 4.0])
+    del oracle.epochs[0]["forget_quality_benchmark"]
+    little, much = with_ratios("FKLU", [9.0] * 4, [1.0, 2.0, 2.1, 2.6]), with_ratios("GA", [3.0, 4.0, 5.0, 6.0])
+    table = comparison.truth_ratios([oracle, little, much])
+    assert table["above"].to_dict() == {"oracle": 0.5, "FKLU": 0.25, "GA": 1.0}  # FKLU at its peak, the second epoch
+    assert table.loc["oracle", "50 %"] == 2.5
+
+
 def test_the_papers_value_stands_beside_ours():
     table = comparison.compare([FKLU, RKLU], reported="table3", split="forget10")
     printed = paper.reported("table3").query("set == 'forget10'").set_index("method")
