@@ -96,7 +96,9 @@ def plot(content):
         for name, line in LINES.items():
             colour = COLOURS["original" if name == "original" else "teacher"]
             label = name if name == "original" else f"teacher, {name}"
-            right.plot(curves[f"true token's probability, {name}"], share, color=colour, linestyle=line, label=label)
+            style = {"linewidth": 5, "alpha": 0.4} if name == "raw" else {}  # the centred one lies on it
+            curve = curves[f"true token's probability, {name}"]
+            right.plot(curve, share, color=colour, linestyle=line, label=label, **style)
         right.set(xlabel="probability of the true token", xlim=(-0.01, 1.01))
         for ax in (left, right):
             ax.legend()
