@@ -134,10 +134,13 @@ def of_cell(cell, split, where=""):
 
 
 def verdicts(records, rule="peak"):
-    """As `of_cell`, of records of one split of TOFU and one seed."""
-    cell = {r.spec.label: comparison.ours(r, rule) for r in records if "forget_quality_benchmark" in r.epochs[0]}
-    cell |= {f"{r.spec.label}@last": comparison.ours(r, "last") for r in records if r.spec.label in cell}
-    return of_cell(cell, records[0].spec.split)
+    """As `of_cell`, of records of TOFU and one seed, split by split."""
+    cells = {}
+    for r in records:
+        if "forget_quality_benchmark" in r.epochs[0]:
+            cell = cells.setdefault(r.spec.split, {})
+            cell |= {r.spec.label: comparison.ours(r, rule), f"{r.spec.label}@last": comparison.ours(r, "last")}
+    return pd.concat([of_cell(cell, split) for split, cell in cells.items()], ignore_index=True)
 
 
 def ledger(profile, seeds=(0, 1, 2)):

@@ -16,24 +16,23 @@ def ours(record, rule="peak"):
     return epoch | {"forget_quality": epoch["forget_quality_benchmark"]}
 
 
-def compare(records, reported, split, measures=MEASURES, rule="peak"):
+def compare(records, reported, measures=MEASURES, rule="peak"):
     """One row per record: the epoch reported, and for each measure the paper's value beside ours (NaN: not printed).
 
-    records: of one split, one per method. reported: the paper's table, such as "table8". rule: see `Record.reported`.
+    records: one per method, or per split and method. reported: the paper's table, such as "table8". rule: see
+    `Record.reported`.
     """
-    printed = paper.reported(reported)
-    printed = printed[printed["set"] == split].set_index("method")
-    rows = {}
+    printed, rows = paper.reported(reported).set_index(["set", "method"]), {}
     for record in records:
-        name, mine = record.spec.method, ours(record, rule)
+        name, mine = (record.spec.split, record.spec.method), ours(record, rule)
         rows[name] = {("", "epoch"): mine["epoch"]}
         for m in measures:
             known = name in printed.index and m in printed.columns
             rows[name] |= {(m.replace("_", " "), "paper"): printed.loc[name, m] if known else float("nan")}
             rows[name] |= {(m.replace("_", " "), "ours"): mine[m]}
-    table = pd.DataFrame.from_dict(rows, orient="index")
+    table = pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=["set", "method"]))
     table.columns = pd.MultiIndex.from_tuples(table.columns)
-    return table.rename_axis("method")
+    return table if len({split for split, _ in rows}) > 1 else table.droplevel("set")
 
 
 def shown(table):
@@ -48,13 +47,14 @@ def shown(table):
 
 def marked(table, scores=("forget quality", "model utility")):
     """A table of `compare` as HTML, with the highest of each of these scores, the paper's and ours, in bold: among the
-    rows that the paper prints."""
+    rows of each split that the paper prints."""
     from IPython.display import HTML
 
     text = shown(table)
     for column in [c for c in table.columns if c[0] in scores]:
-        best = table[column][table[column[0], "paper"].notna()].idxmax()
-        text.loc[best, column] = f"<strong>{text.loc[best, column]}</strong>"
+        rows = table[column][table[column[0], "paper"].notna()]
+        for best in rows.groupby(level="set").idxmax() if "set" in table.index.names else [rows.idxmax()]:
+            text.loc[best, column] = f"<strong>{text.loc[best, column]}</strong>"
     return HTML(text.to_html(escape=False, border=0))
 
 
@@ -80,16 +80,17 @@ def provenance(records):
     from IPython.display import Markdown
 
     spec, source = records[0].spec, records[0].content["data"]
-    names = ", ".join(f"`{r.spec.label}/seed{r.spec.seed}.json`" for r in records)
-    if len(records) > 20:
-        names = f"{len(records)} of them, `{records[0].spec.label}/seed{spec.seed}.json` the first"
-    remake = f"`rklu sweep --profile {spec.profile} --split {spec.split} --seed {spec.seed}`"
+    splits = list(dict.fromkeys(r.spec.split for r in records))
+    paths = [f"`{r.spec.split}/{r.spec.label}/seed{r.spec.seed}.json`" for r in records]
+    names = ", ".join(paths) if len(paths) <= 20 else f"{len(paths)} of them, {paths[0]} the first"
+    chosen = " ".join(f"--split {split}" for split in splits)
+    remake = f"`rklu sweep --profile {spec.profile} {chosen} --seed {spec.seed}`"
     if any(r.spec.overrides for r in records):  # a grid is asked for by its notebook alone
         remake = "delete them and execute this notebook again"
     commits = ", ".join(sorted({str(r.content["code"]["commit"]) for r in records}))
     machines = "; ".join(sorted({r.content["machine"] for r in records}))
     return Markdown(
-        f"Records: `data/records/{spec.profile}/{spec.task}/{spec.split}/` {names}.\n"
+        f"Records: `data/records/{spec.profile}/{spec.task}/` {names}.\n"
         f"Data: {source['source']}, sha256 of the full set {source['sha256']}. Code: commit {commits}. "
         f"Machine: {machines}.\n"
         f"Remake: {remake}."

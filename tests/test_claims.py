@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
-from test_comparison import FKLU, RKLU, record
+from test_comparison import FKLU, RKLU, of_forget05, record
 
 from rklu_pages import claims
 
@@ -77,7 +77,10 @@ def test_every_claim_can_hold_and_can_fail(one):
 def test_records_are_read_at_the_rule_a_claim_names():
     table = claims.verdicts([RKLU, FKLU]).set_index("claim")
     assert table.loc["RKLU forgets better than FKLU with one teacher, on forget10", "here"] == "holds"
-    assert "RKLU forgets better than FKLU with one teacher, on forget05" not in table.index
+    on_forget05 = "RKLU forgets better than FKLU with one teacher, on forget05"
+    assert on_forget05 not in table.index
+    both = claims.verdicts([RKLU, FKLU, *map(of_forget05, (RKLU, FKLU))]).set_index("claim")
+    assert both.loc[on_forget05, "here"] == "holds" and set(table.index) < set(both.index)
     passes = "RKLU passes 0.05 on forget10 without a retain set"
     assert table.loc[passes, "here"] == "holds"
     assert claims.verdicts([RKLU], rule="last").set_index("claim").loc[passes, "here"] == "does not hold"

@@ -45,7 +45,7 @@ def test_the_peak_is_the_first_epoch_of_the_highest_forget_quality():
 
 def test_the_best_of_the_papers_rows_is_marked():
     ga = record("GA", [0.1], [0.65])
-    table = comparison.compare([ga, RKLU, FKLU], "table8", "forget10", measures=("model_utility",))
+    table = comparison.compare([ga, RKLU, FKLU], "table8", measures=("model_utility",))
     page = BeautifulSoup(comparison.marked(table).data, "html.parser")
     found = [(cell.find_parent("tr").th.text, cell.text) for cell in page.select("strong")]
     # GA's 0.65 is above RKLU's 0.6; FKLU's 0.7 would be above both, but is no row of the paper's Table 8
@@ -53,20 +53,17 @@ def test_the_best_of_the_papers_rows_is_marked():
 
 
 def test_truth_ratios_tell_too_little_from_too_much():
-    def with_ratios(name, *epochs):
-        made = record(name, [0.1, 0.2][: len(epochs)], [0.5, 0.5][: len(epochs)])
-        return Record(made.spec, made.content, {"truth_ratio_benchmark": np.array(epochs)})
-
-    oracle = with_ratios("oracle", [1.0, 2.0, 3.0, 4.0])
+    oracle = with_ratios(record("oracle", [1.0], [0.8]), [1.0, 2.0, 3.0, 4.0])
     del oracle.epochs[0]["forget_quality_benchmark"]
-    little, much = with_ratios("FKLU", [9.0] * 4, [1.0, 2.0, 2.1, 2.6]), with_ratios("GA", [3.0, 4.0, 5.0, 6.0])
+    little = with_ratios(record("FKLU", [0.1, 0.2], [0.8, 0.8]), [9.0] * 4, [1.0, 2.0, 2.1, 2.6])
+    much = with_ratios(record("GA", [0.1], [0.8]), [3.0, 4.0, 5.0, 6.0])
     table = comparison.truth_ratios([oracle, little, much])
     assert table["above"].to_dict() == {"oracle": 0.5, "FKLU": 0.25, "GA": 1.0}  # FKLU at its peak, the second epoch
     assert table.loc["oracle", "50 %"] == 2.5
 
 
 def test_the_papers_value_stands_beside_ours():
-    table = comparison.compare([FKLU, RKLU], reported="table3", split="forget10")
+    table = comparison.compare([FKLU, RKLU], reported="table3")
     printed = paper.reported("table3").query("set == 'forget10'").set_index("method")
     for name in ("FKLU", "RKLU"):
         assert table.loc[name, ("forget quality", "paper")] == printed.loc[name, "forget_quality"]
@@ -74,11 +71,25 @@ def test_the_papers_value_stands_beside_ours():
     assert table.loc["RKLU", ("forget quality", "ours")] == 0.2 and table.loc["RKLU", ("", "epoch")] == 2
     assert comparison.shown(table).loc["RKLU", ("model utility", "paper")] == "–"
     with pytest.raises(ValueError, match="no table 'table10'"):
-        comparison.compare([RKLU], reported="table10", split="forget10")
+        comparison.compare([RKLU], reported="table10")
+
+
+def of_forget05(made):
+    return Record(RunSpec("mini", "forget05", made.spec.method), made.content, made.questions)
+
+
+def test_several_splits_stand_in_one_table():
+    table = comparison.compare([of_forget05(RKLU), of_forget05(FKLU), RKLU], "table8", measures=("forget_quality",))
+    assert list(table.index) == [("forget05", "RKLU"), ("forget05", "FKLU"), ("forget10", "RKLU")]
+    printed = paper.reported("table8").set_index(["set", "method"])["forget_quality"]
+    for split in ("forget05", "forget10"):
+        assert table.loc[(split, "RKLU"), ("forget quality", "paper")] == printed[split, "RKLU"]
+    marked = BeautifulSoup(comparison.marked(table).data, "html.parser").select("strong")
+    assert len(marked) == 4  # the paper's and ours, in either split
 
 
 def test_a_method_the_paper_does_not_print_has_no_value_there():
-    table = comparison.compare([record("teacher", [0.1], [0.3])], reported="table8", split="forget10")
+    table = comparison.compare([record("teacher", [0.1], [0.3])], reported="table8")
     assert table.loc["teacher", ("forget quality", "ours")] == 0.1
     assert table.xs("paper", axis=1, level=1).isna().all(axis=None)
 
@@ -87,7 +98,7 @@ def test_epochs_and_rules_side_by_side():
     table = comparison.per_epoch([FKLU, record("TA", [0.1], [0.2])])
     assert table.loc[3, ("forget quality", "FKLU")] == 0.02 and table.loc[1, ("model utility", "TA")] == 0.2
     assert math.isnan(table.loc[2, ("forget quality", "TA")])
-    rules = {rule: comparison.compare([RKLU], "table3", "forget10", rule=rule) for rule in ("peak", "last")}
+    rules = {rule: comparison.compare([RKLU], "table3", rule=rule) for rule in ("peak", "last")}
     rows = comparison.by_rule(rules)
     assert rows.loc["RKLU", ("peak", "forget quality")] == "0.2" and rows.loc["RKLU", ("last", "epoch")] == "4"
 
@@ -121,9 +132,15 @@ def test_a_grid_is_one_row_per_run():
 
 def test_provenance_names_records_machine_and_the_command():
     text = comparison.provenance([FKLU, RKLU]).data
-    for part in ("`FKLU/seed0.json`, `RKLU/seed0.json`", "commit abc", "made by hand", "Machine: none"):
+    for part in (
+        "`forget10/FKLU/seed0.json`, `forget10/RKLU/seed0.json`",
+        "commit abc",
+        "made by hand",
+        "Machine: none",
+    ):
         assert part in text
     assert "rklu sweep --profile mini --split forget10 --seed 0" in text
+    assert "--split forget05 --split forget10" in comparison.provenance([of_forget05(RKLU), RKLU]).data
     grid = record("GA", [0.1], [0.8], overrides=[("alpha", 2.0)])
     assert "rklu sweep" not in comparison.provenance([grid]).data
 
