@@ -122,13 +122,16 @@ def recorded(profile, split, seeds, methods):
     return cells
 
 
-def of_cell(cell, split, where=""):
-    """The claims about one split, made at `where`, that a cell {method: {measure: value}} can speak to, decided."""
+def of_cell(cell, split, where=None):
+    """The claims about one split, decided by a cell {method: {measure: value}}, as a table with the numbers.
+
+    where: those made there, such as "Table 2", tested or not. None: those that the cell can decide.
+    """
     rows = []
     for entry in claims():
-        if entry["split"] == split and where in entry["where"] and set(needed(entry)) <= set(cell):
+        if entry["split"] == split and (where or "") in entry["where"]:
             verdict, numbers = decide(entry, {0: cell})
-            if verdict != "not tested":
+            if where or verdict != "not tested":
                 rows.append({"claim": entry["claim"], "paper": entry["where"], "here": verdict, "numbers": numbers})
     return pd.DataFrame(rows, columns=["claim", "paper", "here", "numbers"])
 

@@ -105,6 +105,14 @@ def test_the_papers_tables_of_text_and_capability_are_read_as_printed():
     assert novel["FKLU"]["bleu_pct"] == 0.73 and "FKLU" not in phi
 
 
+def test_a_place_in_the_paper_shows_its_claims_even_untested():
+    cell = {"RKLU": claims.printed("novel")["RKLU"]}
+    table = claims.of_cell(cell, "novel", "Table 2")
+    assert len(table) == 5 and set(table["here"]) == {"not tested"}
+    assert claims.of_cell(cell, "novel").empty
+    assert set(claims.of_cell(claims.printed("novel"), "novel", "Table 2")["here"]) == {"holds"}
+
+
 def test_verdicts_of_the_papers_own_tables():
     """Read off Tables 1, 2, 6 and 7 by eye."""
     ledger = claims.ledger("smoke", seeds=()).set_index("claim")
