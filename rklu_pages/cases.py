@@ -6,14 +6,12 @@ import re
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import HTML
 from scipy.stats import binomtest, fisher_exact
 
 from rklu_lib import data, evaluation, paper, probing, profiles, records, runs
 from rklu_pages.figures import STYLE, finished, look
 
 EMPTY = "(ends at once)"
-WRAP = ' style="white-space: normal; vertical-align: top"'
 
 BASIC = ("original", "oracle", "augmented", "teacher", "RKLU")
 WORD = r"[A-Z0-9]\w*(?:(?![’']s\b)[’'-]\w+)*\+?"
@@ -170,15 +168,9 @@ def case_table(filled, question):
     return pd.DataFrame(rows).T.rename_axis("model")
 
 
-def shown(table, key, caption):
-    """A case's table as HTML: cells wrap, the key phrase is marked."""
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in [table.index.name, *table])
-    body = "".join(
-        f"<tr><th>{html.escape(name)}</th>" + "".join(f"<td{WRAP}>{_marked(v, key)}</td>" for v in row) + "</tr>"
-        for name, row in zip(table.index, table.to_numpy(), strict=True)
-    )
-    table = f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return HTML(f'<table class="dataframe rk-cases">{table}</table>')
+def marked(table, key):
+    """A case's table as text in HTML, in which the key phrase is marked."""
+    return table.map(lambda text: _marked(text, key))
 
 
 def printed(name, example):

@@ -1,7 +1,5 @@
 """The paper's number beside ours."""
 
-from urllib.parse import quote
-
 import numpy as np
 import pandas as pd
 
@@ -35,7 +33,7 @@ def compare(records, reported, measures=MEASURES, rule="peak"):
     return table if len({split for split, _ in rows}) > 1 else table.droplevel("set")
 
 
-def shown(table):
+def as_text(table):
     """A table of scores as text: p-values to three figures, shares to four decimals, a dash where there is none."""
 
     def text(column):
@@ -46,33 +44,14 @@ def shown(table):
 
 
 def marked(table, scores=("forget quality", "model utility")):
-    """A table of `compare` as HTML, with the highest of each of these scores, the paper's and ours, in bold: among the
-    rows of each split that the paper prints."""
-    from IPython.display import HTML
-
-    text = shown(table)
+    """A table of `compare` as text in HTML, with the highest of each of these scores, the paper's and ours, in bold:
+    among the rows of each split that the paper prints."""
+    text = as_text(table)
     for column in [c for c in table.columns if c[0] in scores]:
         rows = table[column][table[column[0], "paper"].notna()]
         for best in rows.groupby(level="set").idxmax() if "set" in table.index.names else [rows.idxmax()]:
             text.loc[best, column] = f"<strong>{text.loc[best, column]}</strong>"
-    return HTML(text.to_html(escape=False, border=0))
-
-
-def wrapped(table):
-    """A table of sentences as HTML whose cells wrap, without the marks of emphasis (*) in what is quoted."""
-    from IPython.display import HTML
-
-    with pd.option_context("display.max_colwidth", None):
-        html = table.to_html(index=False, border=0).replace("*", "")
-    return HTML(html.replace("<td>", '<td style="white-space: normal; vertical-align: top">'))
-
-
-def csv(table, name):
-    """A link that saves a table as <name>.csv; the file is inside the link, so no server is needed."""
-    from IPython.display import HTML
-
-    href = f"data:text/csv;charset=utf-8,{quote(table.to_csv())}"
-    return HTML(f'<a class="rk-csv" download="{name}.csv" href="{href}">Download {name}.csv</a>')
+    return text
 
 
 def provenance(records):
@@ -109,13 +88,12 @@ def per_epoch(records, measures=("forget_quality", "model_utility")):
 
 
 def aggregates(records, measures):
-    """Chosen aggregates of each record's reported epoch, as text; a dash where one does not exist (the oracle's own
-    forget quality)."""
+    """Chosen aggregates of each record's reported epoch; NaN where there is none (the oracle's own forget quality)."""
     rows = {}
     for record in records:
         epoch = record.reported("peak" if "forget_quality_benchmark" in record.epochs[0] else "last")
         rows[record.spec.label] = {m.replace("_benchmark", "").replace("_", " "): epoch.get(m) for m in measures}
-    return shown(pd.DataFrame.from_dict(rows, orient="index").astype(float).rename_axis("model"))
+    return pd.DataFrame.from_dict(rows, orient="index").astype(float).rename_axis("model")
 
 
 def truth_ratios(records, percents=(10, 25, 50, 75, 90)):
@@ -134,12 +112,11 @@ def truth_ratios(records, percents=(10, 25, 50, 75, 90)):
 
 
 def by_rule(tables):
-    """Our columns of several comparisons side by side, as text: {reporting rule: table of `compare`}."""
+    """Our columns of several comparisons side by side: {reporting rule: table of `compare`}."""
     ours_only = {rule: t[[c for c in t.columns if c[1] in ("ours", "epoch")]] for rule, t in tables.items()}
-    joined = pd.concat(
+    return pd.concat(
         {rule: t.droplevel(1, axis=1).rename(columns={"": "epoch"}) for rule, t in ours_only.items()}, axis=1
     )
-    return shown(joined)
 
 
 def along(records, field, original, oracle, rule="peak"):

@@ -44,8 +44,8 @@ def ratios(results):
     ratio = speed["ours"] / speed["naive"]
     rows.append(("training, per 10,000 tokens", 1e4 / speed["naive"], 1e4 / speed["ours"], ratio, float("nan")))
     columns = ["naive, s", "here, s", "times as fast", "share of extra memory"]
-    table = pd.DataFrame([r[1:] for r in rows], [r[0].replace("_", " ") for r in rows], columns)
-    return table.map(lambda v: "–" if pd.isna(v) else f"{v:.3g}")
+    names = pd.Index([r[0].replace("_", " ") for r in rows], name="what")
+    return pd.DataFrame([r[1:] for r in rows], names, columns)
 
 
 def growth(results):
@@ -100,4 +100,4 @@ def memory_plan(answers=400, answer_tokens=60, bytes_each=2):
 def lost_updates(results):
     """Share of weights that one AdamW step at each learning rate leaves as they were, in bf16 and in float32."""
     rows = _read(results, "precision")["rows"]
-    return pd.DataFrame(rows).pivot(index="lr", columns="dtype", values="unchanged").map("{:.1%}".format)
+    return pd.DataFrame(rows).pivot(index="lr", columns="dtype", values="unchanged")

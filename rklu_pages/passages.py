@@ -1,7 +1,6 @@
 """The pages on general capability and copyrighted text: what is asked of each model once, and the tables of it."""
 
 import contextlib
-import html
 import json
 
 import numpy as np
@@ -156,7 +155,7 @@ def to_the_oracle(rows):
     return pd.DataFrame(columns).reindex([n for n in rows if n != "oracle"]).rename_axis("method")
 
 
-def shown(table):
+def as_text(table):
     """A table as text: two decimals, p-values and large numbers to three figures, a dash where there is none."""
 
     def text(column):
@@ -167,17 +166,11 @@ def shown(table):
 
 
 def side_by_side(specs, noted):
-    """One passage continued by every model, as HTML: what all were given, how the text goes on, what each said."""
-    from IPython.display import HTML
-
-    def row(name, text):
-        said = html.escape(" ".join(text.split())) or "<em>(ends at once)</em>"
-        style = "white-space: normal; text-align: left; vertical-align: top"
-        return f'<tr><th style="{style}">{name}</th><td style="{style}">{said}</td></tr>'
-
-    rows = [row("given", "… " + noted[0]["prompt"]), row("the text", noted[0]["truth"])]
-    rows += [row(_label(s), n["continuation"]) for s, n in zip(specs, noted, strict=True)]
-    return HTML(f"<table>{''.join(rows)}</table>")
+    """One passage continued by every model: what all were given, how the text goes on, what each said."""
+    said = {"given": "… " + noted[0]["prompt"], "the text": noted[0]["truth"]}
+    said |= {_label(s): n["continuation"] for s, n in zip(specs, noted, strict=True)}
+    words = {name: " ".join(text.split()) or "(ends at once)" for name, text in said.items()}
+    return pd.Series(words, name="words").to_frame()
 
 
 def memorised(rows):
@@ -188,10 +181,10 @@ def memorised(rows):
 
 
 def per_epoch(found):
-    """BLEU and perplexity after every epoch, as text: rows are epochs, columns (measure, method)."""
+    """BLEU and perplexity after every epoch: rows are epochs, columns (measure, method)."""
     columns = {}
     for m in ("bleu_pct", "perplexity"):
         for record in found:
             if record.spec.method not in records.BASES:
                 columns[TITLES.get(m, m), record.spec.method] = {e["epoch"]: e[m] for e in record.epochs}
-    return shown(pd.DataFrame(columns).rename_axis("epoch"))
+    return pd.DataFrame(columns).rename_axis("epoch")

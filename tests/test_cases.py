@@ -8,7 +8,7 @@ from bs4 import BeautifulSoup
 from conftest import TOWNS
 
 from rklu_lib import data, records, runs
-from rklu_pages import cases
+from rklu_pages import cases, tables
 
 
 class Here:
@@ -47,7 +47,8 @@ def test_a_case_is_shown_with_its_leaks_marked_and_its_text_escaped():
     filled = {"RKLU": made(["<b>Lahore</b>", ""]), "IDK": made(["Karachi", "Lahore"], exact=False)}
     table = cases.case_table(filled, "Where?")
     assert table.leaks.tolist() == ["no", "yes"]
-    page = BeautifulSoup(cases.shown(table, "Karachi", "A case").data, "html.parser")
+    shown = tables.show(table, "A case", "case", cases.marked(table, "Karachi"), escape=False)
+    page = BeautifulSoup(shown._repr_html_(), "html.parser")
     assert page.caption.text == "A case" and not page.find_all("b")
     rows = {row.th.text: row for row in page.tbody.find_all("tr")}
     assert [m.text for m in rows["IDK"].find_all("mark")] == ["Karachi", "Karachi"]  # direct answer and blank

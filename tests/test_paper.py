@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from rklu_lib import paper
-from rklu_pages import audit, comparison
+from rklu_pages import audit, tables
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TEXT = SHARED / "paper" / "rklu-naacl25.txt"
@@ -500,8 +500,8 @@ def test_a_repaired_table_has_fewer_findings(corrected):
 
 def test_a_table_of_sentences_wraps_and_keeps_every_row():
     rows = audit.findings()
-    html = comparison.wrapped(rows).data
-    assert html.count("<tr>") == len(rows) and html.count("white-space: normal") == rows.size and "*" not in html
+    html = tables.show(rows, "Findings", "findings")._repr_html_().split("</table>")[0]
+    assert html.count("<tr>") == len(rows) and "rk-sentences" in html and "*" not in html
 
 
 def test_the_leads_that_survive_the_spread_of_our_own_seeds():

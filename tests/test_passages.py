@@ -274,8 +274,10 @@ def test_what_is_asked_of_a_model_is_kept_beside_its_record(workshop, monkeypatc
     p, tokenizer = specs[0].values, models.load_tokenizer(specs[0].checkpoint_path)
     text = tokenizer.decode(data.load_chunks(data.novel_path(p.text), 2, 32, tokenizer=tokenizer)[1])
     assert said[0]["prompt"] + said[0]["truth"] in text and said[0]["prompt"] == said[1]["prompt"]
-    page = passages.side_by_side(specs, said).data
-    assert "the text" in page and "GA" in page and torch.is_tensor(next(asked[0].parameters()))
+    beside = passages.side_by_side(specs, said)
+    assert list(beside.index) == ["given", "the text", "Original", "GA"] and torch.is_tensor(
+        next(asked[0].parameters())
+    )
 
 
 @pytest.mark.parametrize("table", ["table2", "table6", "table7"])
@@ -284,7 +286,7 @@ def test_a_table_sets_the_papers_numbers_beside_ours(table):
     rows = printed[list(passages.SCORES)].to_dict("index")
     beside = passages.table(rows, table)
     assert (beside.xs("paper", axis=1, level=1) == beside.xs("ours", axis=1, level=1)).all(axis=None)
-    assert "1e+14" in set(passages.shown(beside)["perplexity", "paper"]) or table != "table2"
+    assert "1e+14" in set(passages.as_text(beside)["perplexity", "paper"]) or table != "table2"
 
 
 def test_table_1s_claims_in_the_papers_own_numbers():

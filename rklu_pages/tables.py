@@ -1,0 +1,56 @@
+"""A table on a page: its caption, its cells as they are to be read, and a link that saves its numbers."""
+
+import html
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import pandas as pd
+
+LONG = 60  # characters of a cell from which a table's cells wrap
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a notebook shows of a table: HTML in a page, plain text in a terminal."""
+
+    markup: str
+    plain: str
+
+    def _repr_html_(self):
+        return self.markup
+
+    def __repr__(self):
+        return self.plain
+
+
+def csv(table, name):
+    """A link that saves a table as <name>.csv; the file is inside the link, so no server is needed."""
+    rows = table.to_csv(index=_has_names(table))
+    link = f'<a class="rk-csv" download="{name}.csv" href="data:text/csv;charset=utf-8,{quote(rows)}">'
+    return Table(f"{link}Download {name}.csv</a>", f"{name}.csv: {len(table)} rows")
+
+
+def show(table, caption, name, text=None, escape=True):
+    """A table with its caption and a link that saves it, whole and unrounded, as <name>.csv.
+
+    text: its cells as they are to be read, a DataFrame (default: the table itself). escape: False if these are HTML.
+    Row labels that are just numbers, without a name, are left out. Long cells wrap, and lose the marks of emphasis (*)
+    of what they quote.
+    """
+    text = table if text is None else text
+    labels, wraps = _has_names(text), text.map(lambda value: len(str(value)) > LONG).any(axis=None)
+    if labels and text.index.nlevels == text.columns.nlevels == 1:  # the labels' name in the corner: one row of heads
+        text = text.rename_axis(index=None, columns=text.index.name)
+    with pd.option_context("display.max_colwidth", None):
+        classes = ["rk-sentences"] if wraps else None
+        markup = text.to_html(border=0, index=labels, escape=escape, na_rep="–", classes=classes)
+        plain = text.to_string(index=labels, na_rep="–")
+    markup = markup.replace("*", "") if wraps else markup
+    start = markup.index(">") + 1
+    markup = f"{markup[:start]}<caption>{html.escape(caption)}</caption>{markup[start:]}"
+    return Table(f"{markup}\n{csv(table, name).markup}", f"{caption}\n\n{plain}")
+
+
+def _has_names(table):
+    """Do its rows have names, or are they just numbered?"""
+    return table.index.names != [None] or not pd.api.types.is_integer_dtype(table.index)

@@ -1,0 +1,98 @@
+"""Tables on a page: what is saved is the table itself, what is read has a caption, and no text turns into markup."""
+
+import io
+import json
+import re
+from urllib.parse import unquote
+
+import pandas as pd
+import pytest
+from browsing import ROOT
+from bs4 import BeautifulSoup
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rklu_pages import tables
+
+
+def parsed(shown):
+    return BeautifulSoup(shown._repr_html_(), "html.parser")
+
+
+def saved(page, **how):
+    href = page.find("a", class_="rk-csv")["href"]
+    return pd.read_csv(io.StringIO(unquote(href.removeprefix("data:text/csv;charset=utf-8,"))), **how)
+
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=80)
+
+
+@given(st.lists(words, min_size=1, max_size=4), st.floats(-1e6, 1e6))
+def test_what_is_saved_is_the_table_unrounded(said, number):
+    table = pd.DataFrame({"said": said, "p": number}, index=pd.Index(range(len(said)), name="method"))
+    page = parsed(tables.show(table, "A caption", "t", table.assign(p=0.0)))
+    again = saved(page, index_col="method", keep_default_na=False, dtype={"said": str})
+    pd.testing.assert_frame_equal(again, table)
+
+
+@given(words)
+def test_no_text_becomes_markup(text):
+    table = pd.DataFrame({"said": [text]}, index=pd.Index(["GA"], name="method"))
+    page = parsed(tables.show(table, text, "t"))
+    tags = {"table", "caption", "thead", "tbody", "tr", "th", "td", "a"}
+    assert {tag.name for tag in page.find_all()} == tags and page.caption.text == text
+    assert page.td.text == (text.replace("*", "") if len(text) > tables.LONG else text)
+
+
+def test_html_cells_are_kept_where_they_are_asked_for():
+    table = pd.DataFrame({"p": [0.25]}, index=pd.Index(["GA"], name="method"))
+    bold = pd.DataFrame({"p": ["<strong>0.25</strong>"]}, index=table.index)
+    page = parsed(tables.show(table, "c", "t", bold, escape=False))
+    assert page.strong.text == "0.25" and saved(page).p.tolist() == [0.25]
+
+
+def test_rows_without_names_are_not_numbered():
+    numbered = pd.DataFrame({"claim": ["a", "b", "c"], "p": [1.0, float("nan"), 2.0]})
+    for table in (numbered, numbered[numbered.claim != "b"]):
+        page = parsed(tables.show(table, "c", "t"))
+        assert [th.text for th in page.select("th")] == ["claim", "p"] and list(saved(page)) == ["claim", "p"]
+    assert "–" in [td.text for td in parsed(tables.show(numbered, "c", "t")).select("td")]
+    named = parsed(tables.show(numbered.set_index("claim"), "c", "t"))
+    assert [th.text for th in named.select("thead th")] == ["claim", "p"]  # the name of the labels in the same row
+
+
+def test_a_terminal_gets_plain_text():
+    table = pd.DataFrame({"p": [0.5]}, index=pd.Index(["GA"], name="method"))
+    said = repr(tables.show(table, "The caption", "t"))
+    assert said.startswith("The caption\n\n") and "GA" in said and "<" not in said
+    assert repr(tables.csv(table, "t")) == "t.csv: 1 rows"
+
+
+PAGES = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def outputs(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        for output in cell.get("outputs", []):
+            yield cell["metadata"], {kind: "".join(text) for kind, text in output.get("data", {}).items()}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
+def test_every_table_and_figure_of_the_book_has_a_caption_and_its_numbers(path):
+    links, figures = 0, 0
+    for metadata, data in outputs(path):
+        html = data.get("text/html", "")
+        links += html.count('class="rk-csv"')
+        if "<table" in html:
+            assert html.count("<table") == len(re.findall(r"<caption>[^<]{5,}</caption>", html)) == html.count("rk-csv")
+        if "image/png" in data:
+            figures += 1
+            assert len(metadata["mystnb"]["image"]["alt"]) > 40 and len(metadata["mystnb"]["figure"]["caption"]) > 40
+    assert links or not figures
+
+
+def test_no_two_downloads_of_the_book_have_the_same_name():
+    names = [
+        n for path in PAGES for _, d in outputs(path) for n in re.findall(r'download="(.*?)"', d.get("text/html", ""))
+    ]
+    assert len(names) > 60 and len(set(names)) == len(names)
