@@ -14,6 +14,7 @@ PHI = {"mini": "mini-phi", "llama2-7b": "phi-1.5"}  # where a claim about Phi is
 # Where the paper prints a cell: of two tables that print the same score, the later here is taken.
 PRINTED = {
     ("tofu", "llama"): ("table3", "table1", "table8"),
+    ("tofu", "phi"): (),  # Figure 4 alone, which prints no numbers
     ("passages", "llama"): ("table7", "table2"),
     ("passages", "phi"): ("table6",),
 }
@@ -122,28 +123,50 @@ def recorded(profile, split, seeds, methods):
     return cells
 
 
-def of_cell(cell, split, where=None):
+def of_cell(cell, split, where=None, model="llama"):
     """The claims about one split, decided by a cell {method: {measure: value}}, as a table with the numbers.
 
-    where: those made there, such as "Table 2", tested or not. None: those that the cell can decide.
+    where: those made there, such as "Table 2", tested or not. None: those that the cell can decide. model: the paper's
+    that they are about, llama or phi.
     """
     rows = []
     for entry in claims():
-        if entry["split"] == split and (where or "") in entry["where"]:
+        about = entry["split"] == split and entry.get("model", "llama") == model
+        if about and (where or "") in entry["where"]:
             verdict, numbers = decide(entry, {0: cell})
             if where or verdict != "not tested":
                 rows.append({"claim": entry["claim"], "paper": entry["where"], "here": verdict, "numbers": numbers})
     return pd.DataFrame(rows, columns=["claim", "paper", "here", "numbers"])
 
 
-def verdicts(records, rule="peak"):
+def verdicts(records, rule="peak", model="llama"):
     """As `of_cell`, of records of TOFU and one seed, split by split."""
     cells = {}
     for r in records:
         if "forget_quality_benchmark" in r.epochs[0]:
             cell = cells.setdefault(r.spec.split, {})
             cell |= {r.spec.label: comparison.ours(r, rule), f"{r.spec.label}@last": comparison.ours(r, "last")}
-    return pd.concat([of_cell(cell, split) for split, cell in cells.items()], ignore_index=True)
+    return pd.concat([of_cell(cell, split, model=model) for split, cell in cells.items()], ignore_index=True)
+
+
+def beside_llama(phi, llama):
+    """What App. A.4 says of Phi beside LLaMA, as `of_cell`: two lists of records of TOFU, of the same methods."""
+    cells = [{r.spec.method: comparison.ours(r) for r in found} for found in (phi, llama)]
+    methods = [name for name in cells[0] if name in runs.METHODS and name in cells[1]]
+
+    def lost(cell, name):
+        return cell["original"]["model_utility"] - cell[name]["model_utility"]
+
+    more = sum(cells[0][m]["forget_quality"] > cells[1][m]["forget_quality"] for m in methods)
+    passing = [sum(cell[m]["forget_quality"] > 0.05 for m in methods) for cell in cells]
+    less = sum(lost(cells[0], m) > lost(cells[1], m) for m in methods)
+    said = [
+        ("Most methods forget better on Phi", more > len(methods) / 2, f"{more} of {len(methods)}"),
+        ("More of them pass 0.05 on Phi", passing[0] > passing[1], f"{passing[0]} against {passing[1]}"),
+        ("Most methods lose more utility on Phi", less > len(methods) / 2, f"{less} of {len(methods)}"),
+    ]
+    rows = [(text, "App. A.4", "holds" if held else "does not hold", numbers) for text, held, numbers in said]
+    return pd.DataFrame(rows, columns=["claim", "paper", "here", "numbers"])
 
 
 def ledger(profile, seeds=(0, 1, 2)):

@@ -68,28 +68,37 @@ def trajectories(records, title=""):
 
 
 def plane(groups, title=""):
-    """Fig. 3's plane for one forget split, at the reported (peak) epochs: up and to the right is better.
+    """Fig. 3's plane, one panel per forget split, at the reported (peak) epochs: up and to the right is better.
 
-    groups: {name: records, one per seed}. The marker is the mean utility and mean log p; bars span the seeds.
+    groups: {split: {name: records, one per seed}}. The marker is the mean utility and mean log p; bars span the seeds.
     """
     with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(6.4, 4.8))
-        for name, records in groups.items():
-            reported, retain = [r.reported() for r in records], name.partition("+")[2]
-            x = np.array([e["model_utility"] for e in reported])
-            y = np.maximum([e["forget_quality_benchmark"] for e in reported], 1e-12)
-            style = look(name) | {"linestyle": "", "label": name, "markersize": 8}
-            style["markerfacecolor"] = {"": style["color"], "KL": "none", "RT": "white"}[retain]
-            style["markeredgewidth"] = 2.6 if retain == "RT" else 1.6
-            at = x.mean(), np.exp(np.log(y).mean())
-            bars = {"color": style["color"], "linewidth": 1, "alpha": 0.6}
-            ax.plot([x.min(), x.max()], [at[1]] * 2, **bars)
-            ax.plot([at[0]] * 2, [y.min(), y.max()], **bars)
-            ax.plot(*at, **style)
-        forget_quality_axis(ax)
-        ax.set(xlabel="model utility", ylabel="forget quality (KS p-value)", title=title, xlim=(-0.02, 1))
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
+        size = (2.6 + 3.8 * len(groups), 4.8)
+        figure, axes = plt.subplots(1, len(groups), figsize=size, sharey=True, squeeze=False)
+        handles = {}
+        for ax, (split, methods) in zip(axes.flat, groups.items(), strict=True):
+            for name, records in methods.items():
+                handles[name] = _mark(ax, name, [r.reported() for r in records])
+            forget_quality_axis(ax)
+            ax.set(xlabel="model utility", title=split, xlim=(-0.02, 1))
+        axes[0, 0].set_ylabel("forget quality (KS p-value)")
+        figure.legend(handles.values(), handles, loc="outside right upper")
+        figure.suptitle(title)
     return finished(figure)
+
+
+def _mark(ax, name, reported):
+    """One method in `plane`, of its epochs reported. Returns the marker."""
+    x = np.array([e["model_utility"] for e in reported])
+    y = np.maximum([e["forget_quality_benchmark"] for e in reported], 1e-12)
+    style, retain = look(name) | {"linestyle": "", "markersize": 8}, name.partition("+")[2]
+    style["markerfacecolor"] = {"": style["color"], "KL": "none", "RT": "white"}[retain]
+    style["markeredgewidth"] = 2.6 if retain == "RT" else 1.6
+    at = x.mean(), np.exp(np.log(y).mean())
+    bars = {"color": style["color"], "linewidth": 1, "alpha": 0.6}
+    ax.plot([x.min(), x.max()], [at[1]] * 2, **bars)
+    ax.plot([at[0]] * 2, [y.min(), y.max()], **bars)
+    return ax.plot(*at, **style)[0]
 
 
 def distributions(content, position, names, k=8, per_row=5):

@@ -9,27 +9,27 @@ from rklu_lib.records import load
 from rklu_pages import comparison
 
 
-def by_method(records):
-    """{method: its records, one per seed}, in the order of appearance."""
-    groups = {}
+def groups(records):
+    """{split: {method: its records, one per seed}}, in the order of appearance."""
+    found = {}
     for record in records:
-        groups.setdefault(record.spec.method, []).append(record)
-    return groups
+        found.setdefault(record.spec.split, {}).setdefault(record.spec.method, []).append(record)
+    return found
 
 
 def summary(records, rule="peak"):
-    """One row per method: seeds, forget quality averaged as in the paper and on the log scale, utility and its spread.
+    """One row per split and method: seeds, forget quality averaged as in the paper and on the log scale, utility.
 
     "p, mean" is the arithmetic mean of the seeds' p-values, which the largest decides; "p, log mean" is their geometric
     mean; "decades" the standard deviation of log10 p. Spreads are sample standard deviations (NaN for one seed).
     """
     rows = {}
-    for method, group in by_method(records).items():
+    for name, group in [((s, m), g) for s, methods in groups(records).items() for m, g in methods.items()]:
         reported = [comparison.ours(r, rule) for r in group]
         p = np.array([e["forget_quality"] for e in reported])
         utility = np.array([e["model_utility"] for e in reported])
         several = len(group) > 1
-        rows[method] = {
+        rows[name] = {
             "seeds": len(group),
             "p, mean": p.mean(),
             "p, log mean": stats.gmean(p),
@@ -37,7 +37,7 @@ def summary(records, rule="peak"):
             "utility, mean": utility.mean(),
             "utility, spread": utility.std(ddof=1) if several else np.nan,
         }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+    return pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=["set", "method"]))
 
 
 def distance_interval(record, rule="peak", resamples=999, confidence=0.95):
@@ -61,5 +61,6 @@ def distances(records, rule="peak"):
     for r in records:
         distance, low, high = distance_interval(r, rule)
         p = comparison.ours(r, rule)["forget_quality"]
-        rows.append((r.spec.method, r.spec.seed, distance, low, high, p))
-    return pd.DataFrame(rows, columns=["method", "seed", "KS distance", "low", "high", "forget quality"])
+        rows.append((r.spec.split, r.spec.method, r.spec.seed, distance, low, high, p))
+    names = ["set", "method", "seed"]
+    return pd.DataFrame(rows, columns=[*names, "KS distance", "low", "high", "forget quality"]).set_index(names)

@@ -91,6 +91,23 @@ def test_records_are_read_at_the_rule_a_claim_names():
     assert table.loc["GA's model utility approaches zero on a large forget set", "here"] == "does not hold"
 
 
+def test_claims_about_phi_are_not_decided_by_a_llama():
+    ga = record("GA", [0.01], [0.1])
+    cell = [RKLU, ga, *(record(name, [0.01], [0.1]) for name in ("NPO", "DPO", "IDK", "TA"))]
+    llama, phi = (claims.verdicts(cell, model=model).set_index("claim") for model in ("llama", "phi"))
+    assert not set(llama.index) & set(phi.index)
+    assert set(phi["here"]) == {"holds"} and all(name.startswith("On Phi") for name in phi.index)
+
+
+def test_phi_beside_llama_counts_methods():
+    llama = [record("original", [1e-9], [0.9]), record("GA", [0.1], [0.5]), record("NPO", [0.01], [0.4])]
+    phi = [record("original", [1e-9], [0.8]), record("GA", [0.2], [0.1]), record("NPO", [0.06], [0.6])]
+    table = claims.beside_llama(phi, llama)
+    assert table["numbers"].tolist() == ["2 of 2", "2 against 1", "1 of 2"]
+    assert table["here"].tolist() == ["holds", "holds", "does not hold"]
+    assert set(claims.beside_llama(llama, llama)["here"]) == {"does not hold"}
+
+
 def test_the_papers_own_tables_are_read_as_printed():
     cell = claims.printed("forget10")
     assert cell["RKLU"]["forget_quality"] == 0.5182 and cell["FKLU"]["forget_probability"] == 0.2567
@@ -119,11 +136,12 @@ def test_verdicts_of_the_papers_own_tables():
     assert set(ledger["at smoke"]) == {"not tested"}
     in_print = ledger["the paper's tables"]
     for about in ("on the novel", "than FKLU with one teacher", "On Phi", "keeps the highest mean accuracy"):
-        found = in_print[[about in claim and "on forget01" not in claim for claim in in_print.index]]
+        found = in_print[[about in claim and "as on LLaMA" not in claim for claim in in_print.index]]
         assert len(found) > 1
         failed = set(found.index[found != "holds"])
         assert failed <= {"RKLU keeps more mean accuracy than FKLU, on the novel"}
     assert in_print["RKLU keeps more mean accuracy than FKLU, on the novel"] == "does not hold"  # 57.01 and 57.11
+    assert set(in_print[["as on LLaMA" in claim for claim in in_print.index]]) == {"not tested"}  # Figure 4 has no numbers
     # DPO declines less on forget10: 54.74, then 55.71
     assert in_print["The decline in accuracy is more severe on forget10 than on forget05"] == "holds in part"
 

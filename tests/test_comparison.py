@@ -7,7 +7,7 @@ import pytest
 
 from rklu_lib import paper, runs
 from rklu_lib.records import Record, RunSpec
-from rklu_pages import comparison, figures
+from rklu_pages import comparison, figures, seeds
 
 
 def record(method, qualities, utilities, probability=0.1, **content):
@@ -154,3 +154,13 @@ def test_the_papers_double_axis_is_monotonic_and_inverted_exactly():
 def test_every_method_has_a_look_of_its_own():
     looks = [tuple(figures.look(name).items()) for name in runs.METHODS]
     assert len(set(looks)) == len(looks)
+
+
+def test_the_plane_has_a_panel_for_each_split_and_a_marker_for_each_method():
+    several = [RKLU, record("RKLU", [0.4], [0.2]), FKLU, *map(of_forget05, (RKLU, FKLU))]
+    figure = figures.plane(seeds.groups(several))
+    assert [ax.get_title() for ax in figure.axes] == ["forget10", "forget05"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["RKLU", "FKLU"]
+    marks = [line for line in figure.axes[0].lines if line.get_marker() == figures.MARKERS["RKLU"]]
+    x, y = (values[0] for values in marks[0].get_data())
+    assert x == pytest.approx((RKLU.reported()["model_utility"] + 0.2) / 2) and y == pytest.approx((0.2 * 0.4) ** 0.5)

@@ -18,11 +18,13 @@ def seeded(method, seed, qualities, utilities):
 def test_means_and_spreads_are_those_computed_by_hand():
     runs = [seeded("RKLU", 0, [1e-4, 1e-2], [0.3, 0.5]), seeded("RKLU", 1, [1e-4, 1e-9], [0.7, 0.9])]
     table = seeds.summary([*runs, seeded("GA", 0, [0.2], [0.1])])
-    row = table.loc["RKLU"]
+    row = table.loc["forget10", "RKLU"]
     assert row["seeds"] == 2 and row["utility, mean"] == pytest.approx(0.6)
     assert row["p, mean"] == pytest.approx(0.00505) and row["p, log mean"] == pytest.approx(1e-3)
     assert row["decades"] == pytest.approx(np.sqrt(2)) and row["utility, spread"] == pytest.approx(0.2 / np.sqrt(2))
-    assert np.isnan(table.loc["GA", "decades"]) and table.loc["GA", "p, mean"] == pytest.approx(0.2)
+    assert np.isnan(table.loc[("forget10", "GA"), "decades"]) and table.loc[
+        ("forget10", "GA"), "p, mean"
+    ] == pytest.approx(0.2)
 
 
 def with_oracle(monkeypatch, mine, oracle):
