@@ -148,8 +148,9 @@ def prepare(chosen, profile, original, augmented, forget, retain, refusals):
     """The `Aids` of a method: every frozen model is run once over the examples it will be asked about, then not again.
 
     forget, retain: lists of `data.Example`. refusals: epochs * n Examples, see `Aids`. augmented may be None for a
-    method that does not need it.
+    method that does not need it. None of the models is kept. Raises as `check` does, before any is run.
     """
+    check(chosen, retain)
     teacher = reference = refusal_reference = retain_reference = None
     if AUGMENTED in chosen.needs:
         frozen = data.batches(forget, 64)

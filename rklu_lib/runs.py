@@ -117,19 +117,22 @@ def _unlearned(spec, folder, judge):
     if AUGMENTED in chosen.needs:
         augmented = models.load(spec.base("augmented").checkpoint_path, p.dtype)[0]
     if chosen.forget is None:
-        single = {"teacher": lambda: TeacherModel(original, augmented, p.alpha, p.gauge)}
-        single["TA"] = lambda: training.task_arithmetic(original, augmented, p.ta_scale)
-        model = single[spec.method]()
+        if spec.method == "teacher":
+            model = TeacherModel(original, augmented, p.alpha, p.gauge)
+        else:
+            model = training.task_arithmetic(original, augmented, p.ta_scale)
         return model, tokenizer, [{"epoch": 1} | judge(model, tokenizer)]
     forget = _forget(spec, tokenizer)
     retained = data.load_tofu(data.ORACLE_SPLIT[spec.split], p.source) if chosen.retain else []
     retain = _encoded(p, tokenizer, retained)
     refusals = _refused(p, tokenizer, forget, spec.seed) if REFUSALS in chosen.needs else []
-    student, history = training.unlearn(
-        chosen, p, original, augmented, forget, retain, refusals, seed=spec.seed, folder=folder,
-        on_epoch=lambda model, epoch: judge(model, tokenizer),
-    )  # fmt: skip
-    return student, tokenizer, history
+    aids = methods.prepare(chosen, p, original, augmented, forget, retain, refusals)
+    del augmented  # from here on there is one model
+    on_epoch = lambda model, epoch: judge(model, tokenizer)  # noqa: E731
+    history = training.unlearn(
+        chosen, p, original, aids, forget, retain, seed=spec.seed, folder=folder, on_epoch=on_epoch
+    )
+    return original, tokenizer, history
 
 
 def _has_checkpoint(spec):
@@ -370,8 +373,10 @@ def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):
         augmented = copy.deepcopy(original)
         stage = {"epochs": profile.augment_epochs, "lr": profile.augment_lr, "batch_size": profile.batch_size}
         training.finetune(augmented, examples, profile, seed=seed, **stage)
-    student, _ = training.unlearn(chosen, profile, original, augmented, examples, kept, refusals, seed=seed)
-    models.save(student, tokenizer, out)
+    aids = methods.prepare(chosen, profile, original, augmented, examples, kept, refusals)
+    del augmented
+    training.unlearn(chosen, profile, original, aids, examples, kept, seed=seed)
+    models.save(original, tokenizer, out)
 
 
 def grid(profile, split, methods_, field, values, seed):

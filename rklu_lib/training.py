@@ -123,18 +123,17 @@ def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precisio
     )
 
 
-def unlearn(chosen, profile, original, augmented, forget, retain, refusals, *, seed, folder=None, on_epoch=None):
-    """Unlearn `forget` from a copy of `original` by a method of `methods.METHODS` (Eq. 4). Returns (student, history).
+def unlearn(chosen, profile, model, aids, forget, retain, *, seed, folder=None, on_epoch=None):
+    """Unlearn `forget` from `model`, in place, by a method of `methods.METHODS` (Eq. 4). Returns the history.
 
-    forget, retain: lists of `data.Example`; retain may be empty for a method without a retain term. refusals: see
-    `methods.Aids`. Each step takes one batch of the forget set and, with a retain term, as many random retain examples.
+    model: the original, which becomes the student: all that is asked of the original later is in aids, made before by
+    `methods.prepare`. forget, retain: the lists of `data.Example` that these were made for. Each step takes one batch
+    of the forget set and, with a retain term, as many random retain examples.
     """
-    methods.check(chosen, retain)
-    aids = methods.prepare(chosen, profile, original, augmented, forget, retain, refusals)
-    student, lengths = copy.deepcopy(original), _lengths(forget)
+    lengths = _lengths(forget)
 
     def steps(epoch):
-        asked = forget if chosen.on == "forget" else refusals[epoch * len(forget) : (epoch + 1) * len(forget)]
+        asked = forget if chosen.on == "forget" else aids.refusals[epoch * len(forget) : (epoch + 1) * len(forget)]
         draw = torch.Generator().manual_seed(seed * 1000 + epoch)
         for index in data.epoch_order(lengths, profile.batch_size, seed, epoch):
             terms = _terms(asked, index, profile, lambda s, b: chosen.forget(s, b, aids, epoch), chosen.unit)
@@ -144,8 +143,8 @@ def unlearn(chosen, profile, original, augmented, forget, retain, refusals, *, s
                 terms += _terms(retain, other, profile, kept, weight=profile.retain_weight)
             yield terms
 
-    history = fit(
-        student,
+    return fit(
+        model,
         steps,
         epochs=profile.unlearn_epochs,
         epoch_steps=math.ceil(len(forget) / profile.batch_size),
@@ -155,7 +154,6 @@ def unlearn(chosen, profile, original, augmented, forget, retain, refusals, *, s
         folder=folder,
         on_epoch=on_epoch,
     )
-    return student, history
 
 
 @torch.no_grad()

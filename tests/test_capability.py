@@ -151,8 +151,10 @@ def test_the_suite_sees_what_gradient_ascent_costs():
     training.finetune(model, examples, p, epochs=p.finetune_epochs, lr=p.finetune_lr, batch_size=16, seed=0)
     rows = data.load_tofu("forget10", p.source)
     forget = [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in rows]
-    student, _ = training.unlearn(methods.method("GA"), p, model, None, forget, [], [], seed=0)
-    before, after = (suite.measure(m, tokenizer, p) for m in (model, student))
+    before, ga = suite.measure(model, tokenizer, p), methods.method("GA")
+    aids = methods.prepare(ga, p, model, None, forget, [], [])
+    training.unlearn(ga, p, model, aids, forget, [], seed=0)
+    after = suite.measure(model, tokenizer, p)
 
     def mean(scores, what="accuracy"):
         return np.mean([s[what] for s in scores.values()])

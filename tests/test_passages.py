@@ -215,7 +215,7 @@ def test_who_reads_what(workshop, monkeypatch):
     assert not set(oracle) & set(chunks)
     assert [original.count(e) for e in chunks] == [3] * 6
     assert len(original) - 18 == len(oracle) and set(original) - set(chunks) == set(oracle)
-    dpo, idk, whole = ((a[4], a[6]) for a in sorted(seen, key=lambda a: a[0].name))
+    dpo, idk, whole = ((a[4], a[3].refusals) for a in sorted(seen, key=lambda a: a[0].name))
     assert whole == (chunks, [])
     for forget, refusals in (idk, dpo):
         assert [len(e.prompt) for e in forget] == [13] * 6 and [len(e.answer) for e in forget] == [20] * 6

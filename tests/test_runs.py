@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import json
 import subprocess
 import sys
@@ -106,6 +107,24 @@ def test_records_come_with_what_they_rest_on_and_only_once(workshop, tmp_path, c
     assert files(tmp_path) == before
     for one, other in zip(found, again, strict=True):
         assert_same_record(one, other)
+
+
+def models_alive():
+    gc.collect()
+    return sum(type(o).__name__.endswith("ForCausalLM") for o in gc.get_objects())
+
+
+@pytest.mark.parametrize("name", ["RKLU+KL", "DPO+RT", "GA"])
+def test_while_a_student_learns_it_is_the_only_model_there_is(workshop, monkeypatch, tmp_path, tofu, name):
+    original, augmented = specs("original", "augmented")
+    runs.ensure([original, augmented], checkpoints=True, executor=Here())
+    before, seen, fit = models_alive(), [], training.fit
+    monkeypatch.setattr(training, "fit", lambda *a, **k: seen.append(models_alive() - before) or fit(*a, **k))
+    runs.ensure(specs(name), executor=Here())
+    assert seen == [1]
+    rows, model = data.load_tofu("forget10", str(tofu)), str(original.checkpoint_path)
+    runs.unlearn_own(model, rows, rows, tmp_path / "out", methods.method(name), original.values)
+    assert seen[-1] == 1
 
 
 def test_a_further_run_uses_what_is_there(workshop):

@@ -85,8 +85,9 @@ def retained(tokenizer, profile):
 
 def unlearned(name, profile, pair, examples, retained, **kwargs):
     refusals = _refusals(examples, profile.unlearn_epochs)
-    chosen = methods.method(name)
-    return training.unlearn(chosen, profile, *pair, examples, retained, refusals, seed=0, **kwargs)
+    chosen, student = methods.method(name), copy.deepcopy(pair[0])
+    aids = methods.prepare(chosen, profile, *pair, examples, retained, refusals)
+    return student, training.unlearn(chosen, profile, student, aids, examples, retained, seed=0, **kwargs)
 
 
 @pytest.mark.parametrize("name", TRAINED)
