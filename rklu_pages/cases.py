@@ -46,10 +46,11 @@ def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distrib
 
 
 def most_changed(content, before, after):
-    """The answer position (0 = first token) at which the true token lost most probability from one model to another."""
+    """The answer position (0 = first token, never the end of text) at which the true token lost most probability from
+    one model to another."""
     pairs = zip(*(content["models"][name]["true_probability"] for name in (before, after)), strict=True)
     losses = [p - q for p, q in pairs]
-    return losses.index(max(losses))
+    return losses.index(max(losses[:-1] or losses))
 
 
 def blank(question, answer):

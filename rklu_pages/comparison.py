@@ -63,7 +63,8 @@ def provenance(records):
     paths = [f"`{r.spec.split}/{r.spec.label}/seed{r.spec.seed}.json`" for r in records]
     names = ", ".join(paths) if len(paths) <= 20 else f"{len(paths)} of them, {paths[0]} the first"
     chosen = " ".join(f"--split {split}" for split in splits)
-    remake = f"`rklu sweep --profile {spec.profile} {chosen} --seed {spec.seed}`"
+    seeds = " ".join(f"--seed {seed}" for seed in dict.fromkeys(r.spec.seed for r in records))
+    remake = f"`rklu sweep --profile {spec.profile} {chosen} {seeds}`"
     if any(r.spec.overrides for r in records):  # a grid is asked for by its notebook alone
         remake = "delete them and execute this notebook again"
     commits = ", ".join(sorted({str(r.content["code"]["commit"]) for r in records}))

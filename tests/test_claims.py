@@ -86,9 +86,13 @@ def test_records_are_read_at_the_rule_a_claim_names():
     assert claims.verdicts([RKLU], rule="last").set_index("claim").loc[passes, "here"] == "does not hold"
     ga = record("GA", [0.3, 0.1], [0.4, 0.01])
     collapse = "GA's model utility collapses within the ten epochs, on forget05"
-    table = claims.verdicts([ga, of_forget05(ga)]).set_index("claim")
+    kept = [record(name, [0.3], [0.4]) for name in ("GA+KL", "GA+RT")]
+    table = claims.verdicts([ga, *kept, of_forget05(ga)]).set_index("claim")
     assert table.loc[collapse, "here"] == "holds" and "GA@last 0.01" in table.loc[collapse, "numbers"]
-    assert table.loc["GA's model utility approaches zero on a large forget set", "here"] == "does not hold"
+    assert (
+        table.loc["GA's model utility approaches zero on a large forget set, with and without a retain term", "here"]
+        == "does not hold"
+    )
 
 
 def test_claims_about_phi_are_not_decided_by_a_llama():

@@ -54,7 +54,7 @@ def test_kl_to_the_oracle_is_over_the_whole_vocabulary(tiny_model, tokenizer, ex
 def test_the_most_changed_position_is_where_the_true_token_lost_most():
     content = {"models": {"a": {"true_probability": [0.9, 0.8, 0.3]}, "b": {"true_probability": [0.8, 0.1, 0.2]}}}
     assert cases.most_changed(content, "a", "b") == 1
-    assert cases.most_changed(content, "b", "a") in (0, 2)
+    assert cases.most_changed(content, "b", "a") == 0  # the last one would be the end of text
 
 
 ALPHABET = ["<s>", "</s>", " a", " b", "c", ".", ",d", "e."]
