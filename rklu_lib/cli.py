@@ -13,7 +13,7 @@ class _OneLine(typer.core.TyperGroup):
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
-        except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        except (ValueError, OSError, FloatingPointError) as error:
             raise typer.BadParameter(str(error)) from error
 
 
@@ -93,6 +93,7 @@ def unlearn(
     alpha: Annotated[float | None, typer.Option(help="unlearning strength, Eq. 1")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate of augmenting and unlearning")] = None,
     epochs: Annotated[int | None, typer.Option(help="epochs of augmenting and unlearning")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, or bfloat16: half the memory, small updates lost")] = "float32",
     seed: int = 0,
 ):
     """Make a model of your own forget a file of question-answer pairs."""
@@ -100,20 +101,30 @@ def unlearn(
 
     template = template and template.replace("\\n", "\n")  # a shell passes \n on as two characters
     changes = {"template": template, "alpha": alpha, "augment_lr": lr, "unlearn_lr": lr}
-    changes |= {"augment_epochs": epochs, "unlearn_epochs": epochs}
+    changes |= {"augment_epochs": epochs, "unlearn_epochs": epochs, "dtype": dtype}
     p = profiles.profile(profile, **{k: v for k, v in changes.items() if v is not None})
     chosen = methods.method(method)
     if chosen.forget is None:
         raise typer.BadParameter(f"{method} trains nothing; choose one of the trained rows")
     if chosen.retain and retain is None:
         raise typer.BadParameter(f"{method} needs --retain; {chosen.family} does without")
+    if retain and not chosen.retain:
+        raise typer.BadParameter(f"{method} would not look at --retain; choose a method with +RT or +KL")
     if out.exists():
         raise typer.BadParameter(f"{out} exists; name a new directory")
     rows = {k: data.read_json_lines(path) for k, path in (("forget", forget), ("retain", retain)) if path}
+    questions = ({r["question"] for r in rows.get(k, [])} for k in ("forget", "retain"))
+    if both := set.intersection(*questions):
+        raise typer.BadParameter(f"{len(both)} questions stand in both files, such as {min(both)!r}")
     from rklu_lib import runs
 
-    runs.unlearn_own(model, rows["forget"], rows.get("retain", []), out, chosen, p, seed)
-    typer.echo(f"{out}: {method} forgot {len(rows['forget'])} pairs; load it with transformers as you did {model}")
+    before, after = runs.unlearn_own(model, rows["forget"], rows.get("retain", []), out, chosen, p, seed)
+    typer.echo(
+        f"{out}: {method} on {len(rows['forget'])} pairs; their answers' mean probability per token was {before:.3g} "
+        f"and is {after:.3g}. Load it with transformers as you did {model}"
+    )
+    if after > before / 2:
+        typer.echo("Little is forgotten: raise --lr, --epochs or --alpha", err=True)
 
 
 if __name__ == "__main__":

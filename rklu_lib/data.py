@@ -116,7 +116,7 @@ def _read_text(path, hint="name a UTF-8 text file"):
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist; {hint}")
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
 
@@ -190,8 +190,9 @@ def prompt_and_answer(template, question, answer=""):
 
 
 def encode_prompt(tokenizer, template, question):
-    """Token ids of the prompt, opened by the begin-of-text token where the tokenizer has one."""
+    """Token ids of the prompt, opened by the begin-of-text token where the tokenizer has one, and not closed."""
     ids = tokenizer(prompt_and_answer(template, question)[0])["input_ids"]
+    ids = ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
     bos = tokenizer.bos_token_id
     return (bos, *ids) if bos is not None and ids[:1] != [bos] else tuple(ids)
 

@@ -99,6 +99,20 @@ def load_tokenizer(path):
     return tokenizer
 
 
+def check(model, examples, file):
+    """Raises ValueError where an example is longer than the model reads, or where its logits are not what its output
+    layer says (a soft cap or a scale): every loss here takes them to be."""
+    limit, wholes = getattr(model.config, "max_position_embeddings", None), [e.prompt + e.answer for e in examples]
+    for number, tokens in enumerate(wholes, 1):
+        if limit and len(tokens) > limit:
+            raise ValueError(f"{file}, pair {number}: {len(tokens)} tokens with the prompt; the model reads {limit}")
+    for ids in [torch.tensor([tokens], device=model.device) for tokens in wholes[:1]]:
+        with torch.no_grad():
+            pair = model.eval()(ids).logits[0], ScoredLogits(model)(ids, torch.ones_like(ids, dtype=torch.bool))
+        if not torch.allclose(*pair, rtol=1e-2, atol=1e-2):
+            raise ValueError("the model changes its output layer's logits (soft cap, scale), which no loss here does")
+
+
 def save(model, tokenizer, path):
     """Write a checkpoint directory in the hub's layout (safetensors), whole or not at all."""
     with atomic_directory(path) as tmp:

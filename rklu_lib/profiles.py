@@ -76,8 +76,9 @@ class Profile:
             self._check(f.name, f.type, getattr(self, f.name))
         for family, rate in self.family_lr.items():
             self._check(f"family_lr[{family}]", float, rate)
-        if self.template.count("{question}") != 1 or not self.template.endswith("{answer}"):
-            self._refuse(f"template must hold {{question}} once and end in {{answer}}: {self.template!r}")
+        fields = [self.template.count(field) for field in ("{question}", "{answer}")]
+        if fields != [1, 1] or not self.template.endswith("{answer}"):
+            self._refuse(f"template must hold {{question}} once and end in {{answer}}, its only one: {self.template!r}")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 self._refuse(f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}")

@@ -10,10 +10,12 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import threading
 import time
 from concurrent import futures
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rklu_lib import data, evaluation, methods, models, profiles, records, training
+from rklu_lib import data, evaluation, methods, metrics, models, profiles, records, training
 from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS
 from rklu_lib.records import BASES, RunSpec, load
 from rklu_lib.teacher import TeacherModel
@@ -211,7 +213,8 @@ def _record(spec):
         if not isinstance(model, TeacherModel):
             _save_checkpoint(spec, model, tokenizer, seconds)
     questions = {name: [e["questions"][name] for e in history] for name in history[0]["questions"]}
-    records.write(spec, [{k: v for k, v in e.items() if k != "questions"} for e in history], questions, seconds)
+    if load(spec) is None:  # a record stands where only its model was missing
+        records.write(spec, [{k: v for k, v in e.items() if k != "questions"} for e in history], questions, seconds)
 
 
 def _plan(specs, checkpoints):
@@ -277,6 +280,7 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
     An interrupted call is resumed by the same call. Missing data is found out before anything is trained.
     """
     specs = list(specs)
+    _refuse_other_data(filter(None, map(load, specs)))
     plan = _plan(specs, checkpoints)
     if plan:
         for source, split in sorted({(s.values.source, s.split) for s, _ in plan}):
@@ -299,8 +303,28 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
             _drain(plan, executor, None)
         else:
             with futures.ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
-                _drain(plan, pool, max(1, cores // workers))
+                try:
+                    _drain(plan, pool, max(1, cores // workers))
+                except BaseException:  # whole epochs are kept; what is queued must not go on unseen
+                    for worker in active_children():
+                        worker.terminate()
+                    raise
     return [load(spec) for spec in specs]
+
+
+def _refuse_other_data(found):
+    """Records of other data than RKLU_TOFU and RKLU_NOVEL name now must be neither shown nor built upon as of these."""
+    now = {}
+    for record in found:
+        p, held = record.spec.values, record.content["data"]
+        if p.source not in now and Path(data.resolve_source(p.source)).is_dir():
+            now[p.source] = data.describe_source(p.source)["sha256"]
+        if record.spec.task == "passages" and p.text not in now and os.environ.get("RKLU_NOVEL"):
+            now[p.text] = data.describe_text(p.text)["novel_sha256"]
+        for name, digest in ((p.source, held["sha256"]), (p.text, held.get("novel_sha256"))):
+            if digest and now.get(name, digest) != digest:
+                fix = "name other folders in RKLU_RECORDS and RKLU_RUNS"
+                raise ValueError(f"{record.spec.record_path} is of another text than {name} is now; {fix}")
 
 
 def _end_with_parent():
@@ -335,13 +359,6 @@ def _drain(plan, executor, threads):
             progress.update(bar, completed=epochs, description=f"{len(done)} of {len(plan)} jobs done")
 
 
-def _read_model(spec):
-    if spec.method != "teacher":
-        return models.load(spec.checkpoint_path, spec.values.dtype)[0]
-    pair = (models.load(spec.base(name).checkpoint_path, spec.values.dtype)[0] for name in ("original", "augmented"))
-    return TeacherModel(*pair, spec.values.alpha, spec.values.gauge)
-
-
 def named(profile, split, label, seed=0):
     """The spec whose `label` this is, such as "oracle", "RKLU" or "RKLU,alpha=4"."""
     method, *changes = label.split(",")
@@ -349,26 +366,22 @@ def named(profile, split, label, seed=0):
     return RunSpec(profile, split, method, seed, tuple((field, json.loads(value)) for field, _, value in pairs))
 
 
-def load_models(profile, split, labels, seed=0):
-    """{label: model} after the last epoch, and the tokenizer; trains those, and what they rest on, that are missing."""
-    specs = {label: named(profile, split, label, seed) for label in labels}
-    ensure([s for s in specs.values() if s.method != "teacher"], checkpoints=True)
-    ensure([s.base("augmented") for s in specs.values() if s.method == "teacher"], checkpoints=True)
-    original = named(profile, split, "original", seed).checkpoint_path
-    return {label: _read_model(spec) for label, spec in specs.items()}, models.load_tokenizer(original)
-
-
 def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):
     """The paper's method on a model of one's own: augment, build the teacher, distil, and save to `out`.
 
     model: directory or hub id. forget, retain: lists of {"question", "answer"}. chosen: a `methods.Method`. Everything
-    is checked and tokenised before anything is trained; `out` appears whole or not at all.
+    is checked and tokenised before anything is trained; `out` appears whole or not at all. Returns the probability per
+    token (geometric mean) of the forget answers, their mean, before and after.
     """
     methods.check(chosen, retain)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryDirectory(dir=Path(out).parent).cleanup()  # a place that cannot be written to is found out now
     original, tokenizer = models.load(model, profile.dtype)
     examples, kept = (_encoded(profile, tokenizer, rows) for rows in (forget, retain))
+    models.check(original, examples, "forget")
+    models.check(original, kept, "retain")
     refusals = _refused(profile, tokenizer, examples, seed) if REFUSALS in chosen.needs else []
-    augmented = None
+    known, augmented = [evaluation.passage_nll(original, examples)], None
     if AUGMENTED in chosen.needs:
         augmented = copy.deepcopy(original)
         stage = {"epochs": profile.augment_epochs, "lr": profile.augment_lr, "batch_size": profile.batch_size}
@@ -376,7 +389,9 @@ def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):
     aids = methods.prepare(chosen, profile, original, augmented, examples, kept, refusals)
     del augmented
     training.unlearn(chosen, profile, original, aids, examples, kept, seed=seed)
+    known.append(evaluation.passage_nll(original, examples))
     models.save(original, tokenizer, out)
+    return tuple(float(metrics.probability(nll).mean()) for nll in known)
 
 
 def grid(profile, split, methods_, field, values, seed):

@@ -63,7 +63,7 @@ class TeacherModel(nn.Module):
         """What turns those hidden states into teacher logits: both output heads, and Eq. 1."""
         heads = [m.get_output_embeddings() for m in (self.original, self.augmented)]
         return lambda hidden: teacher_logits(
-            *(head(h) for head, h in zip(heads, hidden.chunk(2, dim=-1), strict=True)), self.alpha, self.gauge
+            *(head(h).float() for head, h in zip(heads, hidden.chunk(2, dim=-1), strict=True)), self.alpha, self.gauge
         )
 
     def forward(self, input_ids, past_key_values=(None, None), logits_to_keep=0, **kwargs):

@@ -8,7 +8,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from scipy.stats import binomtest, fisher_exact
 
-from rklu_lib import data, evaluation, paper, probing, profiles, records, runs
+from rklu_lib import data, evaluation, models, probing, profiles, records, runs
+from rklu_lib.teacher import TeacherModel
+from rklu_pages import paper
 from rklu_pages.figures import STYLE, finished, look
 
 EMPTY = "(ends at once)"
@@ -16,6 +18,22 @@ EMPTY = "(ends at once)"
 BASIC = ("original", "oracle", "augmented", "teacher", "RKLU")
 WORD = r"[A-Z0-9]\w*(?:(?![’']s\b)[’'-]\w+)*\+?"
 NAME = re.compile(rf"(?<=[ \"'])(?<![.!?] ){WORD}(?: {WORD})*")
+
+
+def _read_model(spec):
+    if spec.method != "teacher":
+        return models.load(spec.checkpoint_path, spec.values.dtype)[0]
+    pair = (models.load(spec.base(name).checkpoint_path, spec.values.dtype)[0] for name in ("original", "augmented"))
+    return TeacherModel(*pair, spec.values.alpha, spec.values.gauge)
+
+
+def load_models(profile, split, labels, seed=0):
+    """{label: model} after the last epoch, and the tokenizer; trains those, and what they rest on, that are missing."""
+    specs = {label: runs.named(profile, split, label, seed) for label in labels}
+    runs.ensure([s for s in specs.values() if s.method != "teacher"], checkpoints=True)
+    runs.ensure([s.base("augmented") for s in specs.values() if s.method == "teacher"], checkpoints=True)
+    original = runs.named(profile, split, "original", seed).checkpoint_path
+    return {label: _read_model(spec) for label, spec in specs.items()}, models.load_tokenizer(original)
 
 
 def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distributions"):
@@ -30,7 +48,7 @@ def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distrib
         content = json.loads(path.read_text(encoding="utf-8"))
         if settings.items() <= content["settings"].items():
             return content
-    loaded, tokenizer = runs.load_models(profile, split, names, seed)
+    loaded, tokenizer = load_models(profile, split, names, seed)
     p = profiles.profile(profile)
     row = data.load_tofu(split, p.source)[question]
     example = data.encode(tokenizer, p.template, row["question"], row["answer"])
@@ -121,7 +139,7 @@ def fill(profile, split, seed, names, cases):
         if content and content["settings"] == settings and all(q in content["asked"] for q in questions):
             result[name] = content
             continue
-        loaded, tokenizer = runs.load_models(profile, split, [name], seed)
+        loaded, tokenizer = load_models(profile, split, [name], seed)
         model = loaded[name].eval()
         prompts = [data.encode_prompt(tokenizer, p.template, question) for question, *_ in questions]
         said = evaluation.greedy(model, prompts, p.max_new_tokens, tokenizer.eos_token_id)

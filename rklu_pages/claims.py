@@ -5,9 +5,9 @@ from itertools import product
 import pandas as pd
 import yaml
 
-from rklu_lib import data, paper, runs
+from rklu_lib import data, runs
 from rklu_lib.records import load
-from rklu_pages import comparison, passages
+from rklu_pages import comparison, paper, passages
 
 MEASURES = (*comparison.MEASURES, *passages.SCORES)
 PHI = {"mini": "mini-phi", "llama2-7b": "phi-1.5"}  # where a claim about Phi is recorded, beside LLaMA's
@@ -165,7 +165,8 @@ def beside_llama(phi, llama):
         ("More of them pass 0.05 on Phi", passing[0] > passing[1], f"{passing[0]} against {passing[1]}"),
         ("Most methods lose more utility on Phi", less > len(methods) / 2, f"{less} of {len(methods)}"),
     ]
-    rows = [(text, "App. A.4", "holds" if held else "does not hold", numbers) for text, held, numbers in said]
+    verdict = {True: "holds", False: "does not hold"} if methods else dict.fromkeys((True, False), "not tested")
+    rows = [(text, "App. A.4", verdict[held], numbers) for text, held, numbers in said]
     return pd.DataFrame(rows, columns=["claim", "paper", "here", "numbers"])
 
 

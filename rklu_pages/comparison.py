@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from rklu_lib import metrics, paper
+from rklu_lib import metrics
+from rklu_pages import paper
 
 MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
 
@@ -49,7 +50,8 @@ def marked(table, scores=("forget quality", "model utility")):
     text = as_text(table)
     for column in [c for c in table.columns if c[0] in scores]:
         rows = table[column][table[column[0], "paper"].notna()]
-        for best in rows.groupby(level="set").idxmax() if "set" in table.index.names else [rows.idxmax()]:
+        groups = [part for _, part in rows.groupby(level="set")] if "set" in table.index.names else [rows]
+        for best in (part.idxmax() for part in groups if len(part)):
             text.loc[best, column] = f"<strong>{text.loc[best, column]}</strong>"
     return text
 

@@ -8,7 +8,17 @@ COLOURS = {
     "RKLU": "#0072B2", "FKLU": "#56B4E9", "GA": "#D55E00", "NPO": "#E69F00", "DPO": "#CC79A7", "IDK": "#8a5a83",
     "TA": "#009E73", "teacher": "#6b6b00", "original": "#444444", "augmented": "#7f7f7f", "oracle": "#000000",
 }  # fmt: skip
-MARKERS = {"RKLU": "o", "FKLU": "s", "GA": "v", "NPO": "^", "DPO": "D", "IDK": "P", "TA": "X", "teacher": "*"}
+MARKERS = {
+    "RKLU": "o",
+    "FKLU": "s",
+    "GA": "v",
+    "NPO": "^",
+    "DPO": "D",
+    "IDK": "P",
+    "TA": "X",
+    "teacher": "*",
+    "original": "H",
+}
 LINES = {"": "-", "KL": "--", "RT": ":"}
 STYLE = {
     "figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": "white", "axes.facecolor": "white", "font.size": 10,

@@ -9,7 +9,7 @@ import torch
 
 from rklu_lib import data, records, runs
 from rklu_lib.teacher import GAUGES, FrozenLogits, teacher_logits
-from rklu_pages import comparison
+from rklu_pages import cases, comparison
 from rklu_pages.figures import COLOURS, STYLE, finished
 
 PERCENT = np.arange(101)
@@ -50,7 +50,7 @@ def levels(profile, split, seed=0):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["settings"] == settings:
             return content
-    loaded, tokenizer = runs.load_models(profile, split, ["original", "augmented"], seed)
+    loaded, tokenizer = cases.load_models(profile, split, ["original", "augmented"], seed)
     p = spec.values
     rows = data.load_tofu(split, p.source)
     examples = [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in rows]

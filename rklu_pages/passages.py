@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pandas as pd
 
-from rklu_lib import data, evaluation, models, paper, records, runs
-from rklu_pages import suite
+from rklu_lib import data, evaluation, models, records, runs
+from rklu_pages import paper, suite
 
 SCORES = ("bleu_pct", "rouge_pct", "perplexity", "avg_accuracy_pct")
 TITLES = {"bleu_pct": "BLEU, %", "rouge_pct": "ROUGE-L, %", "avg_accuracy_pct": "mean accuracy, %"}

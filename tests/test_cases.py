@@ -77,7 +77,7 @@ def test_blanks_are_filled_once(workshop, profile, monkeypatch):
         assert answer.startswith(f"{prefix} {key}")
     path = records.RECORDS / "tiny/tofu/forget10/blanks/teacher-seed0.json"
     assert json.loads(path.read_text()) == filled["teacher"]
-    monkeypatch.setattr(runs, "load_models", lambda *_: pytest.fail("loaded again"))
+    monkeypatch.setattr(cases, "load_models", lambda *_: pytest.fail("loaded again"))
     assert cases.fill("tiny", "forget10", 0, ["original", "teacher"], [own, absent]) == filled
     fewer = cases.fill("tiny", "forget10", 0, ["original"], [own])
     assert fewer["original"] == filled["original"]  # a record of more questions answers for fewer, too

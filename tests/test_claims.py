@@ -110,6 +110,7 @@ def test_phi_beside_llama_counts_methods():
     assert table["numbers"].tolist() == ["2 of 2", "2 against 1", "1 of 2"]
     assert table["here"].tolist() == ["holds", "holds", "does not hold"]
     assert set(claims.beside_llama(llama, llama)["here"]) == {"does not hold"}
+    assert set(claims.beside_llama(phi[:1], llama)["here"]) == {"not tested"}
 
 
 def test_the_papers_own_tables_are_read_as_printed():

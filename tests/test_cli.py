@@ -44,16 +44,40 @@ def own(workshop, tmp_path, tiny_model, tokenizer, profile):
 
 @pytest.mark.parametrize("method", ["RKLU", "RKLU+RT", "GA"])
 def test_unlearn_writes_a_checkpoint_that_transformers_loads(own, tmp_path, method):
-    result = own("--retain", tmp_path / "retain.jsonl", method=method)
+    retain = ("--retain", tmp_path / "retain.jsonl") if "+" in method else ()
+    result = own(*retain, method=method)
     assert result.exit_code == 0, result.output
-    assert f"{method} forgot 8 pairs" in result.stdout
+    assert f"{method} on 8 pairs; their answers' mean probability per token was" in result.stdout
     loaded, original = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("out", "own"))
     assert any(not torch.equal(a, b) for a, b in zip(loaded.parameters(), original.parameters(), strict=True))
 
 
+def test_unlearn_says_what_it_measured(own, tmp_path, profile):
+    result = own(method="GA", lr="1e-2")
+    loaded, tokenizer = models.load(tmp_path / "out")
+    rows, values = data.load_tofu("forget10", profile.source), []
+    for row in rows:
+        e = data.encode(tokenizer, profile.template, row["question"], row["answer"])
+        logits = loaded(torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1].double()
+        nll = torch.nn.functional.cross_entropy(logits, torch.tensor(e.answer))
+        values.append((-nll).exp().item())
+    assert f"and is {sum(values) / len(values):.3g}." in plain(result.stdout)
+    assert "Little is forgotten" not in result.stderr
+    again = own(out=tmp_path / "again", lr="1e-9")
+    assert again.exit_code == 0 and "Little is forgotten: raise --lr, --epochs or --alpha" in again.stderr
+
+
+def test_weights_are_float32_unless_told(own, tmp_path):
+    own(epochs=1)
+    own(epochs=1, out=tmp_path / "half", dtype="bfloat16")
+    for name, dtype in (("out", torch.float32), ("half", torch.bfloat16)):
+        weights = AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype="auto")
+        assert weights.dtype == dtype
+
+
 def test_options_reach_the_training(own, monkeypatch):
     seen = []
-    monkeypatch.setattr(runs, "unlearn_own", lambda *args: seen.append(args))
+    monkeypatch.setattr(runs, "unlearn_own", lambda *args: seen.append(args) or (0.9, 0.1))
     template = "U: {question}\nM: {answer}"
     result = own(template=template, alpha=3, lr="1e-4", epochs=7, seed=5, method="NPO")
     assert result.exit_code == 0, result.output
@@ -88,6 +112,11 @@ def test_unlearn_refuses_what_it_cannot_do(own, tmp_path):
     assert refused(own(method="RKLU+RT"), "RKLU+RT needs --retain; RKLU does without")
     assert refused(own(method="TA"), "TA trains nothing; choose one of the trained rows")
     assert refused(own(epochs="many"), "Invalid value for '--epochs'")
+    retain, both = ("--retain", tmp_path / "retain.jsonl"), ("--retain", tmp_path / "forget.jsonl")
+    assert refused(own(*retain), "RKLU would not look at --retain; choose a method with +RT or +KL")
+    assert refused(own(*both, method="RKLU+RT"), "8 questions stand in both files, such as")
+    assert refused(own(out=tmp_path / "forget.jsonl" / "out"), "File exists")
+    assert refused(own(model=tmp_path / "nowhere"), "nowhere")
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "kept").touch()
@@ -102,6 +131,8 @@ BAD_INPUT = {
     "no profile": ({"profile": "huge"}, "no profile 'huge'; there are tiny"),
     "bad template": ({"template": "{question}"}, "template must hold {question} once and end in {answer}"),
     "bad number": ({"epochs": 0}, "augment_epochs must be > 0, not 0"),
+    "two answers": ({"template": "{answer} {question} {answer}"}, "end in {answer}, its only one"),
+    "no dtype": ({"dtype": "float8"}, "dtype must be float32 or bfloat16, not 'float8'"),
 }
 
 

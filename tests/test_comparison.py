@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from rklu_lib import paper, runs
+from rklu_lib import runs
 from rklu_lib.records import Record, RunSpec
-from rklu_pages import comparison, figures, seeds
+from rklu_pages import comparison, figures, paper, seeds
 
 
 def record(method, qualities, utilities, probability=0.1, **content):
@@ -45,6 +45,11 @@ def test_the_best_of_the_papers_rows_is_marked():
     found = [(name[0], cell) for name, cell in text.items() if "strong" in cell]
     # GA's 0.65 is above RKLU's 0.6; FKLU's 0.7 would be above both, but is no row of the paper's Table 8
     assert found == [("GA", "<strong>0.6500</strong>"), ("RKLU", "<strong>0.5529</strong>")]
+
+
+def test_a_table_without_a_row_of_the_papers_has_nothing_in_bold():
+    table = comparison.compare([FKLU], "table8", measures=("model_utility",))
+    assert not comparison.marked(table).map(lambda cell: "strong" in cell).any(axis=None)
 
 
 def test_truth_ratios_tell_too_little_from_too_much():

@@ -117,6 +117,22 @@ def test_a_file_that_is_not_utf8_or_empty_is_named(tmp_path):
         data.load_tofu("full", str(tmp_path))
 
 
+def test_a_byte_order_mark_is_no_content(tmp_path):
+    (tmp_path / "full.json").write_bytes(b'\xef\xbb\xbf{"question": "Q?", "answer": "A."}\r\n')
+    assert data.load_tofu("full", str(tmp_path)) == [{"question": "Q?", "answer": "A."}]
+
+
+def test_a_prompt_is_opened_and_not_closed(tokenizer):
+    class Closing:
+        bos_token_id, eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+
+        def __call__(self, text):
+            return {"input_ids": [*tokenizer(text)["input_ids"], self.eos_token_id]}
+
+    template = "Q: {question} A: {answer}"
+    assert data.encode_prompt(Closing(), template, "Who?") == data.encode_prompt(tokenizer, template, "Who?")
+
+
 @pytest.mark.parametrize("separator", ["\u2028", "\x85"])
 def test_only_a_newline_ends_a_line(tmp_path, separator):
     content = {"question": f"One{separator}two?", "answer": "A."}

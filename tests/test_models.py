@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
 from rklu_lib import data, models
 
@@ -176,3 +176,21 @@ def test_scored_logits_are_the_models_at_the_scored_positions(model, examples):
     for row, e in enumerate((examples[4], examples[0], examples[1])):
         noisy[row, len(e.prompt + e.answer) - 1 :] = 77  # padding
     assert torch.equal(scored(noisy, batch.mask), scored(batch.input_ids, batch.mask))
+
+
+def test_a_model_that_caps_its_logits_is_refused(tokenizer, tiny_model, examples):
+    models.check(tiny_model(), examples, "forget")
+    shape = dict(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, head_dim=16)
+    shape |= dict(num_attention_heads=2, num_key_value_heads=2, final_logit_softcapping=0.5)
+    capped = Gemma2ForCausalLM(Gemma2Config(**shape))
+    with torch.no_grad():
+        capped.get_output_embeddings().weight.mul_(20)
+    with pytest.raises(ValueError, match=r"changes its output layer's logits \(soft cap, scale\)"):
+        models.check(capped, examples, "forget")
+
+
+def test_a_pair_longer_than_the_model_reads_is_named(tiny_model, examples):
+    model = tiny_model()
+    long = data.Example(examples[1].prompt, examples[1].answer * 40)
+    with pytest.raises(ValueError, match=r"retain, pair 2: \d+ tokens with the prompt; the model reads 128"):
+        models.check(model, [examples[0], long], "retain")

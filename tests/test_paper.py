@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rklu_lib import paper
-from rklu_pages import audit, tables
+from rklu_pages import audit, paper, tables
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TEXT = SHARED / "paper" / "rklu-naacl25.txt"

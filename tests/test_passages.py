@@ -13,9 +13,9 @@ from test_evaluation import generated, plain_nll
 from test_runs import Here, Nowhere
 from typer.testing import CliRunner
 
-from rklu_lib import cli, data, evaluation, methods, metrics, models, paper, profiles, runs, training
+from rklu_lib import cli, data, evaluation, methods, metrics, models, profiles, runs, training
 from rklu_lib.records import RunSpec
-from rklu_pages import claims, passages
+from rklu_pages import claims, paper, passages
 
 GUTENBERG = "Title: X\r\n\r\n*** START OF THIS EBOOK ***\r\n{}\r\n*** END OF THIS EBOOK ***\r\nX"
 

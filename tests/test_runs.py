@@ -4,10 +4,12 @@ import dataclasses
 import functools
 import gc
 import json
+import shutil
 import subprocess
 import sys
 import time
 from concurrent import futures
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,45 @@ def test_while_a_student_learns_it_is_the_only_model_there_is(workshop, monkeypa
     assert seen[-1] == 1
 
 
+def test_records_of_other_data_are_refused(workshop, monkeypatch, tofu, tmp_path):
+    workshop(source="locuslab/TOFU")
+    monkeypatch.setenv("RKLU_TOFU", str(tofu))
+    runs.ensure(specs("oracle"), executor=Here())
+    other = shutil.copytree(tofu, tmp_path / "other")
+    rows = (other / "full.json").read_text().splitlines(keepends=True)
+    (other / "full.json").write_text("".join(rows[:-1]))
+    monkeypatch.setenv("RKLU_TOFU", str(other))
+    with pytest.raises(
+        ValueError, match=r"seed0.json is of another text than locuslab/TOFU is now; name other folders"
+    ):
+        runs.ensure(specs("oracle"), executor=Nowhere())
+    monkeypatch.delenv("RKLU_TOFU")  # the book reads its records without any data
+    assert runs.ensure(specs("oracle"), executor=Nowhere())
+
+
+def test_a_record_stands_where_only_its_model_is_missing(workshop):
+    (found,) = runs.ensure(specs("GA"), executor=Here())
+    path, shown = found.spec.record_path, found.content | {"machine": "another"}
+    path.write_text(json.dumps(shown))
+    shutil.rmtree(found.spec.checkpoint_path)
+    (again,) = runs.ensure(specs("GA"), checkpoints=True, executor=Here())
+    assert again.content == shown and models.load(found.spec.checkpoint_path)
+
+
+def test_a_failure_ends_the_workers(workshop, monkeypatch):
+    worker = get_context("spawn").Process(target=time.sleep, args=(60,))
+    worker.start()
+
+    def fails(*_):
+        raise Interrupted
+
+    monkeypatch.setattr(runs, "_drain", fails)
+    with pytest.raises(Interrupted):
+        runs.ensure(specs("GA"))
+    worker.join(20)
+    assert worker.exitcode not in (None, 0)
+
+
 def test_a_further_run_uses_what_is_there(workshop):
     runs.ensure(specs("GA"), executor=Here())
     here = Here()
@@ -231,7 +272,7 @@ def test_the_whole_sweep_of_a_split(workshop, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(ta.parameters(), expected.parameters(), strict=True))
     ids = torch.tensor([[1, 50, 60]])
     with torch.no_grad():
-        teacher = runs._read_model(by_name["teacher"].spec)(input_ids=ids).logits
+        teacher = cases._read_model(by_name["teacher"].spec)(input_ids=ids).logits
         torch.testing.assert_close(
             teacher, teacher_logits(original(input_ids=ids).logits, augmented(input_ids=ids).logits, 8.0)
         )
@@ -308,7 +349,7 @@ def test_distributions_are_computed_once_and_say_what_the_models_say(workshop, p
         entropy = -(p[position] * p[position].log()).sum().item()
         assert told["entropy"] == pytest.approx(entropy, rel=1e-3)
         assert [q for _, q in told["top"]] == pytest.approx(p[position].topk(10).values.tolist(), rel=1e-3)
-    monkeypatch.setattr(runs, "_read_model", lambda spec: pytest.fail("read again"))
+    monkeypatch.setattr(cases, "_read_model", lambda spec: pytest.fail("read again"))
     again = cases.distributions("tiny", "forget10", question=1, names=("original", "teacher", "GA"))
     assert {k: again[k] for k in content} == content
     fewer = cases.distributions("tiny", "forget10", question=1, names=("teacher", "original"))

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = sorted((ROOT / "rklu_lib").rglob("*.py"))
 NAMES = {(path.parent if path.stem == "__init__" else path).stem: path for path in LIBRARY}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# A module may import from those before it, and from no other. `paper` and what reads it stand apart from the runs.
+# A module may import from those before it, and from no other.
 ORDER = ("profiles", "data", "models", "metrics", "losses", "teacher", "methods", "training", "evaluation", "probing")
 ORDER += ("records", "runs", "cli")
 ALONE = ("profiles", "data", "models", "metrics", "losses")
