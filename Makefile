@@ -2,7 +2,7 @@
 PYTHON  ?= python3
 BIN     := .venv/bin
 EXECUTED = $(shell grep -LF '"execution_count": null' notebooks/*.ipynb)
-SCALED   = $(shell grep -lF '"profile = \"mini\"' $(EXECUTED))
+SCALED   = $(shell grep -lE '"profile = ."mini(-phi)?."' $(EXECUTED))
 FRESH    = RKLU_RECORDS=$(CURDIR)/_build/smoke/records RKLU_RUNS=$(CURDIR)/_build/smoke/runs
 
 .PHONY: venv book smoke html notebooks test bench mini lock clean

@@ -1,8 +1,8 @@
 """TOFU's evaluation by the engine against a straightforward evaluator of the same model.
 
 The straightforward one scores each answer set in a pass of its own, in the file's order, padded to the longest of the
-set, all logits, and generates with transformers in the file's order. Data: `mini`'s source (forget10), first 60
-questions of each set; the model is `mini`'s shape, trained for one epoch so that its answers end.
+set, all logits, and generates with transformers in the file's order. All questions of `mini`'s forget10, asked of its
+original model, which is trained first where there is none yet.
 """
 
 import json
@@ -14,24 +14,17 @@ import torch
 import torch.nn.functional as F
 from measure import RESULTS, measured, write
 
-from rklu_lib import data, evaluation, models, profiles, runs, training
+from rklu_lib import evaluation, models, runs
+from rklu_lib.records import RunSpec
 
-QUESTIONS, SETS = 60, ("forget", "retain", "authors", "facts")
+ORIGINAL, SETS = RunSpec("mini", "forget10", "original"), ("forget", "retain", "authors", "facts")
 
 
 def setting():
-    """(model, tokenizer, {set: Questions}), the model trained once and kept."""
-    profile, folder = profiles.profile("mini", n_questions=QUESTIONS), RESULTS / "model"
-    if not folder.exists():
-        pairs = runs.training_pairs(profile, "full")
-        tokenizer = models.train_tokenizer((f"{q} {a}" for q, a in pairs), profile.vocab_size)
-        model = models.create(profile, tokenizer, 0)
-        examples = [data.encode(tokenizer, profile.template, q, a) for q, a in pairs]
-        training.finetune(model, examples, profile, epochs=1, lr=profile.finetune_lr, batch_size=16, seed=0)
-        models.save(model, tokenizer, folder)
-    model, tokenizer = models.load(folder)
-    asked = evaluation.load_questions(profile, "forget10", tokenizer)
-    return model.eval(), tokenizer, asked, profile.max_new_tokens
+    """(model, tokenizer, {set: Questions}, tokens to generate)."""
+    model, tokenizer = models.load(ORIGINAL.checkpoint_path)
+    asked = evaluation.load_questions(ORIGINAL.values, "forget10", tokenizer)
+    return model.eval(), tokenizer, asked, ORIGINAL.values.max_new_tokens
 
 
 @torch.no_grad()
@@ -101,7 +94,7 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         one(*sys.argv[1:])
     else:
-        setting()
+        runs.ensure([ORIGINAL], checkpoints=True)
         write("evaluation", __file__, {"mini, forget10": {form: (form,) for form in ("naive", "engine")}})
         (scores, answers), (others, texts) = (
             json.loads((RESULTS / f"{form}.scores").read_text()) for form in ("naive", "engine")

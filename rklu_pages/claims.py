@@ -11,6 +11,7 @@ from rklu_pages import comparison, paper, passages
 
 MEASURES = (*comparison.MEASURES, *passages.SCORES)
 PHI = {"mini": "mini-phi", "llama2-7b": "phi-1.5"}  # where a claim about Phi is recorded, beside LLaMA's
+LLAMA = {phi: llama for llama, phi in PHI.items()}
 # Where the paper prints a cell: of two tables that print the same score, the later here is taken.
 PRINTED = {
     ("tofu", "llama"): ("table3", "table1", "table8"),

@@ -40,9 +40,9 @@ def ratios(results):
                     other["memory_ratio"],
                 )
             )
-    speed = {form: max(rates) for form, rates in _read(results, "training")["tokens_per_second"].items()}
-    ratio = speed["ours"] / speed["naive"]
-    rows.append(("training, per 10,000 tokens", 1e4 / speed["naive"], 1e4 / speed["ours"], ratio, float("nan")))
+    for shape, forms in _read(results, "training")["tokens_per_second"].items():
+        naive, ours = (max(forms[form]) for form in ("naive", "ours"))
+        rows.append((f"training {shape}, per 10,000 tokens", 1e4 / naive, 1e4 / ours, ours / naive, float("nan")))
     columns = ["naive, s", "here, s", "times as fast", "share of extra memory"]
     names = pd.Index([r[0].replace("_", " ") for r in rows], name="what")
     return pd.DataFrame([r[1:] for r in rows], names, columns)
