@@ -83,7 +83,7 @@ def plane(groups, title=""):
     groups: {split: {name: records, one per seed}}. The marker is the mean utility and mean log p; bars span the seeds.
     """
     with plt.rc_context(STYLE):
-        size = (2.6 + 3.8 * len(groups), 4.8)
+        size = (6.4 if len(groups) == 1 else 2 + 2.6 * len(groups), 4.8)
         figure, axes = plt.subplots(1, len(groups), figsize=size, sharey=True, squeeze=False)
         handles = {}
         for ax, (split, methods) in zip(axes.flat, groups.items(), strict=True):
