@@ -106,7 +106,8 @@ def check(model, examples, file):
     for number, tokens in enumerate(wholes, 1):
         if limit and len(tokens) > limit:
             raise ValueError(f"{file}, pair {number}: {len(tokens)} tokens with the prompt; the model reads {limit}")
-    for ids in [torch.tensor([tokens], device=model.device) for tokens in wholes[:1]]:
+    if wholes:
+        ids = torch.tensor(wholes[:1], device=model.device)
         with torch.no_grad():
             pair = model.eval()(ids).logits[0], ScoredLogits(model)(ids, torch.ones_like(ids, dtype=torch.bool))
         if not torch.allclose(*pair, rtol=1e-2, atol=1e-2):

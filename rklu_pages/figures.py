@@ -9,16 +9,8 @@ COLOURS = {
     "TA": "#009E73", "teacher": "#6b6b00", "original": "#444444", "augmented": "#7f7f7f", "oracle": "#000000",
 }  # fmt: skip
 MARKERS = {
-    "RKLU": "o",
-    "FKLU": "s",
-    "GA": "v",
-    "NPO": "^",
-    "DPO": "D",
-    "IDK": "P",
-    "TA": "X",
-    "teacher": "*",
-    "original": "H",
-}
+    "RKLU": "o", "FKLU": "s", "GA": "v", "NPO": "^", "DPO": "D", "IDK": "P", "TA": "X", "teacher": "*", "original": "H",
+}  # fmt: skip
 LINES = {"": "-", "KL": "--", "RT": ":"}
 STYLE = {
     "figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": "white", "axes.facecolor": "white", "font.size": 10,

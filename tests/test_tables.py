@@ -92,7 +92,6 @@ def test_every_table_and_figure_of_the_book_has_a_caption_and_its_numbers(path):
 
 
 def test_no_two_downloads_of_the_book_have_the_same_name():
-    names = [
-        n for path in PAGES for _, d in outputs(path) for n in re.findall(r'download="(.*?)"', d.get("text/html", ""))
-    ]
+    pages = [data.get("text/html", "") for path in PAGES for _, data in outputs(path)]
+    names = [name for page in pages for name in re.findall(r'download="(.*?)"', page)]
     assert len(names) > 60 and len(set(names)) == len(names)
