@@ -86,9 +86,7 @@ def unlearn(
     out: Annotated[Path, typer.Option(help="where the unlearned model goes")],
     retain: Annotated[Path | None, typer.Option(help="JSON lines to keep, for +RT and +KL")] = None,
     method: Annotated[str, typer.Option(help="RKLU, RKLU+KL, RKLU+RT, or any other trained row")] = "RKLU",
-    profile: Annotated[
-        str, typer.Option("--profile", "-p", help="whose hyper-parameters and chat template")
-    ] = "llama2-7b",
+    profile: Annotated[str, typer.Option("--profile", "-p", help="whose settings and chat template")] = "llama2-7b",
     template: Annotated[str | None, typer.Option(help='chat template, e.g. "Q: {question}\\nA: {answer}"')] = None,
     alpha: Annotated[float | None, typer.Option(help="unlearning strength, Eq. 1")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate of augmenting and unlearning")] = None,
@@ -104,10 +102,7 @@ def unlearn(
     changes |= {"augment_epochs": epochs, "unlearn_epochs": epochs, "dtype": dtype}
     p = profiles.profile(profile, **{k: v for k, v in changes.items() if v is not None})
     chosen = methods.method(method)
-    if chosen.forget is None:
-        raise typer.BadParameter(f"{method} trains nothing; choose one of the trained rows")
-    if chosen.retain and retain is None:
-        raise typer.BadParameter(f"{method} needs --retain; {chosen.family} does without")
+    methods.check(chosen, retain)
     if retain and not chosen.retain:
         raise typer.BadParameter(f"{method} would not look at --retain; choose a method with +RT or +KL")
     if out.exists():

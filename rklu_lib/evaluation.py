@@ -1,15 +1,18 @@
 """A model in, scores out: TOFU's whole evaluation of one forget split (App. A.2, A.3).
 
-Each question's prompt is run once and shared by its answers; answers are scored in length-sorted batches and meet the
-vocabulary only where they are scored; generation is greedy, in length-sorted batches that shrink as answers end, and
-goes on from where the model would have left the true answer: up to there, scoring it has shown what greedy would say.
+Each question's prompt is run once and shared by its answers, and so is what a paraphrase and its wrong variants open
+with; answers are scored in length-sorted batches and meet the vocabulary only where they are scored; generation is
+greedy, in length-sorted batches that shrink as answers end, and goes on from where the model would have left the true
+answer: up to there, scoring it has shown what greedy would say.
 """
 
 from dataclasses import dataclass
+from os.path import commonprefix
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from rklu_lib import data, metrics
@@ -41,60 +44,75 @@ def _rows(cache, index):
 
 @torch.no_grad()
 def score_answers(model, prompts, answers, block=64, batch_size=16):
-    """Mean NLL per token, in nats, of every answer to every prompt, and how far greedy decoding would have said it.
+    """Mean NLL per token, in nats, of every answer to every prompt, and how far greedy decoding would say the first.
 
     prompts: n token-id tuples. answers: n lists of token-id tuples (each closed by end-of-text; any number per prompt).
     block: prompts whose key-value caches are held at once; batch_size: answers per forward pass.
-    Returns (nll, agreed): n float64 arrays, one value per answer, and n integer arrays, each the number of leading
-    tokens of the answer that are the likeliest. Neither depends on block or batch_size beyond rounding.
+    Returns (nll, agreed): n float64 arrays, one value per answer, and n integers, the number of leading tokens of the
+    first answer that are the likeliest. Neither depends on block or batch_size beyond rounding.
     """
     model.eval()
-    result, agreed = [np.zeros(len(a)) for a in answers], [np.zeros(len(a), int) for a in answers]
-    order = sorted(range(len(prompts)), key=lambda i: (max(map(len, answers[i])), len(prompts[i])))
+    nll, agreed = [np.zeros(len(a)) for a in answers], np.zeros(len(answers), int)
+    shared = [tuple(commonprefix(a[1:])) for a in answers]
+    order = sorted(range(len(prompts)), key=lambda i: (len(shared[i]), max(map(len, answers[i])), len(prompts[i])))
     for start in range(0, len(order), block):
-        questions = order[start : start + block]
-        ids, mask, positions = _left_pad([prompts[i] for i in questions], model.device)
+        asked = order[start : start + block]
+        ids, mask, positions = _left_pad([prompts[i] for i in asked], model.device)
         out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
-        first = out.logits[:, -1].float().log_softmax(-1)
-        pairs = [(q, i, k) for q, i in enumerate(questions) for k in range(len(answers[i]))]
-        pairs.sort(key=lambda p: len(answers[p[1]][p[2]]))
-        for at in range(0, len(pairs), batch_size):
-            chosen = pairs[at : at + batch_size]
-            scores = _score_continuations(model, out.past_key_values, first, mask, chosen, answers)
-            for (_, i, k), nll, hits in zip(chosen, *scores, strict=True):
-                result[i][k], agreed[i][k] = nll, hits
-    return result, agreed
+        cache, first = out.past_key_values, out.logits[:, -1].float().log_softmax(-1).double().cpu().numpy()
+        likeliest = first.argmax(-1)
+        for row, i in enumerate(asked):
+            nll[i] -= first[row, [a[0] for a in answers[i]]]
+        jobs = [(row, i, 0, answers[i][0]) for row, i in enumerate(asked)]
+        for row, i, k, value, hits in _scored(model, cache, mask, jobs, batch_size, count=True):
+            nll[i][k] += value
+            agreed[i] = 1 + hits if likeliest[row] == answers[i][k][0] else 0
+        opening, _, mask = _score_rest(model, cache, mask, [shared[i] for i in asked])
+        jobs = [
+            (row, i, k, answers[i][k][max(0, len(shared[i]) - 1) :])
+            for row, i in enumerate(asked)
+            for k in range(1, len(answers[i]))
+        ]
+        for row, i, k, value, _ in _scored(model, cache, mask, jobs, batch_size):
+            nll[i][k] += opening[row] + value
+    return [total / [len(t) for t in a] for total, a in zip(nll, answers, strict=True)], agreed
 
 
-def _score_continuations(model, cache, first, prompt_mask, chosen, answers):
-    """Two lists, as `score_answers`, of the answers named by chosen [(row in cache, prompt, answer)]."""
-    tokens = [answers[i][k] for _, i, k in chosen]
-    rows = torch.tensor([q for q, _, _ in chosen], device=first.device)
-    lengths = torch.tensor([len(t) for t in tokens], device=first.device)
-    longest = int(lengths.max())
-    ids = torch.tensor([[*t, *[0] * (longest - len(t))] for t in tokens], device=first.device)
-    total = -first[rows, ids[:, 0]].double()
-    likeliest = torch.zeros_like(ids, dtype=torch.bool)
-    likeliest[:, 0] = first[rows].argmax(-1) == ids[:, 0]
-    if longest > 1:
-        seen = prompt_mask[rows]
-        scored = torch.arange(1, longest, device=first.device)[None] < lengths[:, None]
-        out = model.base_model(
-            input_ids=ids[:, :-1],
-            attention_mask=torch.cat([seen, torch.ones_like(ids[:, :-1])], dim=1),
-            position_ids=seen.sum(1, keepdim=True) + torch.arange(longest - 1, device=first.device),
-            past_key_values=_rows(cache, rows),
-            use_cache=True,
-        )
-        head = model.get_output_embeddings()
-        loss, hits = [], []
-        for h, t in zip(out.last_hidden_state[scored].split(CHUNK), ids[:, 1:][scored].split(CHUNK), strict=True):
-            logits = head(h).float()
-            loss.append(F.cross_entropy(logits, t, reduction="none"))
-            hits.append(logits.argmax(-1) == t)
-        total = total.index_add(0, scored.nonzero()[:, 0], torch.cat(loss).double())
-        likeliest[:, 1:][scored] = torch.cat(hits)
-    return (total / lengths).tolist(), likeliest.int().cumprod(1).sum(1).tolist()
+def _scored(model, cache, mask, jobs, batch_size, count=False):
+    """Yields (row, ..., nll, hits), see `_score_rest`, for jobs (row in cache, ..., tokens); like lengths together."""
+    jobs.sort(key=lambda job: len(job[-1]))
+    for at in range(0, len(jobs), batch_size):
+        chosen = jobs[at : at + batch_size]
+        rows = torch.tensor([job[0] for job in chosen], device=mask.device)
+        nll, hits, _ = _score_rest(model, _rows(cache, rows), mask[rows], [job[-1] for job in chosen], count)
+        for job, value, n in zip(chosen, nll, hits, strict=True):
+            yield *job[:-1], value, n
+
+
+def _score_rest(model, cache, mask, tokens, count=False):
+    """What follows the first of `tokens`, n tuples: its summed NLL (n,), how many of it are the likeliest up to the
+    first that is not (n,; only if they are to be counted), and the mask (n, seq) of `cache`, which it extends by all
+    of `tokens` but their last."""
+    ids = pad_sequence([torch.tensor(t, dtype=torch.int64) for t in tokens], batch_first=True).to(mask.device)
+    if ids.shape[1] < 2:
+        return np.zeros(len(tokens)), np.zeros(len(tokens), int), mask
+    lengths, steps = torch.tensor([len(t) for t in tokens]), torch.arange(ids.shape[1] - 1)
+    fed = (steps < lengths[:, None] - 1).to(mask.device)
+    positions, mask = mask.sum(1, keepdim=True) + steps.to(mask.device), torch.cat([mask, fed.to(mask.dtype)], dim=1)
+    out = model.base_model(
+        input_ids=ids[:, :-1], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+    )
+    head, nll, hits = model.get_output_embeddings(), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
+    loss, likeliest = [], []
+    for h, t in zip(out.last_hidden_state[fed].split(CHUNK), ids[:, 1:][fed].split(CHUNK), strict=True):
+        logits = head(h).float()
+        loss.append(F.cross_entropy(logits, t, reduction="none"))
+        if count:
+            likeliest.append(logits.argmax(-1) == t)
+    nll[fed] = torch.cat(loss)
+    if count:
+        hits[fed] = torch.cat(likeliest)
+    return nll.double().sum(1).cpu().numpy(), hits.int().cumprod(1).sum(1).tolist(), mask
 
 
 @torch.no_grad()
@@ -141,9 +159,7 @@ class Questions:
     """One evaluation set, tokenised."""
 
     prompts: list
-    answers: (
-        list  # per question: [answer, paraphrased answer, *wrong answers]; answer once where there is no paraphrase
-    )
+    answers: list  # per question: [answer, paraphrased answer, *wrong answers]; answer once if there is no paraphrase
     references: list  # the answers as strings, for ROUGE
     paraphrased: bool
 
@@ -175,8 +191,8 @@ def load_questions(profile, split, tokenizer):
 
 def score(model, tokenizer, asked: Questions, max_new_tokens):
     """Per-question scores of one set: answer_nll, paraphrased_nll and rouge (n,), wrong_nll (n, k), n generations."""
-    nll, agreed = map(np.array, score_answers(model, asked.prompts, asked.answers))
-    begun = [tokens[0][:n] for tokens, n in zip(asked.answers, agreed[:, 0], strict=True)]
+    nll, agreed = score_answers(model, asked.prompts, asked.answers)
+    nll, begun = np.array(nll), [tokens[0][:n] for tokens, n in zip(asked.answers, agreed, strict=True)]
     tokens = greedy(model, asked.prompts, max_new_tokens, tokenizer.eos_token_id, begun)
     texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
     return {

@@ -132,7 +132,7 @@ def check(chosen, retain):
     if chosen.forget is None:
         raise ValueError(f"{chosen.name} trains nothing; see training.task_arithmetic and teacher.TeacherModel")
     if chosen.retain and not retain:
-        raise ValueError(f"{chosen.name} has a retain term and needs a retain set; {chosen.family} does not")
+        raise ValueError(f"{chosen.name} has a retain term and needs a retain set (--retain); {chosen.family} does not")
 
 
 @torch.no_grad()

@@ -96,9 +96,7 @@ def rouge_l(references, candidates):
     """ROUGE-L recall with stemming, as TOFU uses it. Two equally long lists of n strings -> (n,)."""
     if len(references) != len(candidates):
         raise ValueError(f"{len(references)} references for {len(candidates)} candidates")
-    from rouge_score import (
-        rouge_scorer,  # here: beneath it nltk imports scikit-learn and pandas where they are installed
-    )
+    from rouge_score import rouge_scorer  # here: beneath it nltk imports scikit-learn and pandas, if they are there
 
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
     return np.array([scorer.score(r, c)["rougeL"].recall for r, c in zip(references, candidates, strict=True)])

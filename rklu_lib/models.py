@@ -93,9 +93,7 @@ def load_tokenizer(path):
     """The tokenizer alone, as `load` would return it."""
     tokenizer = AutoTokenizer.from_pretrained(resolve(path), trust_remote_code=False)
     if tokenizer.eos_token_id is None:
-        raise ValueError(
-            f"the tokenizer of {path} has no end-of-text token; set eos_token in its tokenizer_config.json"
-        )
+        raise ValueError(f"the tokenizer of {path} has no end-of-text token; set eos_token in tokenizer_config.json")
     return tokenizer
 
 

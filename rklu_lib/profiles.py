@@ -57,9 +57,7 @@ class Profile:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     max_new_tokens: int = 128
-    n_questions: int | None = (
-        None  # score only the first so many of the forget and retain sets; None: all (retain: 300)
-    )
+    n_questions: int | None = None  # of the forget and retain sets score only the first; None: all (retain: 300)
     capability: str = "embedded"  # the tasks of Table 1: `data/capability`, or the paper's seven from the hub
     n_items: int | None = None  # of each of those tasks ask only the first so many; None: all
     passages: dict = field(default_factory=dict)  # fields that differ for copyrighted text, those below among them
@@ -132,7 +130,5 @@ def profile(name, task="tofu", **changes):
     values |= values.get("passages", {}) if task == "passages" else {}
     values |= ({"family_lr": {}} if "unlearn_lr" in changes else {}) | changes
     if unknown := set(values) - known:
-        raise ValueError(
-            f"profile {name}: no field {', '.join(sorted(unknown))}; fields are {', '.join(sorted(known))}"
-        )
+        raise ValueError(f"profile {name}: no field {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
     return Profile(**values)

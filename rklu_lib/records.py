@@ -183,9 +183,8 @@ def write(spec, history, questions, seconds):
     spec.record_path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=spec.record_path.parent) as tmp:
         np.savez_compressed(Path(tmp) / "q.npz", **{k: np.asarray(v, np.float32) for k, v in questions.items()})
-        (Path(tmp) / "r.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         os.replace(Path(tmp) / "q.npz", spec.record_path.with_suffix(".npz"))
-        os.replace(Path(tmp) / "r.json", spec.record_path)  # last: its presence says that the record is whole
+    write_json(spec.record_path, content)  # last: its presence says that the record is whole
 
 
 def code_version():
@@ -217,7 +216,6 @@ def write_json(path, content, indent=1):
     separators = (",", ":") if indent is None else None
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
-        (Path(tmp) / path.name).write_text(
-            json.dumps(content, indent=indent, separators=separators, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(content, indent=indent, separators=separators, ensure_ascii=False)
+        (Path(tmp) / path.name).write_text(text + "\n", encoding="utf-8")
         os.replace(Path(tmp) / path.name, path)

@@ -8,18 +8,21 @@ import types
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from rklu_lib import data, evaluation, metrics
 from rklu_lib.teacher import TeacherModel, teacher_logits
 
-PROMPTS = [(1, 40), (1, 40, 41, 42, 43, 44, 45), (1, 99, 98, 97), (1, 200, 7, 9, 250, 30), (1, 60)]
+PROMPTS = [(1, 40), (1, 40, 41, 42, 43, 44, 45), (1, 99, 98, 97), (1, 200, 7, 9, 250, 30), (1, 60), (1, 61, 62)]
 ANSWERS = [
     [(50, 51, 52, 2), (2,), (53, 2)],
     [(60, 2), (61, 62, 63, 64, 65, 66, 2)],
     [(70, 71, 72, 2)],
     [(2,), (2,), (300, 2), (80, 81, 82, 2), (50, 51, 52, 2)],
     [(90, 91, 92, 93, 2), (90, 91, 92, 93, 2)],
+    [(40, 2), (41, 42, 43, 2), (41, 42, 44, 45, 2), (41, 42, 2)],
 ]
 
 
@@ -43,16 +46,30 @@ def test_shared_prompts_score_as_whole_sequences_do(model, sizes):
     assert_all_close(scores, lambda ids: model(input_ids=ids).logits, 1e-5)
 
 
+few_tokens = st.lists(st.integers(50, 52), max_size=5).map(lambda tokens: (*tokens, 2))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(few_tokens, min_size=1, max_size=5), min_size=1, max_size=5))
+def test_answers_that_open_alike_score_as_whole_sequences_do(model, answers):
+    """Three tokens only, so that openings are often shared: wholly, in part, by some, by none."""
+    scores, _ = evaluation.score_answers(model, PROMPTS[: len(answers)], answers, block=2, batch_size=3)
+    for prompt, texts, values in zip(PROMPTS, answers, scores, strict=False):
+        expected = [plain_nll(lambda ids: model(input_ids=ids).logits, prompt, text) for text in texts]
+        np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_agreed_tokens_are_those_greedy_decoding_says(model):
-    answers = []
-    for i, prompt in enumerate(PROMPTS):
-        said = tuple(generated(model, prompt, 6, -1))
-        answers += [[said, said[:1], (*said[:i], 7, *said[i:]), (said[0] + 1, *said[1:])]]
-    _, agreed = evaluation.score_answers(model, PROMPTS, answers, block=2, batch_size=3)
-    for i, (prompt, n) in enumerate(zip(PROMPTS, agreed, strict=True)):
-        said = generated(model, prompt, 6, -1)
-        assert said[i] != 7  # or the third answer would not depart at i
-        assert n.tolist() == [6, 1, i, 0]
+    said = [tuple(generated(model, prompt, 6, -1)) for prompt in PROMPTS[:5]]
+    for first, expected in (
+        (lambda i: said[i], [6] * 5),
+        (lambda i: said[i][:1], [1] * 5),
+        (lambda i: (*said[i][:i], 7, *said[i][i:]), [0, 1, 2, 3, 4]),
+        (lambda i: (said[i][0] + 1, *said[i][1:]), [0] * 5),
+    ):
+        answers = [[first(i), (7, 8), (7, 9)] for i in range(5)]
+        assert evaluation.score_answers(model, PROMPTS[:5], answers, block=2, batch_size=3)[1].tolist() == expected
+    assert all(said[i][i] != 7 for i in range(5))  # or the third of them would not depart at i
 
 
 def test_scoring_in_float64_is_as_precise_as_its_float32_softmax(model):

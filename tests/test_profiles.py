@@ -55,7 +55,7 @@ def test_a_family_may_have_its_own_learning_rate():
 def test_unknown_names_and_fields_are_answered_with_what_there_is():
     with pytest.raises(ValueError, match="no profile 'medium'; there are smoke, mini, mini-search, mini-phi"):
         profiles.profile("medium")
-    with pytest.raises(ValueError, match="profile mini: no field aplha; fields are alpha, architecture"):
+    with pytest.raises(ValueError, match="profile mini: no field aplha; there are alpha, architecture"):
         profiles.profile("mini", aplha=4)
 
 

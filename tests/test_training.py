@@ -257,7 +257,9 @@ def test_idk_and_the_kls_approach_what_they_are_shown(profile, knowing, examples
 
 
 def test_a_retain_term_without_a_retain_set_is_named(profile, pair, examples):
-    with pytest.raises(ValueError, match=r"RKLU\+RT has a retain term and needs a retain set; RKLU does not"):
+    with pytest.raises(
+        ValueError, match=r"RKLU\+RT has a retain term and needs a retain set \(--retain\); RKLU does not"
+    ):
         unlearned("RKLU+RT", profile, pair, examples, [])
     for name in ("TA", "teacher"):
         with pytest.raises(ValueError, match=f"{name} trains nothing"):
