@@ -87,9 +87,8 @@ def read_json_lines(path, fields=("question", "answer")):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}:{number}: not JSON ({error.msg}, column {error.colno}); write one object per line"
-            ) from None
+            why = f"not JSON ({error.msg}, column {error.colno}); write one object per line"
+            raise DataError(f"{path}:{number}: {why}") from None
         rows.append(_checked(row, fields, f"{path}:{number}"))
     if not rows:
         raise DataError(f"{path}: no rows; expected one JSON object per line with {', '.join(fields)}")

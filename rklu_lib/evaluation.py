@@ -6,6 +6,8 @@ greedy, in length-sorted batches that shrink as answers end, and goes on from wh
 answer: up to there, scoring it has shown what greedy would say.
 """
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os.path import commonprefix
 
@@ -18,6 +20,7 @@ from transformers import DynamicCache
 from rklu_lib import data, metrics
 
 FORMS = ("benchmark", "paper")
+BLOCK = 64  # prompts whose key-value caches are held at once
 CHUNK = 256  # tokens that meet the vocabulary at once: their logits stay in a core's cache
 
 
@@ -43,11 +46,11 @@ def _rows(cache, index):
 
 
 @torch.no_grad()
-def score_answers(model, prompts, answers, block=64, batch_size=16):
+def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
     """Mean NLL per token, in nats, of every answer to every prompt, and how far greedy decoding would say the first.
 
     prompts: n token-id tuples. answers: n lists of token-id tuples (each closed by end-of-text; any number per prompt).
-    block: prompts whose key-value caches are held at once; batch_size: answers per forward pass.
+    block: prompts at a time; batch_size: answers per forward pass.
     Returns (nll, agreed): n float64 arrays, one value per answer, and n integers, the number of leading tokens of the
     first answer that are the likeliest. Neither depends on block or batch_size beyond rounding.
     """
@@ -116,7 +119,7 @@ def _score_rest(model, cache, mask, tokens, count=False):
 
 
 @torch.no_grad()
-def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=128):
+def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=256):
     """Greedy continuations: n prompts (token-id tuples) -> n lists of token ids, without the end-of-text token.
 
     begun: the first tokens of each continuation, where they are known already (closed by end-of-text: all of them).
@@ -163,6 +166,10 @@ class Questions:
     references: list  # the answers as strings, for ROUGE
     paraphrased: bool
 
+    def part(self, start, stop):
+        """The questions start..stop."""
+        return Questions(*(x[start:stop] for x in (self.prompts, self.answers, self.references)), self.paraphrased)
+
 
 def questions(rows, tokenizer, template, limit=None):
     """`Questions` of a `*_perturbed` split's rows; limit: how many of the first to keep (None: all)."""
@@ -190,7 +197,19 @@ def load_questions(profile, split, tokenizer):
 
 
 def score(model, tokenizer, asked: Questions, max_new_tokens):
-    """Per-question scores of one set: answer_nll, paraphrased_nll and rouge (n,), wrong_nll (n, k), n generations."""
+    """Per-question scores of one set: answer_nll, paraphrased_nll and rouge (n,), wrong_nll (n, k), generations (n,).
+
+    On a CPU the questions are shared out to as many threads as torch has, each with a core of its own: generation and
+    ROUGE have too little to multiply for several cores at once.
+    """
+    n, threads = len(asked.prompts), torch.get_num_threads() if model.device.type == "cpu" else 1
+    size = max(BLOCK, math.ceil(n / threads))
+    if n > size:
+        shares = [asked.part(at, at + size) for at in range(0, n, size)]
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            scored = list(pool.map(lambda share: score(model, tokenizer, share, max_new_tokens), shares))
+        torch.set_num_threads(threads)  # or threads that are started later would have one core
+        return {name: np.concatenate([s[name] for s in scored]) for name in scored[0]}
     nll, agreed = score_answers(model, asked.prompts, asked.answers)
     nll, begun = np.array(nll), [tokens[0][:n] for tokens, n in zip(asked.answers, agreed, strict=True)]
     tokens = greedy(model, asked.prompts, max_new_tokens, tokenizer.eos_token_id, begun)
@@ -200,7 +219,7 @@ def score(model, tokenizer, asked: Questions, max_new_tokens):
         "paraphrased_nll": nll[:, 1 if asked.paraphrased else 0],
         "wrong_nll": nll[:, 2 if asked.paraphrased else 1 :],
         "rouge": metrics.rouge_l(asked.references, texts),
-        "generations": texts,
+        "generations": np.array(texts),
     }
 
 

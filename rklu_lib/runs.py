@@ -130,10 +130,8 @@ def _unlearned(spec, folder, judge):
     refusals = _refused(p, tokenizer, forget, spec.seed) if REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, original, augmented, forget, retain, refusals)
     del augmented  # from here on there is one model
-    history = training.unlearn(
-        chosen, p, original, aids, forget, retain, seed=spec.seed, folder=folder,
-        on_epoch=lambda model, epoch: judge(model, tokenizer),
-    )  # fmt: skip
+    noted = {"folder": folder, "on_epoch": lambda model, epoch: judge(model, tokenizer)}
+    history = training.unlearn(chosen, p, original, aids, forget, retain, seed=spec.seed, **noted)
     return original, tokenizer, history
 
 

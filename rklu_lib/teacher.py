@@ -27,9 +27,7 @@ def teacher_logits(original, augmented, alpha, gauge="raw"):
     Raises ValueError when shapes differ or alpha is negative.
     """
     if original.shape != augmented.shape:
-        raise ValueError(
-            f"original logits {tuple(original.shape)} and augmented {tuple(augmented.shape)} differ in shape"
-        )
+        raise ValueError(f"logits of two shapes: original {tuple(original.shape)}, augmented {tuple(augmented.shape)}")
     if not alpha >= 0:
         raise ValueError(f"alpha must be >= 0, got {alpha}")
     original, augmented = (GAUGES[gauge](logits) for logits in (original, augmented))

@@ -57,9 +57,7 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
                 with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
                     loss = term(scored)
                 if not torch.isfinite(loss):
-                    raise FloatingPointError(
-                        f"loss is {loss.item()} in epoch {epoch + 1}; lower the learning rate {lr:g}"
-                    )
+                    raise FloatingPointError(f"loss {loss.item()} in epoch {epoch + 1}; lower the learning rate {lr:g}")
                 accelerator.backward(loss)
                 total += loss.item()
             accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
@@ -111,16 +109,9 @@ def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precisio
         ]
 
     return fit(
-        model,
-        steps,
-        epochs=epochs,
-        epoch_steps=math.ceil(len(examples) / batch_size),
-        lr=lr,
-        weight_decay=profile.weight_decay,
-        max_grad_norm=profile.max_grad_norm,
-        precision=precision,
-        folder=folder,
-    )
+        model, steps, epochs=epochs, epoch_steps=math.ceil(len(examples) / batch_size), lr=lr, precision=precision,
+        weight_decay=profile.weight_decay, max_grad_norm=profile.max_grad_norm, folder=folder,
+    )  # fmt: skip
 
 
 def unlearn(chosen, profile, model, aids, forget, retain, *, seed, folder=None, on_epoch=None):
@@ -144,16 +135,10 @@ def unlearn(chosen, profile, model, aids, forget, retain, *, seed, folder=None, 
             yield terms
 
     return fit(
-        model,
-        steps,
-        epochs=profile.unlearn_epochs,
-        epoch_steps=math.ceil(len(forget) / profile.batch_size),
-        lr=profile.learning_rate(chosen.family),
-        weight_decay=profile.weight_decay,
-        max_grad_norm=profile.max_grad_norm,
-        folder=folder,
-        on_epoch=on_epoch,
-    )
+        model, steps, epochs=profile.unlearn_epochs, epoch_steps=math.ceil(len(forget) / profile.batch_size),
+        lr=profile.learning_rate(chosen.family), weight_decay=profile.weight_decay,
+        max_grad_norm=profile.max_grad_norm, folder=folder, on_epoch=on_epoch,
+    )  # fmt: skip
 
 
 @torch.no_grad()

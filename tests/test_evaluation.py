@@ -192,6 +192,25 @@ def test_evaluation_equals_the_definitions_on_plain_scores(tiny_model, tokenizer
     assert aggregates["facts_truth_ratio"] == pytest.approx(np.mean(truth), rel=1e-4, abs=1e-9)
 
 
+@pytest.mark.parametrize("teacher", [False, True])
+def test_questions_shared_out_to_cores_score_as_on_one(tiny_model, tokenizer, profile, monkeypatch, teacher):
+    model = TeacherModel(tiny_model(), tiny_model(seed=1), 2.0) if teacher else tiny_model()
+    asked = evaluation.questions(data.load_tofu("retain_perturbed", profile.source), tokenizer, profile.template)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        whole = evaluation.score(model, tokenizer, asked, 5)
+        torch.set_num_threads(3)
+        monkeypatch.setattr(evaluation, "BLOCK", 4)
+        shared = evaluation.score(model, tokenizer, asked, 5)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert list(shared["generations"]) == list(whole["generations"]) and len(set(whole["generations"])) > 3
+    for name in ("answer_nll", "paraphrased_nll", "wrong_nll", "rouge"):
+        np.testing.assert_allclose(shared[name], whole[name], rtol=1e-5, err_msg=name)
+
+
 class Uniform(torch.nn.Module):
     """A language model that finds every token equally likely, whatever came before."""
 
