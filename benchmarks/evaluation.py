@@ -73,7 +73,7 @@ def engine(model, tokenizer, asked, max_new_tokens):
         s = evaluation.score(model, tokenizer, asked[name], max_new_tokens)
         right = (s["answer_nll"], s["paraphrased_nll"]) if asked[name].paraphrased else (s["answer_nll"],)
         scores += np.concatenate([*right, *s["wrong_nll"].T]).tolist()
-        answers += s["generations"]
+        answers += s["generations"].tolist()
     return scores, answers
 
 
