@@ -18,7 +18,7 @@ book: smoke html  ## from nothing to _build/html/index.html
 
 smoke: venv  ## every notebook that has scales, executed at the smallest one
 	mkdir -p _build/smoke
-	for n in $(SCALED); do $(FRESH) $(BIN)/papermill --no-progress-bar $$n _build/smoke/$$(basename $$n) -p profile smoke || exit 1; done
+	echo $(SCALED) | $(FRESH) xargs -n 1 -P 2 sh -c '$(BIN)/papermill --no-progress-bar $$0 _build/smoke/$$(basename $$0) -p profile smoke'
 
 html: venv  ## the strict build: a warning is an error, a broken reference is a warning
 	$(BIN)/jupyter-book build . -W -n --keep-going
@@ -27,7 +27,7 @@ notebooks: venv  ## every page executed in place, from the committed records; a 
 	$(BIN)/python notebooks/execute.py $(EXECUTED)
 
 test: venv  ## unit, property, golden, book and browser tests; committed notebooks compared cell by cell
-	$(BIN)/python -m pytest --nbval tests $(EXECUTED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval tests $(EXECUTED)
 
 bench: venv  ## speed and memory, as ratios against the naive form
 	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done

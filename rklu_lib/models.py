@@ -1,6 +1,7 @@
 """Load or create a causal language model and its tokenizer, save them as safetensors, reach the scored logits."""
 
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -72,8 +73,11 @@ def create(profile, tokenizer, seed):
 
 
 def resolve(path):
-    """Where a checkpoint is: in the folder `RKLU_MODELS` (owner/name, as on the hub) if it is there, else at `path`."""
+    """Where a checkpoint is: in the folder `RKLU_MODELS` (owner/name, as on the hub) if it is there, else at `path`.
+    Raises FileNotFoundError for what is neither a folder nor a hub id."""
     local = Path(os.environ.get("RKLU_MODELS", os.devnull)) / path
+    if not (local.is_dir() or Path(path).is_dir() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(path))):
+        raise FileNotFoundError(f"{path} is no folder; a model is a folder in the hub's layout or a hub id, owner/name")
     return local if local.is_dir() else path
 
 

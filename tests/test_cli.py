@@ -116,7 +116,7 @@ def test_unlearn_refuses_what_it_cannot_do(own, tmp_path):
     assert refused(own(*retain), "RKLU would not look at --retain; choose a method with +RT or +KL")
     assert refused(own(*both, method="RKLU+RT"), "8 questions stand in both files, such as")
     assert refused(own(out=tmp_path / "forget.jsonl" / "out"), "File exists")
-    assert refused(own(model=tmp_path / "nowhere"), "nowhere")
+    assert refused(own(model=tmp_path / "nowhere"), "nowhere is no folder; a model is a folder in the hub's layout or")
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "kept").touch()
