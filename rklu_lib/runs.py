@@ -172,8 +172,10 @@ def execute(spec, stage="record", threads=None):
                 started = time.perf_counter()
                 model, tokenizer = _base_model(spec, _state(spec))
                 _save_checkpoint(spec, model, tokenizer, {"train": time.perf_counter() - started})
-        elif load(spec) is None or not _has_checkpoint(spec):
+        elif load(spec) is None:
             _record(spec)
+        elif spec.method in METHODS and not _has_checkpoint(spec):  # trained again, but not scored: the record stands
+            _save_checkpoint(spec, *_unlearned(spec, None, lambda *_: {})[:2], {})
         for state in spec.checkpoint_path.parent.glob(f"{spec.checkpoint_path.name}-state-*"):
             shutil.rmtree(state, ignore_errors=True)
 
@@ -211,8 +213,7 @@ def _record(spec):
         if not isinstance(model, TeacherModel):
             _save_checkpoint(spec, model, tokenizer, seconds)
     questions = {name: [e["questions"][name] for e in history] for name in history[0]["questions"]}
-    if load(spec) is None:  # a record stands where only its model was missing
-        records.write(spec, [{k: v for k, v in e.items() if k != "questions"} for e in history], questions, seconds)
+    records.write(spec, [{k: v for k, v in e.items() if k != "questions"} for e in history], questions, seconds)
 
 
 def _plan(specs, checkpoints):

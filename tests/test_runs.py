@@ -145,13 +145,17 @@ def test_records_of_other_data_are_refused(workshop, monkeypatch, tofu, tmp_path
     assert runs.ensure(specs("oracle"), executor=Nowhere())
 
 
-def test_a_record_stands_where_only_its_model_is_missing(workshop):
-    (found,) = runs.ensure(specs("GA"), executor=Here())
+@pytest.mark.parametrize("name", ["GA", "TA"])
+def test_a_record_stands_where_only_its_model_is_missing(workshop, monkeypatch, name):
+    (found,) = runs.ensure(specs(name), executor=Here())
     path, shown = found.spec.record_path, found.content | {"machine": "another"}
     path.write_text(json.dumps(shown))
+    before = models.load(found.spec.checkpoint_path)[0].state_dict()
     shutil.rmtree(found.spec.checkpoint_path)
-    (again,) = runs.ensure(specs("GA"), checkpoints=True, executor=Here())
-    assert again.content == shown and models.load(found.spec.checkpoint_path)
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_: pytest.fail("scored once more"))
+    (again,) = runs.ensure(specs(name), checkpoints=True, executor=Here())
+    after = models.load(found.spec.checkpoint_path)[0].state_dict()
+    assert again.content == shown and all(torch.equal(before[k], after[k]) for k in before)
 
 
 def test_a_failure_ends_the_workers(workshop, monkeypatch):
