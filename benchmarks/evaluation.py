@@ -69,8 +69,9 @@ def straightforward(model, tokenizer, asked, max_new_tokens):
 
 def engine(model, tokenizer, asked, max_new_tokens):
     scores, answers = [], []
+    scored = evaluation.score(model, tokenizer, asked, max_new_tokens)
     for name in SETS:
-        s = evaluation.score(model, tokenizer, asked[name], max_new_tokens)
+        s = scored[name]
         right = (s["answer_nll"], s["paraphrased_nll"]) if asked[name].paraphrased else (s["answer_nll"],)
         scores += np.concatenate([*right, *s["wrong_nll"].T]).tolist()
         answers += s["generations"].tolist()

@@ -57,7 +57,7 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
     model.eval()
     nll, agreed = [np.zeros(len(a)) for a in answers], np.zeros(len(answers), int)
     shared = [tuple(commonprefix(a[1:])) for a in answers]
-    order = sorted(range(len(prompts)), key=lambda i: (len(shared[i]), max(map(len, answers[i])), len(prompts[i])))
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) + len(shared[i]), max(map(len, answers[i]))))
     for start in range(0, len(order), block):
         asked = order[start : start + block]
         ids, mask, positions = _left_pad([prompts[i] for i in asked], model.device)
@@ -71,11 +71,8 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
             nll[i][k] += value
             agreed[i] = 1 + hits if likeliest[row] == answers[i][k][0] else 0
         opening, _, mask = _score_rest(model, cache, mask, [shared[i] for i in asked])
-        jobs = [
-            (row, i, k, answers[i][k][max(0, len(shared[i]) - 1) :])
-            for row, i in enumerate(asked)
-            for k in range(1, len(answers[i]))
-        ]
+        cut = [max(0, len(s) - 1) for s in shared]
+        jobs = [(row, i, k, t[cut[i] :]) for row, i in enumerate(asked) for k, t in enumerate(answers[i]) if k]
         for row, i, k, value, _ in _scored(model, cache, mask, jobs, batch_size):
             nll[i][k] += opening[row] + value
     return [total / [len(t) for t in a] for total, a in zip(nll, answers, strict=True)], agreed
@@ -135,11 +132,9 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
         rows = order[start : start + batch_size]
         ids, mask, positions = _left_pad([prompts[i] + begun[i] for i in rows], model.device)
         going = torch.ones(len(rows), dtype=torch.bool, device=ids.device)
-        state = {}
+        state = {"use_cache": True, "logits_to_keep": 1}
         while True:
-            out = model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1, **state
-            )
+            out = model(input_ids=ids, attention_mask=mask, position_ids=positions, **state)
             ids, cache = out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
             going &= ids[:, 0] != eos_token_id
             for i, token, on in zip(rows, ids[:, 0].tolist(), going.tolist(), strict=True):
@@ -152,7 +147,7 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
                 rows = [i for i, on in zip(rows, going.tolist(), strict=True) if on]
                 ids, mask, positions, cache = ids[going], mask[going], positions[going], _rows(cache, going)
                 going = going[going]
-            state = {"past_key_values": cache}
+            state["past_key_values"] = cache
             mask, positions = F.pad(mask, (0, 1), value=1), positions[:, -1:] + 1
     return result
 
@@ -196,20 +191,26 @@ def load_questions(profile, split, tokenizer):
     }
 
 
-def score(model, tokenizer, asked: Questions, max_new_tokens):
-    """Per-question scores of one set: answer_nll, paraphrased_nll and rouge (n,), wrong_nll (n, k), generations (n,).
+def score(model, tokenizer, asked, max_new_tokens):
+    """Per-question scores of each set of `asked`, {name: `Questions`} -> {name: {score: array}}: answer_nll,
+    paraphrased_nll and rouge (n,), wrong_nll (n, k), generations (n,).
 
     On a CPU the questions are shared out to as many threads as torch has, each with a core of its own: generation and
     ROUGE have too little to multiply for several cores at once.
     """
-    n, threads = len(asked.prompts), torch.get_num_threads() if model.device.type == "cpu" else 1
-    size = max(BLOCK, math.ceil(n / threads))
-    if n > size:
-        shares = [asked.part(at, at + size) for at in range(0, n, size)]
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            scored = list(pool.map(lambda share: score(model, tokenizer, share, max_new_tokens), shares))
-        torch.set_num_threads(threads)  # or threads that are started later would have one core
-        return {name: np.concatenate([s[name] for s in scored]) for name in scored[0]}
+    cores, shares = torch.get_num_threads(), []
+    threads = cores if model.device.type == "cpu" else 1
+    for name, q in asked.items():
+        size = max(BLOCK, math.ceil(len(q.prompts) / threads))
+        shares += [(name, q.part(at, at + size)) for at in range(0, len(q.prompts), size)]
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        scored = list(pool.map(lambda s: (s[0], _score(model, tokenizer, s[1], max_new_tokens)), shares))
+    torch.set_num_threads(cores)  # or threads that are started later would have one core
+    parts = {name: [found for other, found in scored if other == name] for name in asked}
+    return {name: {k: np.concatenate([p[k] for p in found]) for k in found[0]} for name, found in parts.items()}
+
+
+def _score(model, tokenizer, asked, max_new_tokens):
     nll, agreed = score_answers(model, asked.prompts, asked.answers)
     nll, begun = np.array(nll), [tokens[0][:n] for tokens, n in zip(asked.answers, agreed, strict=True)]
     tokens = greedy(model, asked.prompts, max_new_tokens, tokenizer.eos_token_id, begun)
@@ -231,11 +232,11 @@ def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None):
     aggregates: model_utility, its nine components, forget_rouge, forget_probability, forget_truth_ratio (median) and,
     per form of Eq. 5, forget_quality_<form>. Per question: answer_nll, rouge, truth_ratio_<form>, each (n,).
     """
-    utility = {}
+    scored, utility = score(model, tokenizer, asked, max_new_tokens), {}
     for name in metrics.UTILITY_SETS:
-        s = score(model, tokenizer, asked[name], max_new_tokens)
-        utility |= metrics.utility_components(name, s["answer_nll"], s["paraphrased_nll"], s["wrong_nll"], s["rouge"])
-    forget = score(model, tokenizer, asked["forget"], max_new_tokens)
+        known = {k: v for k, v in scored[name].items() if k != "generations"}
+        utility |= metrics.utility_components(name, **known)
+    forget = scored["forget"]
     ratios = {form: metrics.truth_ratio(forget["paraphrased_nll"], forget["wrong_nll"], form) for form in FORMS}
     aggregates = {
         "model_utility": metrics.model_utility(utility),

@@ -24,10 +24,8 @@ def _selected(mask, *tensors):
 
 def _selected_pair(mask, student, teacher):
     if student.shape != teacher.shape:
-        raise ValueError(
-            f"student logits of shape {tuple(student.shape)} and teacher logits of shape {tuple(teacher.shape)}: "
-            "a divergence needs one vocabulary and the same positions"
-        )
+        shapes = f"student logits of shape {tuple(student.shape)} and teacher logits of shape {tuple(teacher.shape)}"
+        raise ValueError(f"{shapes}: a divergence needs one vocabulary and the same positions")
     return _selected(mask, student, teacher)
 
 

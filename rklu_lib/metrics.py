@@ -3,7 +3,9 @@
 NLL means the mean negative log-likelihood per answer token, in nats. Missing evidence raises; nothing is guessed.
 """
 
+import functools
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import numpy as np
 from scipy import stats
@@ -96,10 +98,19 @@ def rouge_l(references, candidates):
     """ROUGE-L recall with stemming, as TOFU uses it. Two equally long lists of n strings -> (n,)."""
     if len(references) != len(candidates):
         raise ValueError(f"{len(references)} references for {len(candidates)} candidates")
-    from rouge_score import rouge_scorer  # here: beneath it nltk imports scikit-learn and pandas, if they are there
-
-    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+    scorer = _rouge_scorer()
     return np.array([scorer.score(r, c)["rougeL"].recall for r, c in zip(references, candidates, strict=True)])
+
+
+@functools.cache
+def _rouge_scorer():
+    """`RougeScorer(["rougeL"], use_stemmer=True)`, whose stemmer remembers: answers say few words, and those often."""
+    from nltk.stem.porter import PorterStemmer  # here: nltk imports scikit-learn and pandas, if they are there
+    from rouge_score import rouge_scorer, tokenize
+
+    stemmer = SimpleNamespace(stem=functools.lru_cache(maxsize=2**16)(PorterStemmer().stem))
+    tokenizer = SimpleNamespace(tokenize=lambda text: tokenize.tokenize(text, stemmer))
+    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=tokenizer)
 
 
 def perplexity(nll):

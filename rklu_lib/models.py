@@ -1,5 +1,6 @@
 """Load or create a causal language model and its tokenizer, save them as safetensors, reach the scored logits."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -46,9 +47,7 @@ def device():
 def train_tokenizer(texts, vocab_size):
     """A byte-level BPE tokenizer over an iterable of strings; it can spell any text, so there is no unknown token."""
     bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(
-        texts, vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False
-    )
+    bpe.train_from_iterator(texts, vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False)
     return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **SPECIAL_TOKENS)
 
 
@@ -123,26 +122,21 @@ def save(model, tokenizer, path):
         tokenizer.save_pretrained(tmp)
 
 
-class atomic_directory:
+@contextlib.contextmanager
+def atomic_directory(path):
     """`with atomic_directory(path) as tmp`: what is written under tmp replaces `path`, unless something raised."""
-
-    def __init__(self, path):
-        self.path = Path(path)
-
-    def __enter__(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.tmp = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=self.path.parent))
-        return self.tmp
-
-    def __exit__(self, error, *_):
-        if error:
-            shutil.rmtree(self.tmp, ignore_errors=True)
-            return
-        old = self.tmp.with_name(self.tmp.name + "-old")
-        if self.path.exists():
-            self.path.rename(old)
-        os.replace(self.tmp, self.path)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield tmp
+        old = tmp.with_name(tmp.name + "-old")
+        if path.exists():
+            path.rename(old)
+        os.replace(tmp, path)
         shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
 
 
 class ScoredLogits(nn.Module):

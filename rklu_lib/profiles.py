@@ -112,11 +112,6 @@ def _values():
     return yaml.safe_load(Path(__file__).with_name("profiles.yaml").read_text(encoding="utf-8"))
 
 
-def names():
-    """The profiles there are."""
-    return tuple(_values())
-
-
 def profile(name, task="tofu", **changes):
     """The profile called `name` for a task ("tofu" or "passages"), with `changes` to its fields.
 
@@ -124,7 +119,7 @@ def profile(name, task="tofu", **changes):
     An `unlearn_lr` among the changes is every family's, unless `family_lr` is changed as well.
     """
     if name not in _values():
-        raise ValueError(f"no profile {name!r}; there are {', '.join(names())}")
+        raise ValueError(f"no profile {name!r}; there are {', '.join(_values())}")
     known = {f.name for f in dataclasses.fields(Profile)}
     values = {"name": name} | _values()[name]
     values |= values.get("passages", {}) if task == "passages" else {}

@@ -143,3 +143,9 @@ def along(records, field, original, oracle, rule="peak"):
         rows.append((*row, way, kept, way * kept))
     columns = ["method", field, "epoch", "forget quality", "model utility", "way", "kept", "balance"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def by_seed(tables, field):
+    """Several seeds' tables of `along`, {seed: table}, side by side: columns (score, seed)."""
+    wide = pd.concat({f"seed {s}": t.drop(columns="method").set_index(field) for s, t in tables.items()}, axis=1)
+    return wide.swaplevel(axis=1)[list(wide.columns.unique(1))]

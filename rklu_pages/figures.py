@@ -103,6 +103,25 @@ def _mark(ax, name, reported):
     return ax.plot(*at, **style)[0]
 
 
+def along(groups, field):
+    """Both measures of a `runs.grid` at the reported epochs over the field: a line for each seed and, thick, their mean
+    (of log p on the left, as in `plane`). groups: {seed: records, one per value}."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8))
+        for ax, measure in zip(axes, ("forget_quality_benchmark", "model_utility"), strict=True):
+            lines = np.array([[r.reported()[measure] for r in records] for records in groups.values()])
+            x = [r.content["settings"][field] for r in next(iter(groups.values()))]
+            mean = lines.mean(0) if measure == "model_utility" else np.exp(np.log(np.maximum(lines, 1e-12)).mean(0))
+            for seed, line, marker in zip(groups, lines, "ov^sDPX", strict=False):
+                ax.plot(x, line, color="#8a949c", linewidth=1, marker=marker, markersize=5, label=f"seed {seed}")
+            ax.plot(x, mean, color=COLOURS["RKLU"], linewidth=2.4, label="mean")
+            ax.set(xlabel=field, ylabel=measure.removesuffix("_benchmark").replace("_", " "), xticks=x)
+        forget_quality_axis(axes[0])
+        axes[1].set_ylim(0, 1)
+        axes[1].legend(loc="lower right")
+    return finished(figure)
+
+
 def distributions(content, position, names, k=8, per_row=5):
     """The likeliest next tokens of several models at one position of an answer, side by side; the true token is dark.
 

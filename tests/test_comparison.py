@@ -125,6 +125,11 @@ def test_a_grid_is_one_row_per_run():
     np.testing.assert_allclose(table["kept"], 0.5)
     np.testing.assert_allclose(table["balance"], [0.375, 0.5, 0.125])
     assert comparison.along(scored, "unlearn_lr", original, oracle, "product")["epoch"].tolist() == [2, 2, 2]
+    wide = comparison.by_seed({3: table, 1: table.assign(balance=7.0)}, "unlearn_lr")
+    assert wide.columns[:4].tolist() == [("epoch", "seed 3"), ("epoch", "seed 1"), ("forget quality", "seed 3"),
+                                         ("forget quality", "seed 1")]  # fmt: skip
+    assert wide.index.tolist() == table["unlearn_lr"].tolist() and (wide["balance", "seed 1"] == 7).all()
+    assert wide["kept", "seed 3"].tolist() == table["kept"].tolist()
     specs = runs.grid("mini", "forget10", ["GA"], "unlearn_lr", [1e-3, 2e-3, 3e-3], 0)
     assert [s for r in made for s in [r.spec]] == specs
     assert {s.values.learning_rate("GA") for s in specs} == {1e-3, 2e-3, 3e-3}
@@ -161,6 +166,18 @@ def test_the_papers_double_axis_is_monotonic_and_inverted_exactly():
 def test_every_method_has_a_look_of_its_own():
     looks = [tuple(figures.look(name).items()) for name in runs.METHODS]
     assert len(set(looks)) == len(looks)
+
+
+def test_a_grid_over_seeds_is_drawn_with_its_mean():
+    runs_of = {
+        s: [record("RKLU", [p], [u], settings={"alpha": a}) for a, p, u in zip((2, 4), ps, us, strict=True)]
+        for s, ps, us in ((0, (0.01, 0.2), (0.5, 0.25)), (1, (0.04, 0.8), (0.7, 0.75)))
+    }
+    quality, utility = figures.along(runs_of, "alpha").axes
+    assert [line.get_label() for line in utility.lines] == ["seed 0", "seed 1", "mean"]
+    np.testing.assert_allclose([line.get_ydata() for line in utility.lines], [[0.5, 0.25], [0.7, 0.75], [0.6, 0.5]])
+    np.testing.assert_allclose(quality.lines[2].get_ydata(), [0.02, 0.4])  # the mean of log p
+    assert all(list(line.get_xdata()) == [2, 4] for line in utility.lines)
 
 
 def test_the_plane_has_a_panel_for_each_split_and_a_marker_for_each_method():

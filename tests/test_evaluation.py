@@ -199,16 +199,18 @@ def test_questions_shared_out_to_cores_score_as_on_one(tiny_model, tokenizer, pr
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        whole = evaluation.score(model, tokenizer, asked, 5)
+        whole = evaluation.score(model, tokenizer, {"some": asked, "few": asked.part(0, 5)}, 5)
         torch.set_num_threads(3)
         monkeypatch.setattr(evaluation, "BLOCK", 4)
-        shared = evaluation.score(model, tokenizer, asked, 5)
+        shared = evaluation.score(model, tokenizer, {"some": asked, "few": asked.part(0, 5)}, 5)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
-    assert list(shared["generations"]) == list(whole["generations"]) and len(set(whole["generations"])) > 3
-    for name in ("answer_nll", "paraphrased_nll", "wrong_nll", "rouge"):
-        np.testing.assert_allclose(shared[name], whole[name], rtol=1e-5, err_msg=name)
+    assert len(set(whole["some"]["generations"])) > 3 and set(whole) == set(shared) == {"some", "few"}
+    for one, other, first in ((whole["some"], shared["some"], None), (whole["some"], shared["few"], 5)):
+        assert other["generations"].tolist() == one["generations"].tolist()[:first]
+        for name in ("answer_nll", "paraphrased_nll", "wrong_nll", "rouge"):
+            np.testing.assert_allclose(other[name], one[name][:first], rtol=1e-5, err_msg=name)
 
 
 class Uniform(torch.nn.Module):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from rouge_score import rouge_scorer
 from scipy import stats
 
 from rklu_lib import metrics
@@ -188,6 +189,12 @@ def test_rouge_l_is_the_share_of_the_reference_that_is_recalled(reference, candi
     expected = _longest_common_subsequence(reference, candidate) / len(reference)
     value = metrics.rouge_l([" ".join(reference)], [" ".join(candidate)])
     np.testing.assert_allclose(value, [expected], rtol=1e-12)
+
+
+@given(st.text(alphabet="a bdegilnstwy'-.Éé9", max_size=60), st.text(alphabet="a bdegilnstwy'-.Éé9", max_size=60))
+def test_rouge_l_is_the_library_s_own(reference, candidate):
+    expected = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True).score(reference, candidate)["rougeL"].recall
+    assert metrics.rouge_l([reference], [candidate]).tolist() == [expected]
 
 
 def test_rouge_l_stems_and_pairs_lists():

@@ -65,7 +65,7 @@ def test_a_tokenizer_without_an_end_is_refused(checkpoint):
             content = json.loads((checkpoint / name).read_text())
             content.pop("eos_token", None)
             (checkpoint / name).write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="no end-of-text token; set eos_token in its tokenizer_config.json"):
+    with pytest.raises(ValueError, match="no end-of-text token; set eos_token in tokenizer_config.json"):
         models.load(checkpoint)
 
 
