@@ -189,11 +189,12 @@ def prompt_and_answer(template, question, answer=""):
 
 
 def encode_prompt(tokenizer, template, question):
-    """Token ids of the prompt, opened by the begin-of-text token where the tokenizer has one, and not closed."""
+    """Token ids of the prompt, not closed, and opened by the begin-of-text token where the tokenizer has one that is
+    not its end-of-text token too, as GPT-2's and Phi's is, which open nothing with it."""
     ids = tokenizer(prompt_and_answer(template, question)[0])["input_ids"]
     ids = ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
-    bos = tokenizer.bos_token_id
-    return (bos, *ids) if bos is not None and ids[:1] != [bos] else tuple(ids)
+    bos, opened = tokenizer.bos_token_id, ids[:1] == [tokenizer.bos_token_id]
+    return tuple(ids) if opened or bos in (None, tokenizer.eos_token_id) else (bos, *ids)
 
 
 def encode_answer(tokenizer, template, answer):

@@ -104,6 +104,14 @@ def test_our_llama_prompt_is_the_chat_templates(elsewhere):
     assert ours == tokenizer(theirs.removeprefix("<s>"), add_special_tokens=False)["input_ids"]
 
 
+def test_our_phi_prompt_is_tofus(elsewhere):
+    """Phi's one special token ends texts; its tokenizer opens none with it, and neither does TOFU."""
+    tokenizer = models.load_tokenizer(PHI)
+    prompt = data.encode_prompt(tokenizer, profiles.profile("phi-1.5").template, "Where was Mira Adeyo born?")
+    assert tokenizer.bos_token_id == tokenizer.eos_token_id not in prompt
+    assert list(prompt) == tokenizer("Question: Where was Mira Adeyo born?\nAnswer:")["input_ids"]
+
+
 # Chunks are fewer and shorter, so that the embedded text fills them; every other value is the paper's profile's.
 CHANGES = {"n_chunks": 8, "chunk_tokens": 64, "prompt_tokens": 24, "n_segments": 8}
 NOTEBOOKS = [
