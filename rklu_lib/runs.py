@@ -360,9 +360,9 @@ def _drain(plan, executor, threads):
 
 def named(profile, split, label, seed=0):
     """The spec whose `label` this is, such as "oracle", "RKLU" or "RKLU,alpha=4"."""
-    method, *changes = label.split(",")
-    pairs = (change.partition("=") for change in changes)
-    return RunSpec(profile, split, method, seed, tuple((field, json.loads(value)) for field, _, value in pairs))
+    (method, _, _), *pairs = (change.partition("=") for change in label.split(","))
+    changes = tuple((f, v if profiles.Profile.__annotations__.get(f) is str else json.loads(v)) for f, _, v in pairs)
+    return RunSpec(profile, split, method, seed, changes)
 
 
 def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):

@@ -361,7 +361,9 @@ def test_distributions_are_computed_once_and_say_what_the_models_say(workshop, p
 
 
 def test_a_label_names_its_spec_and_back(workshop):
-    for spec in (*runs.grid("tiny", "forget10", ["RKLU"], "alpha", [2, 0.5], 3), RunSpec("tiny", "forget01", "NPO+KL")):
+    grids = (("alpha", [2, 0.5]), ("unlearn_lr", [1e-5]), ("gauge", ["centred"]))
+    specs = [spec for field, values in grids for spec in runs.grid("tiny", "forget10", ["RKLU"], field, values, 3)]
+    for spec in (*specs, RunSpec("tiny", "forget01", "NPO+KL")):
         assert runs.named(spec.profile, spec.split, spec.label, spec.seed) == spec
     with pytest.raises(ValueError, match="there are"):
         runs.named("tiny", "forget10", "RKLV,alpha=2")
