@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
+from rklu_lib.methods import METHODS
 from rklu_pages.figures import finished
 from rklu_pages.paper import LABELS, PAPER, number, reported, resolution
 
@@ -374,12 +375,12 @@ def rankings_surviving(table, spread, score="forget_quality", seeds=3):
 
 
 def between_seed_spread(records=PAPER.parent / "records"):
-    """Spread between seeds in a folder of records: sd of log10 peak forget quality and of utility there, per cell with
-    at least two seeds. An empty table means that no cell has two."""
+    """Spread between seeds in a folder of records: sd of log10 peak forget quality and of utility there, per split and
+    method (with no field changed) of at least two seeds. An empty table means that none has two."""
     rows = []
     for path in sorted(Path(records).glob("*/tofu/*/*/seed*.json")):
         profile, _, split, method = path.parts[-5:-1]
-        if method.partition(",")[0] not in ("original", "oracle", "augmented"):
+        if method in METHODS:
             peak = max(json.loads(path.read_text())["epochs"], key=lambda e: e["forget_quality_benchmark"])
             log_p = np.log10(max(peak["forget_quality_benchmark"], 1e-300))
             rows.append((profile, split, method, log_p, peak["model_utility"]))

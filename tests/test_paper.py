@@ -473,7 +473,8 @@ def test_utility_leads_are_in_the_scores_own_unit():
 
 def test_between_seed_spread_needs_two_seeds(tmp_path):
     assert audit.between_seed_spread(tmp_path).empty
-    for method, seed, qualities in (("RKLU", 0, (0.01, 0.1)), ("RKLU", 1, (0.001, 0.002)), ("GA", 0, (0.3, 0.1))):
+    for method, seed, qualities in (("RKLU", 0, (0.01, 0.1)), ("RKLU", 1, (0.001, 0.002)), ("GA", 0, (0.3, 0.1)),
+                                    ("NPO,alpha=4", 0, (0.3, 0.1)), ("NPO,alpha=4", 1, (0.3, 0.1))):  # fmt: skip
         folder = tmp_path / "mini" / "tofu" / "forget10" / method
         folder.mkdir(parents=True, exist_ok=True)
         epochs = [{"forget_quality_benchmark": q, "model_utility": 0.5} for q in qualities]
