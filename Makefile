@@ -18,7 +18,7 @@ book: smoke html  ## from nothing to _build/html/index.html
 
 smoke: venv  ## every notebook that has scales, executed at the smallest one
 	mkdir -p _build/smoke
-	echo $(SCALED) | $(FRESH) xargs -n 1 -P 2 sh -c '$(BIN)/papermill --no-progress-bar $$0 _build/smoke/$$(basename $$0) -p profile smoke'
+	echo $(SCALED) | $(FRESH) OMP_NUM_THREADS=1 xargs -n 1 -P 2 sh -c '$(BIN)/papermill --no-progress-bar $$0 _build/smoke/$$(basename $$0) -p profile smoke'
 
 html: venv  ## the strict build: a warning is an error, a broken reference is a warning
 	$(BIN)/jupyter-book build . -W -n --keep-going
