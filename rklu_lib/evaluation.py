@@ -57,6 +57,7 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
     model.eval()
     nll, agreed = [np.zeros(len(a)) for a in answers], np.zeros(len(answers), int)
     shared = [tuple(commonprefix(a[1:])) for a in answers]
+    cut = [max(0, len(s) - 1) for s in shared]
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) + len(shared[i]), max(map(len, answers[i]))))
     for start in range(0, len(order), block):
         asked = order[start : start + block]
@@ -71,7 +72,6 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
             nll[i][k] += value
             agreed[i] = 1 + hits if likeliest[row] == answers[i][k][0] else 0
         opening, _, mask = _score_rest(model, cache, mask, [shared[i] for i in asked])
-        cut = [max(0, len(s) - 1) for s in shared]
         jobs = [(row, i, k, t[cut[i] :]) for row, i in enumerate(asked) for k, t in enumerate(answers[i]) if k]
         for row, i, k, value, _ in _scored(model, cache, mask, jobs, batch_size):
             nll[i][k] += opening[row] + value

@@ -175,7 +175,7 @@ def execute(spec, stage="record", threads=None):
         elif load(spec) is None:
             _record(spec)
         elif spec.method in METHODS and not _has_checkpoint(spec):  # trained again, but not scored: the record stands
-            _save_checkpoint(spec, *_unlearned(spec, None, lambda *_: {})[:2], {})
+            _save_checkpoint(spec, *_unlearned(spec, _state(spec).with_suffix(".unscored"), lambda *_: {})[:2], {})
         for state in spec.checkpoint_path.parent.glob(f"{spec.checkpoint_path.name}-state-*"):
             shutil.rmtree(state, ignore_errors=True)
 

@@ -156,6 +156,28 @@ def test_a_record_stands_where_only_its_model_is_missing(workshop, monkeypatch, 
     (again,) = runs.ensure(specs(name), checkpoints=True, executor=Here())
     after = models.load(found.spec.checkpoint_path)[0].state_dict()
     assert again.content == shown and all(torch.equal(before[k], after[k]) for k in before)
+    assert not list(found.spec.checkpoint_path.parent.glob("*-state-*"))
+
+
+def test_a_model_that_is_missing_beside_its_record_is_resumed(workshop, monkeypatch):
+    (found,) = runs.ensure(specs("GA"), executor=Here())
+    before = models.load(found.spec.checkpoint_path)[0].state_dict()
+    shutil.rmtree(found.spec.checkpoint_path)
+    order, asked = data.epoch_order, []
+
+    def second_epoch_fails(lengths, batch_size, seed, epoch):
+        asked.append(epoch)
+        if asked == [0, 1]:
+            raise Interrupted
+        return order(lengths, batch_size, seed, epoch)
+
+    monkeypatch.setattr(data, "epoch_order", second_epoch_fails)
+    with pytest.raises(Interrupted):
+        runs.ensure(specs("GA"), checkpoints=True, executor=Here())
+    runs.ensure(specs("GA"), checkpoints=True, executor=Here())
+    assert asked[:3] == [0, 1, 1]  # the first epoch was kept
+    after = models.load(found.spec.checkpoint_path)[0].state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
 
 
 def test_a_failure_ends_the_workers(workshop, monkeypatch):
