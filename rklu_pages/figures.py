@@ -12,6 +12,7 @@ MARKERS = {
     "RKLU": "o", "FKLU": "s", "GA": "v", "NPO": "^", "DPO": "D", "IDK": "P", "TA": "X", "teacher": "*", "original": "H",
 }  # fmt: skip
 LINES = {"": "-", "KL": "--", "RT": ":"}
+FLOOR = 1e-12  # of p where its logarithm is drawn
 STYLE = {
     "figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": "white", "axes.facecolor": "white", "font.size": 10,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
@@ -31,7 +32,7 @@ def look(name):
     return {"color": COLOURS[family], "marker": MARKERS.get(family, "."), "linestyle": LINES[retain]}
 
 
-def forget_quality_axis(ax, floor=1e-12):
+def forget_quality_axis(ax, floor=FLOOR):
     """The paper's double scale (Fig. 3): logarithmic below p = 0.05, linear above it, with the line at 0.05 drawn."""
     span = np.log10(0.05 / floor)
 
@@ -92,7 +93,7 @@ def plane(groups, title=""):
 def _mark(ax, name, reported):
     """One method in `plane`, of its epochs reported. Returns the marker."""
     x = np.array([e["model_utility"] for e in reported])
-    y = np.maximum([e["forget_quality_benchmark"] for e in reported], 1e-12)
+    y = np.maximum([e["forget_quality_benchmark"] for e in reported], FLOOR)
     style, retain = look(name) | {"linestyle": "", "markersize": 8}, name.partition("+")[2]
     style["markerfacecolor"] = {"": style["color"], "KL": "none", "RT": "white"}[retain]
     style["markeredgewidth"] = 2.6 if retain == "RT" else 1.6
@@ -111,7 +112,7 @@ def along(groups, field):
         for ax, measure in zip(axes, ("forget_quality_benchmark", "model_utility"), strict=True):
             lines = np.array([[r.reported()[measure] for r in records] for records in groups.values()])
             x = [r.content["settings"][field] for r in next(iter(groups.values()))]
-            mean = lines.mean(0) if measure == "model_utility" else np.exp(np.log(np.maximum(lines, 1e-12)).mean(0))
+            mean = lines.mean(0) if measure == "model_utility" else np.exp(np.log(np.maximum(lines, FLOOR)).mean(0))
             for seed, line, marker in zip(groups, lines, "ov^sDPX", strict=False):
                 ax.plot(x, line, color="#8a949c", linewidth=1, marker=marker, markersize=5, label=f"seed {seed}")
             ax.plot(x, mean, color=COLOURS["RKLU"], linewidth=2.4, label="mean")
