@@ -1,6 +1,7 @@
 """Every scale loads; a name, field or value that cannot be meant is refused at once, with the fix."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -38,7 +39,19 @@ def test_the_papers_settings_are_the_defaults():
 
 def test_mini_phi_is_mini_in_another_architecture():
     mini, phi = profiles.profile("mini"), profiles.profile("mini-phi")
-    assert phi == dataclasses.replace(mini, name="mini-phi", architecture="phi")
+    assert phi == dataclasses.replace(mini, name="mini-phi", architecture="phi", passages=phi.passages)
+
+
+def test_both_architectures_unlearn_the_novel_in_as_many_updates_by_the_same_rules():
+    mini, phi = (profiles.profile(name, "passages") for name in ("mini", "mini-phi"))
+    shape = {"hidden_size", "intermediate_size", "n_heads", "n_chunks", "batch_size", "novel_repeats", "passages"}
+    shape |= {f"finetune_{k}" for k in ("batch_size", "epochs", "lr")} | {"name", "architecture"}
+    differ = {f.name for f in dataclasses.fields(mini) if getattr(mini, f.name) != getattr(phi, f.name)}
+    assert differ == shape
+    assert [math.ceil(p.n_chunks / p.batch_size) for p in (mini, phi)] == [
+        13,
+        13,
+    ]  # the paper's 400 chunks, 32 at a time
 
 
 def test_changes_apply_and_the_profile_stays():
