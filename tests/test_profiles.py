@@ -48,10 +48,8 @@ def test_both_architectures_unlearn_the_novel_in_as_many_updates_by_the_same_rul
     shape |= {f"finetune_{k}" for k in ("batch_size", "epochs", "lr")} | {"name", "architecture"}
     differ = {f.name for f in dataclasses.fields(mini) if getattr(mini, f.name) != getattr(phi, f.name)}
     assert differ == shape
-    assert [math.ceil(p.n_chunks / p.batch_size) for p in (mini, phi)] == [
-        13,
-        13,
-    ]  # the paper's 400 chunks, 32 at a time
+    # an epoch of the paper: 400 chunks, 32 at a time
+    assert [math.ceil(p.n_chunks / p.batch_size) for p in (mini, phi)] == [13, 13]
 
 
 def test_changes_apply_and_the_profile_stays():
