@@ -63,13 +63,13 @@ def decide(entry, cells):
     for one in entry["test"]:
         for high, low in _sides(one):
             pairs = []
-            for cell in cells.values():
+            for seed, cell in cells.items():
                 values = [s if not isinstance(s, str) else cell.get(s, {}).get(one["measure"]) for s in (high, low)]
                 if None not in values and not any(pd.isna(v) for v in values):
                     pairs.append(values)
                     for side, value in zip((high, low), values, strict=True):
                         if isinstance(side, str):
-                            numbers.setdefault((one["measure"], side), []).append(value)
+                            numbers.setdefault((one["measure"], side), {})[seed] = f"{value:.2g}"
             open_ |= not pairs
             outcomes += [a > b + one.get("by", 0) for a, b in pairs]
     text = "; ".join(_shown(measure, numbers) for measure in dict.fromkeys(m for m, _ in numbers))
@@ -79,8 +79,9 @@ def decide(entry, cells):
 
 
 def _shown(measure, numbers):
-    """Each method's distinct values, one per seed, as text."""
-    methods = {m: dict.fromkeys(f"{v:.2g}" for v in values) for (k, m), values in numbers.items() if k == measure}
+    """Each method's values as text: one per seed, or one alone where all seeds have it."""
+    methods = {m: list(by_seed.values()) for (k, m), by_seed in numbers.items() if k == measure}
+    methods = {m: values if len(set(values)) > 1 else values[:1] for m, values in methods.items()}
     return f"{measure.replace('_', ' ')}: " + ", ".join(f"{m} {' / '.join(v)}" for m, v in methods.items())
 
 
@@ -125,29 +126,34 @@ def recorded(profile, split, seeds, methods):
 
 
 def of_cell(cell, split, where=None, model="llama"):
-    """The claims about one split, decided by a cell {method: {measure: value}}, as a table with the numbers.
+    """As `of_cells`, of one cell alone."""
+    return of_cells({0: cell}, split, where, model)
 
-    where: those made there, such as "Table 2", tested or not. None: those that the cell can decide. model: the paper's
+
+def of_cells(cells, split, where=None, model="llama"):
+    """The claims about one split, decided by cells as in `decide`, as a table with the numbers.
+
+    where: those made there, such as "Table 2", tested or not. None: those that the cells can decide. model: the paper's
     that they are about, llama or phi.
     """
     rows = []
     for entry in claims():
         about = entry["split"] == split and entry.get("model", "llama") == model
         if about and (where or "") in entry["where"]:
-            verdict, numbers = decide(entry, {0: cell})
+            verdict, numbers = decide(entry, cells)
             if where or verdict != "not tested":
                 rows.append({"claim": entry["claim"], "paper": entry["where"], "here": verdict, "numbers": numbers})
     return pd.DataFrame(rows, columns=["claim", "paper", "here", "numbers"])
 
 
 def verdicts(records, rule="peak", model="llama"):
-    """As `of_cell`, of records of TOFU and one seed, split by split."""
-    cells = {}
+    """As `of_cells`, of records of TOFU, split by split: a claim holds when it does on every seed among them."""
+    by_split = {}
     for r in records:
         if "forget_quality_benchmark" in r.epochs[0]:
-            cell = cells.setdefault(r.spec.split, {})
+            cell = by_split.setdefault(r.spec.split, {}).setdefault(r.spec.seed, {})
             cell |= {r.spec.label: comparison.ours(r, rule), f"{r.spec.label}@last": comparison.ours(r, "last")}
-    return pd.concat([of_cell(cell, split, model=model) for split, cell in cells.items()], ignore_index=True)
+    return pd.concat([of_cells(cells, s, model=model) for s, cells in by_split.items()], ignore_index=True)
 
 
 def beside_llama(phi, llama):
@@ -169,6 +175,39 @@ def beside_llama(phi, llama):
     verdict = {True: "holds", False: "does not hold"} if methods else dict.fromkeys((True, False), "not tested")
     rows = [(text, "App. A.4", verdict[held], numbers) for text, held, numbers in said]
     return pd.DataFrame(rows, columns=["claim", "paper", "here", "numbers"])
+
+
+def knobs(profile, split, seed):
+    """What one change to RKLU reaches, of the changes recorded: the values tried, the highest forget quality with the
+    utility there, and the best balance (see `comparison.along`), each with the value that gives it."""
+    folder, found = runs.RunSpec(profile, split, "RKLU", seed).record_path.parents[1], {"nothing": ["RKLU"]}
+    for path in sorted(folder.glob(f"RKLU[,+]*/seed{seed}.json")):
+        change = path.parent.name[4:]
+        found.setdefault("retain term" if change[0] == "+" else change[1:].partition("=")[0], []).append(
+            "RKLU" + change
+        )
+    found |= {"direction": ["FKLU"], "no student": ["teacher"]}
+    bases, rows = [load(runs.named(profile, split, name, seed)) for name in ("original", "oracle")], {}
+    for change, labels in found.items():
+        records = [load(runs.named(profile, split, label, seed)) for label in labels]
+        if (records := list(filter(None, records))) and all(bases):
+            tried = comparison.along(records, "alpha", *bases)
+            tried.index = [
+                r.spec.label.removeprefix("RKLU").lstrip(",+").partition("=")[2] or r.spec.method for r in records
+            ]
+            most, best = tried["forget quality"].idxmax(), tried["balance"].idxmax()
+            highest, utility = tried.loc[most, ["forget quality", "model utility"]]
+            balance = tried.loc[best, "balance"]
+            rows[change] = (len(tried), highest, most, utility, highest > 0.05, balance, best)
+    columns = ["tried", "highest forget quality", "with", "utility there", "passes 0.05", "best balance", "by"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("changed")
+
+
+def knobs_as_text(table):
+    """A table of `knobs` as text."""
+    forms = {"highest forget quality": "{:.2g}", "utility there": "{:.3f}", "best balance": "{:.3f}"}
+    yes = {"passes 0.05": table["passes 0.05"].map({True: "yes", False: "no"})}
+    return table.assign(**{name: table[name].map(form.format) for name, form in forms.items()} | yes)
 
 
 def ledger(profile, seeds=(0, 1, 2)):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from rklu_lib import metrics
 from rklu_pages import paper
@@ -16,39 +17,51 @@ def ours(record, rule="peak"):
 
 
 def compare(records, reported, measures=MEASURES, rule="peak"):
-    """One row per record: the epoch reported, and for each measure the paper's value beside ours (NaN: not printed).
+    """One row per split and method: the epochs reported, and for each measure the paper's value (NaN: not printed)
+    beside our mean over the seeds, the arithmetic one, as in its Figure 3; then, of several, their sample standard
+    deviation.
 
-    records: one per method, or per split and method. reported: the paper's table, such as "table8". rule: see
-    `Record.reported`.
+    records: one per split, method and seed. reported: the paper's table, such as "table8". rule: see `Record.reported`.
     """
-    printed, rows = paper.reported(reported).set_index(["set", "method"]), {}
+    printed, rows, found = paper.reported(reported).set_index(["set", "method"]), {}, {}
     for record in records:
-        name, mine = (record.spec.split, record.spec.method), ours(record, rule)
-        rows[name] = {("", "epoch"): mine["epoch"]}
+        found.setdefault((record.spec.split, record.spec.method), []).append(ours(record, rule))
+    for name, group in found.items():
+        epochs = [str(mine["epoch"]) for mine in group]
+        rows[name] = {("", "epoch"): " / ".join(epochs if len(set(epochs)) > 1 else epochs[:1])}
         for m in measures:
-            known = name in printed.index and m in printed.columns
+            known, values = name in printed.index and m in printed.columns, [mine[m] for mine in group]
             rows[name] |= {(m.replace("_", " "), "paper"): printed.loc[name, m] if known else float("nan")}
-            rows[name] |= {(m.replace("_", " "), "ours"): mine[m]}
+            rows[name] |= {(m.replace("_", " "), "ours"): np.mean(values)}
+            if len(group) > 1:
+                rows[name] |= {(m.replace("_", " "), "spread"): np.std(values, ddof=1)}
     table = pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=["set", "method"]))
     table.columns = pd.MultiIndex.from_tuples(table.columns)
     return table if len({split for split, _ in rows}) > 1 else table.droplevel("set")
 
 
 def as_text(table):
-    """A table of scores as text: p-values to three figures, shares to four decimals, a dash where there is none."""
+    """A table of scores as text: p-values to three figures, shares to four decimals, a dash where there is none.
+
+    A column's "spread" stands after its "ours", ±; that of a p-value, which its largest seed decides, is left out.
+    """
 
     def text(column):
-        spec = ".3g" if "forget quality" in column else "d" if "epoch" in column else ".4f"
-        return table[column].map(lambda v: "–" if pd.isna(v) else format(v, spec))
+        spec = "" if "epoch" in column else ".3g" if "forget quality" in column else ".4f"
+        values = table[column].map(lambda v: "–" if pd.isna(v) else format(v, spec))
+        if column[-1] != "ours" or "forget quality" in column or (spread := (*column[:-1], "spread")) not in table:
+            return values
+        return values + table[spread].map(lambda v: "" if pd.isna(v) else f" ± {v:.3f}")
 
-    return pd.DataFrame({column: text(column) for column in table.columns}, index=table.index)
+    shown = [column for column in table.columns if "spread" not in column]
+    return pd.DataFrame({column: text(column) for column in shown}, index=table.index)
 
 
 def marked(table, scores=("forget quality", "model utility")):
     """A table of `compare` as text in HTML, with the highest of each of these scores, the paper's and ours, in bold:
     among the rows of each split that the paper prints."""
     text = as_text(table)
-    for column in [c for c in table.columns if c[0] in scores]:
+    for column in [c for c in text.columns if c[0] in scores]:
         rows = table[column][table[column[0], "paper"].notna()]
         groups = [part for _, part in rows.groupby(level="set")] if "set" in table.index.names else [rows]
         for best in (part.idxmax() for part in groups if len(part)):
@@ -120,6 +133,28 @@ def by_rule(tables):
     return pd.concat(
         {rule: t.droplevel(1, axis=1).rename(columns={"": "epoch"}) for rule, t in ours_only.items()}, axis=1
     )
+
+
+def under_rules(records, measure):
+    """Each method's score as it would be reported by each rule, and at the peak of Eq. 5 as it is printed."""
+
+    def as_printed(epochs):
+        best = max(epochs, key=lambda e: e["forget_quality_paper"])
+        return best["forget_quality_paper" if measure == "forget_quality" else measure]
+
+    rules = ("peak", "last", "product")
+    values = {rule: {r.spec.method: ours(r, rule)[measure] for r in records} for rule in rules}
+    values["peak, Eq. 5 as printed"] = {r.spec.method: as_printed(r.epochs) for r in records}
+    return pd.DataFrame(values).rename_axis("method")
+
+
+def agreement(values):
+    """What of the ranking in a table of `under_rules` is due to the rule: Kendall's tau with the peak's, leaders, and
+    how far the p-value at the peak exceeds that at the last epoch."""
+    ratio = values["peak"] / values["last"]
+    found = {f"τ, {rule}": stats.kendalltau(values["peak"], values[rule]).statistic for rule in list(values)[1:]}
+    found |= {"leader, peak": values["peak"].idxmax(), "leader, last": values["last"].idxmax()}
+    return found | {"peak / last, median": ratio.median(), "largest": ratio.max(), "of": ratio.idxmax()}
 
 
 def along(records, field, original, oracle, rule="peak"):

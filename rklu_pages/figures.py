@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy import stats
 
 # Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
 COLOURS = {
@@ -54,12 +55,14 @@ def forget_quality_axis(ax, floor=FLOOR):
 
 
 def trajectories(records, title=""):
-    """Forget quality and model utility per epoch, one line per run; a single-shot method is one marker."""
+    """Forget quality and model utility per epoch, one line per run, which of several seeds the first names in the
+    legend; a single-shot method is one marker."""
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.2))
         for record in records:
             x = [e["epoch"] for e in record.epochs]
-            style = look(record.spec.method) | {"label": record.spec.method, "markersize": 5}
+            label = record.spec.method if record.spec.seed == records[0].spec.seed else "_other seed"
+            style = look(record.spec.method) | {"label": label, "markersize": 5}
             left.plot(x, [e["forget_quality_benchmark"] for e in record.epochs], **style)
             right.plot(x, [e["model_utility"] for e in record.epochs], **style)
         forget_quality_axis(left)
@@ -93,11 +96,11 @@ def plane(groups, title=""):
 def _mark(ax, name, reported):
     """One method in `plane`, of its epochs reported. Returns the marker."""
     x = np.array([e["model_utility"] for e in reported])
-    y = np.maximum([e["forget_quality_benchmark"] for e in reported], FLOOR)
+    y = np.array([e["forget_quality_benchmark"] for e in reported])
     style, retain = look(name) | {"linestyle": "", "markersize": 8}, name.partition("+")[2]
     style["markerfacecolor"] = {"": style["color"], "KL": "none", "RT": "white"}[retain]
     style["markeredgewidth"] = 2.6 if retain == "RT" else 1.6
-    at = x.mean(), np.exp(np.log(y).mean())
+    at, y = (x.mean(), max(FLOOR, stats.gmean(y))), np.maximum(y, FLOOR)
     bars = {"color": style["color"], "linewidth": 1, "alpha": 0.6}
     ax.plot([x.min(), x.max()], [at[1]] * 2, **bars)
     ax.plot([at[0]] * 2, [y.min(), y.max()], **bars)
@@ -112,7 +115,7 @@ def along(groups, field):
         for ax, measure in zip(axes, ("forget_quality_benchmark", "model_utility"), strict=True):
             lines = np.array([[r.reported()[measure] for r in records] for records in groups.values()])
             x = [r.content["settings"][field] for r in next(iter(groups.values()))]
-            mean = lines.mean(0) if measure == "model_utility" else np.exp(np.log(np.maximum(lines, FLOOR)).mean(0))
+            mean = lines.mean(0) if measure == "model_utility" else np.maximum(stats.gmean(lines), FLOOR)
             for seed, line, marker in zip(groups, lines, "ov^sDPX", strict=False):
                 ax.plot(x, line, color="#8a949c", linewidth=1, marker=marker, markersize=5, label=f"seed {seed}")
             ax.plot(x, mean, color=COLOURS["RKLU"], linewidth=2.4, label="mean")

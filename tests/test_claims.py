@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
-from test_comparison import FKLU, RKLU, of_forget05, record
+from test_comparison import FKLU, RKLU, of_forget05, record, seeded
 
+from rklu_lib.records import RECORDS
 from rklu_pages import claims
 
 LEDGER = claims.claims()
@@ -47,6 +48,20 @@ def test_a_claim_must_hold_on_every_seed():
     assert verdict == "holds in part" and numbers == "model utility: RKLU 0.5, GA 0.1 / 0.6"
     assert claims.decide(entry("RKLU", "GA"), {0: other, 1: other})[0] == "does not hold"
     assert claims.decide(entry("RKLU", "GA"), {0: one, 1: {}})[0] == "holds"  # a seed that was not run says nothing
+    several = claims.decide(
+        entry("RKLU", ["GA", "NPO"]), {0: one | cell(NPO=0), 1: one | cell(NPO=0.2), 2: one | cell(NPO=0)}
+    )
+    assert several == ("holds", "model utility: RKLU 0.5, GA 0.1, NPO 0 / 0.2 / 0")  # each seed's, equal ones too
+
+
+def test_records_of_several_seeds_decide_together():
+    other = seeded("RKLU", 1, [0.01], [0.9])
+    passes = "RKLU passes 0.05 on forget10 without a retain set"
+    table = claims.verdicts([RKLU, other]).set_index("claim")
+    assert (
+        table.loc[passes, "here"] == "holds in part"
+        and table.loc[passes, "numbers"] == "forget quality: RKLU 0.2 / 0.01"
+    )
 
 
 def test_nothing_is_decided_without_evidence():
@@ -170,3 +185,20 @@ def test_the_pages_verdicts_are_what_the_records_say():
     shown = {cells[0]: tuple(cells[2:4]) for cells in shown if len(cells) == 5}
     ledger = claims.ledger("mini")
     assert shown == {row["claim"]: (row["the paper's tables"], row["at mini"]) for _, row in ledger.iterrows()}
+
+
+def test_the_best_of_each_setting_is_found_among_the_records():
+    folder = RECORDS / "mini" / "tofu" / "forget10"
+    peaks = {}
+    for path in folder.glob("RKLU,alpha=*/seed0.json"):
+        best = max(json.loads(path.read_text())["epochs"], key=lambda e: e["forget_quality_benchmark"])
+        peaks[path.parent.name.partition("=")[2]] = best["forget_quality_benchmark"], best["model_utility"]
+    row = claims.knobs("mini", "forget10", 0).loc["alpha"]
+    assert row["tried"] == len(peaks) >= 8 and row["with"] == max(peaks, key=peaks.get)
+    assert (row["highest forget quality"], row["utility there"]) == peaks[row["with"]]
+    assert row["passes 0.05"] == (max(peaks.values())[0] > 0.05)
+
+
+def test_settings_without_records_are_left_out():
+    table = claims.knobs("llama2-7b", "forget10", 0)
+    assert table.empty and claims.knobs_as_text(table).empty

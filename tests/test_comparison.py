@@ -1,5 +1,6 @@
 """The paper's numbers beside ours, on records made by hand, whose answers are known."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -24,6 +25,11 @@ def record(method, qualities, utilities, probability=0.1, **content):
         "machine": "none",
     } | content
     return Record(spec, content | {"epochs": epochs}, {})
+
+
+def seeded(method, seed, qualities, utilities):
+    made = record(method, qualities, utilities)
+    return dataclasses.replace(made, spec=dataclasses.replace(made.spec, seed=seed))
 
 
 RKLU = record("RKLU", [0.001, 0.2, 0.2, 0.01], [0.5, 0.6, 0.7, 0.9], probability=0.01)
@@ -68,10 +74,34 @@ def test_the_papers_value_stands_beside_ours():
     for name in ("FKLU", "RKLU"):
         assert table.loc[name, ("forget quality", "paper")] == printed.loc[name, "forget_quality"]
         assert math.isnan(table.loc[name, ("model utility", "paper")])  # Table 3 prints none
-    assert table.loc["RKLU", ("forget quality", "ours")] == 0.2 and table.loc["RKLU", ("", "epoch")] == 2
+    assert table.loc["RKLU", ("forget quality", "ours")] == 0.2 and table.loc["RKLU", ("", "epoch")] == "2"
     assert comparison.as_text(table).loc["RKLU", ("model utility", "paper")] == "–"
     with pytest.raises(ValueError, match="no table 'table10'"):
         comparison.compare([RKLU], reported="table10")
+
+
+def test_several_seeds_are_one_row_with_their_mean_and_spread():
+    found = [seeded("GA", seed, *scores) for seed, scores in enumerate([([0.1, 0.3], [0.9, 0.4]), ([0.5], [0.6])])]
+    table = comparison.compare([*found, RKLU], "table8", measures=("forget_quality", "model_utility"))
+    row = table.loc["GA"]
+    assert row["", "epoch"] == "2 / 1" and list(table.index) == ["GA", "RKLU"]
+    assert row["forget quality", "ours"] == pytest.approx(0.4) and row["model utility", "ours"] == pytest.approx(0.5)
+    assert row["model utility", "spread"] == pytest.approx(0.2 / math.sqrt(2))
+    text = comparison.as_text(table)
+    assert text.loc["GA", ("model utility", "ours")] == "0.5000 ± 0.141"
+    assert text.loc["GA", ("forget quality", "ours")] == "0.4"  # the spread of a p-value is its largest seed's
+    assert text.loc["RKLU", ("model utility", "ours")] == "0.6000"  # one seed has none
+    assert "spread" not in text.columns.get_level_values(1)
+    assert comparison.marked(table).loc["RKLU", ("model utility", "ours")] == "<strong>0.6000</strong>"
+    assert comparison.by_rule({"peak": table}).loc["GA", ("peak", "model utility")] == pytest.approx(0.5)
+
+
+def test_each_method_is_named_once_among_lines_of_several_seeds():
+    figure = figures.trajectories(
+        [seeded("GA", 0, [0.1], [0.9]), seeded("GA", 1, [0.2], [0.8]), seeded("NPO", 0, [0.3], [0.7])]
+    )
+    assert len(figure.axes[0].lines) == 4  # the three runs and the line at 0.05
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["GA", "NPO"]
 
 
 def of_forget05(made):
@@ -100,7 +130,25 @@ def test_epochs_and_rules_side_by_side():
     assert math.isnan(table.loc[2, ("forget quality", "TA")])
     rules = {rule: comparison.compare([RKLU], "table3", rule=rule) for rule in ("peak", "last")}
     rows = comparison.by_rule(rules)
-    assert rows.loc["RKLU", ("peak", "forget quality")] == 0.2 and rows.loc["RKLU", ("last", "epoch")] == 4
+    assert rows.loc["RKLU", ("peak", "forget quality")] == 0.2 and rows.loc["RKLU", ("last", "epoch")] == "4"
+
+
+def test_what_a_ranking_owes_to_its_rule():
+    def printing(made, *values):
+        for epoch, value in zip(made.epochs, values, strict=True):
+            epoch["forget_quality_paper"] = value
+        return made
+
+    dash = printing(record("GA", [0.8, 0.001], [0.3, 0.0]), 0.1, 0.2)
+    kept = [printing(record(name, [p], [0.5]), p) for name, p in (("NPO", 0.4), ("IDK", 0.02))]
+    values = comparison.under_rules([dash, *kept], "forget_quality")
+    assert values.loc["GA"].tolist() == [0.8, 0.001, 0.8, 0.2]
+    assert comparison.under_rules([dash], "model_utility").loc["GA"].tolist() == [0.3, 0.0, 0.3, 0.0]
+    found = comparison.agreement(values)
+    assert (found["leader, peak"], found["leader, last"]) == ("GA", "NPO")
+    assert found["τ, last"] == pytest.approx(-1 / 3)  # of three pairs, one stays in order and two turn round
+    assert found["τ, product"] == pytest.approx(1) and found["τ, peak, Eq. 5 as printed"] == pytest.approx(1 / 3)
+    assert (found["peak / last, median"], found["of"]) == (1, "GA") and found["largest"] == pytest.approx(800)
 
 
 def with_ratios(record, *per_epoch):
@@ -188,3 +236,13 @@ def test_the_plane_has_a_panel_for_each_split_and_a_marker_for_each_method():
     marks = [line for line in figure.axes[0].lines if line.get_marker() == figures.MARKERS["RKLU"]]
     x, y = (values[0] for values in marks[0].get_data())
     assert x == pytest.approx((RKLU.reported()["model_utility"] + 0.2) / 2) and y == pytest.approx((0.2 * 0.4) ** 0.5)
+
+
+def test_a_seed_below_the_floor_pulls_the_mean_as_far_as_it_lies():
+    pair = [record("GA", [0.01], [0.4]), record("GA", [1e-20], [0.6]), record("NPO", [0.0], [0.5])]
+    axes = figures.plane(seeds.groups(pair)).axes[0]
+    heights = {
+        m: line.get_ydata()[0] for m in ("GA", "NPO") for line in axes.lines if line.get_marker() == figures.MARKERS[m]
+    }
+    assert heights["GA"] == pytest.approx(1e-11)  # the geometric mean of the values, not of those drawn at the floor
+    assert heights["NPO"] == figures.FLOOR

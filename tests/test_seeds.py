@@ -4,15 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_comparison import record
+from test_comparison import record, seeded
 
 from rklu_lib.records import Record
 from rklu_pages import seeds
-
-
-def seeded(method, seed, qualities, utilities):
-    made = record(method, qualities, utilities)
-    return dataclasses.replace(made, spec=dataclasses.replace(made.spec, seed=seed))
 
 
 def test_means_and_spreads_are_those_computed_by_hand():

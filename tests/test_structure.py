@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = sorted((ROOT / "rklu_lib").rglob("*.py"))
 NAMES = {(path.parent if path.stem == "__init__" else path).stem: path for path in LIBRARY}
+INDEX = ROOT / "book" / "index_of_results.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other.
 ORDER = ("profiles", "data", "models", "metrics", "losses", "teacher", "methods", "training", "evaluation", "probing")
@@ -102,6 +103,17 @@ def test_notebooks_call_the_library_and_define_next_to_nothing(notebook):
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 assert node.end_lineno - node.lineno < 10, f"{node.name} belongs in rklu_lib"
+
+
+def test_the_index_says_how_many_seeds_a_page_shows():
+    rows = [line for line in INDEX.read_text(encoding="utf-8").splitlines() if " seed" in line and "{doc}" in line]
+    assert len(rows) > 10
+    for row in rows:
+        name = re.findall(r"notebooks/(\w+)`", row)[0]
+        source = next(s for s in _sources(ROOT / "notebooks" / f"{name}.ipynb") if "profile = " in s)
+        parameters = {n.targets[0].id: n.value for n in ast.parse(source).body if isinstance(n, ast.Assign)}
+        seeds = len(ast.literal_eval(parameters["seeds"])) if "seeds" in parameters else 1
+        assert row.rstrip(" |").endswith(("one seed", "two seeds", "three seeds")[seeds - 1]), row
 
 
 # Built from pieces, so that this file does not name what it looks for.
