@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rklu_lib import metrics
+from rklu_lib import metrics, profiles
+from rklu_lib.methods import method
+from rklu_lib.records import RunSpec
 from rklu_pages import paper
 
 MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
@@ -47,8 +49,8 @@ def as_text(table):
     """
 
     def text(column):
-        spec = "" if "epoch" in column else ".3g" if "forget quality" in column else ".4f"
-        values = table[column].map(lambda v: "–" if pd.isna(v) else format(v, spec))
+        spec = "d" if "epoch" in column else ".3g" if "forget quality" in column else ".4f"
+        values = table[column].map(lambda v: v if isinstance(v, str) else "–" if pd.isna(v) else format(v, spec))
         if column[-1] != "ours" or "forget quality" in column or (spread := (*column[:-1], "spread")) not in table:
             return values
         return values + table[spread].map(lambda v: "" if pd.isna(v) else f" ± {v:.3f}")
@@ -155,6 +157,25 @@ def agreement(values):
     found = {f"τ, {rule}": stats.kendalltau(values["peak"], values[rule]).statistic for rule in list(values)[1:]}
     found |= {"leader, peak": values["peak"].idxmax(), "leader, last": values["last"].idxmax()}
     return found | {"peak / last, median": ratio.median(), "largest": ratio.max(), "of": ratio.idxmax()}
+
+
+def at_rate(profile, split, name, seed, rate):
+    """The spec of a method at this peak learning rate: the method as it is where the rate is its own."""
+    own = profiles.profile(profile).learning_rate(method(name).family)
+    return RunSpec(profile, split, name, seed, () if rate == own else (("unlearn_lr", rate),))
+
+
+def by_rate(records, measures=("forget_quality", "model_utility", "forget_probability")):
+    """Our scores at the reported epoch of several methods at the same rates: rows (seed, rate), columns (measure,
+    method)."""
+    rows = {}
+    for record in records:
+        rate = record.spec.values.learning_rate(method(record.spec.method).family)
+        row, mine = rows.setdefault((record.spec.seed, rate), {}), ours(record)
+        row |= {(m.replace("_", " "), record.spec.method): mine[m] for m in measures}
+    table = pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=["seed", "rate"]))
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table.sort_index(axis=1, level=0, sort_remaining=False)[[m.replace("_", " ") for m in measures]]
 
 
 def along(records, field, original, oracle, rule="peak"):

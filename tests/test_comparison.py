@@ -246,3 +246,17 @@ def test_a_seed_below_the_floor_pulls_the_mean_as_far_as_it_lies():
     }
     assert heights["GA"] == pytest.approx(1e-11)  # the geometric mean of the values, not of those drawn at the floor
     assert heights["NPO"] == figures.FLOOR
+
+
+def test_a_method_at_its_own_rate_is_the_method_itself():
+    own, other = (comparison.at_rate("mini", "forget10", "FKLU", 1, rate) for rate in (5e-3, 2e-3))
+    assert own == RunSpec("mini", "forget10", "FKLU", 1) and other.label == "FKLU,unlearn_lr=0.002"
+    made = [record(m, [p], [0.5]) for m, p in (("RKLU", 0.3), ("FKLU", 0.1), ("RKLU", 0.4))]
+    specs = [
+        comparison.at_rate("mini", "forget10", m, 1, r) for m, r in (("RKLU", 2e-3), ("FKLU", 2e-3), ("RKLU", 5e-3))
+    ]
+    made = [dataclasses.replace(r, spec=spec) for r, spec in zip(made, specs, strict=True)]
+    table = comparison.by_rate(made, measures=("forget_quality",))
+    assert table.loc[(1, 2e-3)].tolist() == [0.3, 0.1]
+    assert table.loc[(1, 5e-3), ("forget quality", "RKLU")] == 0.4
+    assert math.isnan(table.loc[(1, 5e-3), ("forget quality", "FKLU")])
