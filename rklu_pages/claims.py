@@ -199,13 +199,13 @@ def knobs(profile, split, seed):
             highest, utility = tried.loc[most, ["forget quality", "model utility"]]
             balance = tried.loc[best, "balance"]
             rows[change] = (len(tried), highest, most, utility, highest > 0.05, balance, best)
-    columns = ["tried", "highest forget quality", "with", "utility there", "passes 0.05", "best balance", "by"]
+    columns = ["tried", "highest p", "with", "utility there", "passes 0.05", "best balance", "by"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("changed")
 
 
 def knobs_as_text(table):
     """A table of `knobs` as text."""
-    forms = {"highest forget quality": "{:.2g}", "utility there": "{:.3f}", "best balance": "{:.3f}"}
+    forms = {"highest p": "{:.2g}", "utility there": "{:.3f}", "best balance": "{:.3f}"}
     yes = {"passes 0.05": table["passes 0.05"].map({True: "yes", False: "no"})}
     return table.assign(**{name: table[name].map(form.format) for name, form in forms.items()} | yes)
 
