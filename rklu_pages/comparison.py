@@ -178,6 +178,12 @@ def by_rate(records, measures=("forget_quality", "model_utility", "forget_probab
     return table.sort_index(axis=1, level=0, sort_remaining=False)[[m.replace("_", " ") for m in measures]]
 
 
+def ahead(scores):
+    """Which column has the highest score of each row, a dash where several share it."""
+    shared = scores.eq(scores.max(axis=1), axis=0).sum(axis=1) > 1
+    return scores.idxmax(axis=1).mask(shared, "–")
+
+
 def along(records, field, original, oracle, rule="peak"):
     """Per record of a `runs.grid`, at its reported epoch: both measures and the two shares that make its balance.
 

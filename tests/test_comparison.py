@@ -257,6 +257,8 @@ def test_a_method_at_its_own_rate_is_the_method_itself():
     ]
     made = [dataclasses.replace(r, spec=spec) for r, spec in zip(made, specs, strict=True)]
     table = comparison.by_rate(made, measures=("forget_quality",))
+    assert comparison.ahead(table["forget quality"]).tolist() == ["RKLU", "RKLU"]
+    assert comparison.ahead(table["forget quality"].assign(FKLU=[0.3, 0.5])).tolist() == ["–", "FKLU"]
     assert table.loc[(1, 2e-3)].tolist() == [0.3, 0.1]
     assert table.loc[(1, 5e-3), ("forget quality", "RKLU")] == 0.4
     assert math.isnan(table.loc[(1, 5e-3), ("forget quality", "FKLU")])
