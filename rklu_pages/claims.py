@@ -180,21 +180,18 @@ def beside_llama(phi, llama):
 def knobs(profile, split, seed):
     """What one change to RKLU reaches, of the changes recorded: the values tried, the highest forget quality with the
     utility there, and the best balance (see `comparison.along`), each with the value that gives it."""
-    folder, found = runs.RunSpec(profile, split, "RKLU", seed).record_path.parents[1], {"nothing": ["RKLU"]}
+    folder = runs.RunSpec(profile, split, "RKLU", seed).record_path.parents[1]
+    found = {"nothing": {"RKLU": "RKLU"}}  # what is changed -> {label of the run: how its value is shown}
     for path in sorted(folder.glob(f"RKLU[,+]*/seed{seed}.json")):
-        change = path.parent.name[4:]
-        found.setdefault("retain term" if change[0] == "+" else change[1:].partition("=")[0], []).append(
-            "RKLU" + change
-        )
-    found |= {"direction": ["FKLU"], "no student": ["teacher"]}
+        label = path.parent.name
+        field, _, value = label.removeprefix("RKLU,").partition("=")
+        found.setdefault(field if value else "retain term", {})[label] = value or label
+    found |= {name: {label: label} for name, label in (("direction", "FKLU"), ("no student", "teacher"))}
     bases, rows = [load(runs.named(profile, split, name, seed)) for name in ("original", "oracle")], {}
-    for change, labels in found.items():
-        records = [load(runs.named(profile, split, label, seed)) for label in labels]
-        if (records := list(filter(None, records))) and all(bases):
-            tried = comparison.along(records, "alpha", *bases)
-            tried.index = [
-                r.spec.label.removeprefix("RKLU").lstrip(",+").partition("=")[2] or r.spec.method for r in records
-            ]
+    for change, shown in found.items():
+        records = {value: load(runs.named(profile, split, label, seed)) for label, value in shown.items()}
+        if (records := {value: r for value, r in records.items() if r}) and all(bases):
+            tried = comparison.along(list(records.values()), "alpha", *bases).set_axis(list(records))
             most, best = tried["forget quality"].idxmax(), tried["balance"].idxmax()
             highest, utility = tried.loc[most, ["forget quality", "model utility"]]
             balance = tried.loc[best, "balance"]
