@@ -80,9 +80,8 @@ def decide(entry, cells):
 
 def _shown(measure, numbers):
     """Each method's values as text: one per seed, or one alone where all seeds have it."""
-    methods = {m: list(by_seed.values()) for (k, m), by_seed in numbers.items() if k == measure}
-    methods = {m: values if len(set(values)) > 1 else values[:1] for m, values in methods.items()}
-    return f"{measure.replace('_', ' ')}: " + ", ".join(f"{m} {' / '.join(v)}" for m, v in methods.items())
+    methods = {m: comparison.each(list(by_seed.values())) for (k, m), by_seed in numbers.items() if k == measure}
+    return f"{measure.replace('_', ' ')}: " + ", ".join(f"{m} {values}" for m, values in methods.items())
 
 
 def printed(split, model="llama"):

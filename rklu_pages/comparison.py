@@ -18,6 +18,19 @@ def ours(record, rule="peak"):
     return epoch | {"forget_quality": epoch["forget_quality_benchmark"]}
 
 
+def groups(records):
+    """{split: {method: its records, one per seed}}, in the order of appearance."""
+    found = {}
+    for record in records:
+        found.setdefault(record.spec.split, {}).setdefault(record.spec.method, []).append(record)
+    return found
+
+
+def each(texts):
+    """One text per seed, as one: all of them, or one alone where all seeds have it."""
+    return " / ".join(texts if len(set(texts)) > 1 else texts[:1])
+
+
 def compare(records, reported, measures=MEASURES, rule="peak"):
     """One row per split and method: the epochs reported, and for each measure the paper's value (NaN: not printed)
     beside our mean over the seeds, the arithmetic one, as in its Figure 3; then, of several, their sample standard
@@ -25,12 +38,10 @@ def compare(records, reported, measures=MEASURES, rule="peak"):
 
     records: one per split, method and seed. reported: the paper's table, such as "table8". rule: see `Record.reported`.
     """
-    printed, rows, found = paper.reported(reported).set_index(["set", "method"]), {}, {}
-    for record in records:
-        found.setdefault((record.spec.split, record.spec.method), []).append(ours(record, rule))
-    for name, group in found.items():
-        epochs = [str(mine["epoch"]) for mine in group]
-        rows[name] = {("", "epoch"): " / ".join(epochs if len(set(epochs)) > 1 else epochs[:1])}
+    printed, rows = paper.reported(reported).set_index(["set", "method"]), {}
+    for name, seeds in [((s, m), g) for s, methods in groups(records).items() for m, g in methods.items()]:
+        group = [ours(record, rule) for record in seeds]
+        rows[name] = {("", "epoch"): each([str(mine["epoch"]) for mine in group])}
         for m in measures:
             known, values = name in printed.index and m in printed.columns, [mine[m] for mine in group]
             rows[name] |= {(m.replace("_", " "), "paper"): printed.loc[name, m] if known else float("nan")}

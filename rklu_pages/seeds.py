@@ -9,14 +9,6 @@ from rklu_lib.records import load
 from rklu_pages import comparison
 
 
-def groups(records):
-    """{split: {method: its records, one per seed}}, in the order of appearance."""
-    found = {}
-    for record in records:
-        found.setdefault(record.spec.split, {}).setdefault(record.spec.method, []).append(record)
-    return found
-
-
 def summary(records, rule="peak"):
     """One row per split and method: seeds, forget quality averaged as in the paper and on the log scale, utility.
 
@@ -24,7 +16,7 @@ def summary(records, rule="peak"):
     mean; "decades" the standard deviation of log10 p. Spreads are sample standard deviations (NaN for one seed).
     """
     rows = {}
-    for name, group in [((s, m), g) for s, methods in groups(records).items() for m, g in methods.items()]:
+    for name, group in [((s, m), g) for s, methods in comparison.groups(records).items() for m, g in methods.items()]:
         reported = [comparison.ours(r, rule) for r in group]
         p = np.array([e["forget_quality"] for e in reported])
         utility = np.array([e["model_utility"] for e in reported])

@@ -8,7 +8,7 @@ import pytest
 
 from rklu_lib import runs
 from rklu_lib.records import Record, RunSpec
-from rklu_pages import comparison, figures, paper, seeds
+from rklu_pages import comparison, figures, paper
 
 
 def record(method, qualities, utilities, probability=0.1, **content):
@@ -230,7 +230,7 @@ def test_a_grid_over_seeds_is_drawn_with_its_mean():
 
 def test_the_plane_has_a_panel_for_each_split_and_a_marker_for_each_method():
     several = [RKLU, record("RKLU", [0.4], [0.2]), FKLU, *map(of_forget05, (RKLU, FKLU))]
-    figure = figures.plane(seeds.groups(several))
+    figure = figures.plane(comparison.groups(several))
     assert [ax.get_title() for ax in figure.axes] == ["forget10", "forget05"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["RKLU", "FKLU"]
     marks = [line for line in figure.axes[0].lines if line.get_marker() == figures.MARKERS["RKLU"]]
@@ -240,7 +240,7 @@ def test_the_plane_has_a_panel_for_each_split_and_a_marker_for_each_method():
 
 def test_a_seed_below_the_floor_pulls_the_mean_as_far_as_it_lies():
     pair = [record("GA", [0.01], [0.4]), record("GA", [1e-20], [0.6]), record("NPO", [0.0], [0.5])]
-    axes = figures.plane(seeds.groups(pair)).axes[0]
+    axes = figures.plane(comparison.groups(pair)).axes[0]
     heights = {
         m: line.get_ydata()[0] for m in ("GA", "NPO") for line in axes.lines if line.get_marker() == figures.MARKERS[m]
     }
