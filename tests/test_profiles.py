@@ -12,7 +12,8 @@ GOOD = dict(name="x", source="fictional", template="{question} {answer}", model=
 
 
 def test_the_scales_are_the_documented_ones():
-    assert NAMES == ("smoke", "mini", "mini-search", "mini-phi", "phi-1.5", "llama2-7b")
+    mini = ("mini", "mini-search", "mini-half", "mini-double", "mini-phi")
+    assert NAMES == ("smoke", *mini, "phi-1.5", "llama2-7b")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,6 +43,16 @@ def test_mini_phi_is_mini_in_another_architecture():
     assert phi == dataclasses.replace(mini, name="mini-phi", architecture="phi", passages=phi.passages)
 
 
+@pytest.mark.parametrize(("name", "factor"), [("mini-half", 0.5), ("mini-double", 2)])
+def test_the_other_widths_are_mini_with_rates_that_go_with_one_over_the_width(name, factor):
+    mini, other = profiles.profile("mini"), profiles.profile(name)
+    widths = ("hidden_size", "intermediate_size", "n_heads")
+    rates = ("finetune_lr", "augment_lr", "unlearn_lr")
+    changed = {k: int(getattr(mini, k) * factor) for k in widths} | {k: getattr(mini, k) / factor for k in rates}
+    changed["family_lr"] = {family: rate / factor for family, rate in mini.family_lr.items()}
+    assert other == dataclasses.replace(mini, name=name, **changed)
+
+
 def test_both_architectures_unlearn_the_novel_in_as_many_updates_by_the_same_rules():
     mini, phi = (profiles.profile(name, "passages") for name in ("mini", "mini-phi"))
     shape = {"hidden_size", "intermediate_size", "n_heads", "n_chunks", "batch_size", "novel_repeats", "passages"}
@@ -65,7 +76,7 @@ def test_a_family_may_have_its_own_learning_rate():
 
 
 def test_unknown_names_and_fields_are_answered_with_what_there_is():
-    with pytest.raises(ValueError, match="no profile 'medium'; there are smoke, mini, mini-search, mini-phi"):
+    with pytest.raises(ValueError, match="no profile 'medium'; there are smoke, mini, mini-search, mini-half"):
         profiles.profile("medium")
     with pytest.raises(ValueError, match="profile mini: no field aplha; there are alpha, architecture"):
         profiles.profile("mini", aplha=4)
