@@ -117,12 +117,15 @@ def per_epoch(records, measures=("forget_quality", "model_utility")):
 
 
 def aggregates(records, measures):
-    """Chosen aggregates of each record's reported epoch; NaN where there is none (the oracle's own forget quality)."""
+    """Chosen aggregates of each record's reported epoch; NaN where there is none (the oracle's own forget quality).
+    One row per model or, where there are several, per forget set and model."""
     rows = {}
     for record in records:
         epoch = record.reported("peak" if "forget_quality_benchmark" in record.epochs[0] else "last")
-        rows[record.spec.label] = {m.replace("_benchmark", "").replace("_", " "): epoch.get(m) for m in measures}
-    return pd.DataFrame.from_dict(rows, orient="index").astype(float).rename_axis("model")
+        name = (record.spec.split, record.spec.label)
+        rows[name] = {m.replace("_benchmark", "").replace("_", " "): epoch.get(m) for m in measures}
+    table = pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=["set", "model"])).astype(float)
+    return table if table.index.unique("set").size > 1 else table.droplevel("set")
 
 
 def truth_ratios(records, percents=(10, 25, 50, 75, 90)):

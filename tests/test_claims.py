@@ -126,6 +126,9 @@ def test_phi_beside_llama_counts_methods():
     assert table["here"].tolist() == ["holds", "holds", "does not hold"]
     assert set(claims.beside_llama(llama, llama)["here"]) == {"does not hold"}
     assert set(claims.beside_llama(phi[:1], llama)["here"]) == {"not tested"}
+    both = claims.beside_llama([*phi, *map(of_forget05, llama)], [*llama, *map(of_forget05, phi)])
+    assert both["here"].tolist() == ["holds in part", "holds in part", "does not hold"]
+    assert both["numbers"][1] == "forget10: 2 against 1; forget05: 1 against 2"
 
 
 def test_the_papers_own_tables_are_read_as_printed():

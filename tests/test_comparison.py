@@ -118,6 +118,15 @@ def test_several_splits_stand_in_one_table():
     assert marked.sum(axis=None) == 4  # the paper's and ours, in either split
 
 
+def test_aggregates_name_the_set_where_there_are_several():
+    measures = ("forget_quality_benchmark", "forget_rouge")
+    one = comparison.aggregates([RKLU, FKLU], measures)
+    assert one.index.tolist() == ["RKLU", "FKLU"] and one["forget quality"].tolist() == [0.2, 0.02]
+    both = comparison.aggregates([of_forget05(RKLU), RKLU], measures)
+    assert both.index.tolist() == [("forget05", "RKLU"), ("forget10", "RKLU")]
+    assert both.index.names == ["set", "model"] and both["forget rouge"].tolist() == [0.5, 0.5]
+
+
 def test_a_method_the_paper_does_not_print_has_no_value_there():
     table = comparison.compare([record("teacher", [0.1], [0.3])], reported="table8")
     assert table.loc["teacher", ("forget quality", "ours")] == 0.1
