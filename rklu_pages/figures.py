@@ -100,6 +100,7 @@ def _mark(ax, name, reported):
     style, retain = look(name) | {"linestyle": "", "markersize": 8}, name.partition("+")[2]
     style["markerfacecolor"] = {"": style["color"], "KL": "none", "RT": "white"}[retain]
     style["markeredgewidth"] = 2.6 if retain == "RT" else 1.6
+    style |= {"clip_on": False, "zorder": 3}  # a marker at p = 1 or on the floor is drawn whole
     at, y = (x.mean(), max(FLOOR, stats.gmean(y))), np.maximum(y, FLOOR)
     bars = {"color": style["color"], "linewidth": 1, "alpha": 0.6}
     ax.plot([x.min(), x.max()], [at[1]] * 2, **bars)
