@@ -1,0 +1,76 @@
+"""One width beside another: what differs is the width, and a trend is one only if every step has it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from test_comparison import record, with_ratios
+
+from rklu_lib import models, profiles
+from rklu_lib.records import Record, RunSpec
+from rklu_pages import widths
+
+SERIES = ("mini-half", "mini", "mini-double")
+
+
+@pytest.mark.parametrize("name", ["smoke", *SERIES])
+def test_parameters_are_those_of_the_model(name):
+    p = profiles.profile(name)
+    tokenizer = models.train_tokenizer(["the forget set"], 300)
+    made = models.create(p, tokenizer, 0)
+    assert widths.parameters(dataclasses.asdict(p) | {"vocab_size": len(tokenizer)}) == made.num_parameters()
+
+
+def at_width(profile, method, ratios, quality=0.01, utility=0.5):
+    made = record(method, [quality], [utility], settings={"hidden_size": profiles.profile(profile).hidden_size})
+    made = Record(RunSpec(profile, "forget10", method), made.content | {"settings": settings(profile)}, made.questions)
+    return with_ratios(made, ratios)
+
+
+def settings(profile):
+    p = profiles.profile(profile)
+    return {name: getattr(p, name) for name in ("hidden_size", "intermediate_size", "n_layers", "vocab_size")}
+
+
+def series():
+    """The original is at distance 1 from the oracle; the wider the model, the nearer RKLU comes, and NPO stays."""
+    oracle, original = [1.0, 2.0, 3.0, 4.0], [-1.0, -2.0, -3.0, -4.0]
+    reached = ([-1.0, -2.0, -3.0, 9.0], [-1.0, -2.0, 3.0, 4.0], oracle)
+    found = []
+    for profile, ratios in zip(SERIES, reached, strict=True):
+        found += [at_width(profile, "oracle", oracle), at_width(profile, "original", original)]
+        found += [at_width(profile, "RKLU", ratios), at_width(profile, "NPO", original)]
+    return found
+
+
+def test_scores_stand_side_by_side_narrow_to_wide():
+    table = widths.table(series())
+    assert table.index.tolist() == [("RKLU", 0), ("NPO", 0)]
+    assert table["way"].columns.tolist() == [96, 192, 384]
+    np.testing.assert_allclose(table.loc[("RKLU", 0), "way"], [0.25, 0.5, 1])
+    trends = widths.trends(table, ("way", "model utility"))
+    assert trends["way"].tolist() == ["rises", "neither"]
+    assert trends["model utility"].tolist() == ["neither", "neither"]
+    falling = widths.trends(-table, ("way",))
+    assert falling["way"].tolist() == ["falls", "neither"]
+    alone = widths.table([r for r in series() if r.spec.profile == "mini"])
+    assert set(widths.trends(alone, ("way",))["way"]) == {"neither"}
+
+
+def test_what_the_base_models_know_is_one_row_per_width():
+    table = widths.known(series())
+    assert table.index.tolist() == [(96, 0), (192, 0), (384, 0)]
+    assert table["million", "parameters"].is_monotonic_increasing
+    assert set(table["forget probability"]) == {"original", "oracle"}
+
+
+def test_the_planes_are_one_per_width_without_the_oracle():
+    groups = widths.groups(series())
+    assert list(groups) == list(SERIES)
+    assert {tuple(methods) for methods in groups.values()} == {("original", "RKLU", "NPO")}
+
+
+def test_a_profile_without_a_series_stands_alone():
+    assert [s.profile for s in widths.specs("smoke", "forget10", ["RKLU"], [0])] == ["smoke"]
+    assert len(widths.specs("mini", "forget10", ["RKLU", "oracle"], [0, 1])) == 4 * len(widths.WIDTHS["mini"])
+    assert set(widths.WIDTHS["mini"]) <= set(SERIES)
