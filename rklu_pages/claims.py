@@ -73,9 +73,11 @@ def decide(entry, cells):
             open_ |= not pairs
             outcomes += [a > b + one.get("by", 0) for a, b in pairs]
     text = "; ".join(_shown(measure, numbers) for measure in dict.fromkeys(m for m, _ in numbers))
-    if open_:
-        return "not tested", text
-    return "holds" if all(outcomes) else "holds in part" if any(outcomes) else "does not hold", text
+    return "not tested" if open_ else _verdict(outcomes), text
+
+
+def _verdict(outcomes):
+    return "holds" if all(outcomes) else "holds in part" if any(outcomes) else "does not hold"
 
 
 def _shown(measure, numbers):
@@ -169,8 +171,7 @@ def beside_llama(phi, llama):
     for claim, found in counted.groupby("claim", sort=False):
         numbers = {s: comparison.each(list(counts)) for s, counts in found.groupby("set", sort=False)["count"]}
         shown = "; ".join(f"{s}: {n}" if len(numbers) > 1 else n for s, n in numbers.items())
-        verdict = "holds" if all(found["held"]) else "holds in part" if any(found["held"]) else "does not hold"
-        verdict = "not tested" if "" in numbers.values() else verdict
+        verdict = "not tested" if "" in numbers.values() else _verdict(found["held"])
         rows.append({"claim": claim, "paper": "App. A.4", "here": verdict, "numbers": shown})
     return pd.DataFrame(rows)
 

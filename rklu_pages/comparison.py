@@ -18,11 +18,11 @@ def ours(record, rule="peak"):
     return epoch | {"forget_quality": epoch["forget_quality_benchmark"]}
 
 
-def groups(records):
-    """{split: {method: its records, one per seed}}, in the order of appearance."""
+def groups(records, by="split"):
+    """{split: {method: its records, one per seed}}, in the order of appearance; by: that, or "profile"."""
     found = {}
     for record in records:
-        found.setdefault(record.spec.split, {}).setdefault(record.spec.method, []).append(record)
+        found.setdefault(getattr(record.spec, by), {}).setdefault(record.spec.method, []).append(record)
     return found
 
 

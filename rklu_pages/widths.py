@@ -16,12 +16,11 @@ def specs(profile, split, methods, seeds):
     return [runs.RunSpec(p, split, m, s) for p in series for m in methods for s in seeds]
 
 
-def groups(records):
-    """{profile: {method: its records, one per seed}}, without the oracle, which has no forget quality."""
+def _runs(records):
+    """{(width, seed): {method: record}}."""
     found = {}
     for r in records:
-        if r.spec.method != "oracle":
-            found.setdefault(r.spec.profile, {}).setdefault(r.spec.method, []).append(r)
+        found.setdefault((r.content["settings"]["hidden_size"], r.spec.seed), {})[r.spec.method] = r
     return found
 
 
@@ -33,35 +32,24 @@ def parameters(settings):
 
 
 def known(records):
-    """What the base models know, one row per width and seed: the original's size, its probability per token of the
-    forget answers and its utility; the oracle's; and the KS distance between the two that unlearning has to close."""
-    rows = {}
-    for r in records:
-        if r.spec.method in ("original", "oracle"):
-            row = rows.setdefault((r.content["settings"]["hidden_size"], r.spec.seed), {})
-            row |= {("million", "parameters"): parameters(r.content["settings"]) / 1e6}
-            for score in ("forget_probability", "model_utility"):
-                row |= {(score.replace("_", " "), r.spec.method): r.epochs[0][score]}
-            if r.spec.method == "original":
-                row |= {("forget quality", "original"): r.epochs[0]["forget_quality_benchmark"]}
-    table = pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=["width", "seed"]))
-    table.columns = pd.MultiIndex.from_tuples(table.columns)
-    return table.sort_index(axis=1, level=0, sort_remaining=False)[
-        list(dict.fromkeys(table.columns.get_level_values(0)))
-    ]
+    """What the base models know, one row per width and seed: the original's size, and of it and of the oracle the
+    probability per token of the forget answers and the utility; last, the original's own forget quality."""
+    rows, measures = {}, ("forget_probability", "model_utility", "forget_quality_benchmark")
+    for key, named in _runs(records).items():
+        size = pd.Series({("million", "parameters"): parameters(named["original"].content["settings"]) / 1e6})
+        scores = comparison.aggregates([named["original"], named["oracle"]], measures).unstack().dropna()
+        rows[key] = pd.concat([size, scores])
+    return pd.DataFrame(rows).T.rename_axis(["width", "seed"])
 
 
 def table(records):
     """Scores at the reported epochs (see `comparison.along`): rows (method, seed), columns (score, width)."""
-    found, parts = {}, []
-    for r in records:
-        found.setdefault((r.spec.profile, r.spec.seed), {})[r.spec.method] = r
-    for (_, seed), named in found.items():
+    parts = {}
+    for key, named in _runs(records).items():
         methods = [r for name, r in named.items() if name in METHODS]
-        parts.append(comparison.along(methods, "hidden_size", named["original"], named["oracle"]).assign(seed=seed))
-    long = pd.concat(parts).rename(columns={"hidden_size": "width"})
-    wide = long.pivot(index=["method", "seed"], columns="width", values=list(SCORES))
-    return wide.loc[list(dict.fromkeys(zip(long["method"], long["seed"], strict=True)))]
+        parts[key] = comparison.along(methods, "hidden_size", named["original"], named["oracle"]).set_index("method")
+    long = pd.concat(parts, names=["width", "seed"]).reorder_levels(["method", "seed", "width"])
+    return long[list(SCORES)].unstack("width", sort=False)
 
 
 def trends(table, scores=("forget quality", "way", "balance")):
