@@ -201,11 +201,15 @@ def knobs(profile, split, seed):
         field, _, value = label.removeprefix("RKLU,").partition("=")
         found.setdefault(field if value else "retain term", {})[label] = value or label
     found |= {name: {label: label} for name, label in (("direction", "FKLU"), ("no student", "teacher"))}
-    bases, rows = [load(runs.named(profile, split, name, seed)) for name in ("original", "oracle")], {}
+    rows = {}
     for change, shown in found.items():
-        records = {value: load(runs.named(profile, split, label, seed)) for label, value in shown.items()}
-        if (records := {value: r for value, r in records.items() if r}) and all(bases):
-            tried = comparison.along(list(records.values()), "alpha", *bases).set_axis(list(records))
+        parts = {}
+        for label, value in shown.items():
+            spec = runs.named(profile, split, label, seed)
+            if all(found := [load(s) for s in (spec, spec.base("original"), spec.base("oracle"))]):
+                parts[value] = comparison.along(found[:1], "alpha", *found[1:])
+        if parts:
+            tried = pd.concat(parts).droplevel(1)
             most, best = tried["forget quality"].idxmax(), tried["balance"].idxmax()
             highest, utility = tried.loc[most, ["forget quality", "model utility"]]
             balance = tried.loc[best, "balance"]

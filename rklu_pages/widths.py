@@ -8,6 +8,7 @@ from rklu_pages import comparison
 
 WIDTHS = {"mini": ("mini-half", "mini", "mini-double")}  # profiles that differ in width, narrow to wide
 SCORES = ("forget quality", "model utility", "way", "kept", "balance")
+KNOWN = "original's probability"  # of the forget set's answers, per token
 
 
 def specs(profile, split, methods, seeds):
@@ -16,12 +17,12 @@ def specs(profile, split, methods, seeds):
     return [runs.RunSpec(p, split, m, s) for p in series for m in methods for s in seeds]
 
 
-def _runs(records):
-    """{(width, seed): {method: record}}."""
-    found = {}
-    for r in records:
-        found.setdefault((r.content["settings"]["hidden_size"], r.spec.seed), {})[r.spec.method] = r
-    return found
+def changed(specs, change):
+    """Specs with one change, such as "finetune_epochs=10", after the base models that they rest on: a change of the
+    fine-tuning has an original and an oracle of its own."""
+    cells = [runs.named(s.profile, s.split, f"{s.method},{change}", s.seed) for s in specs]
+    bases = [cell.base(name) for cell in cells for name in ("original", "oracle")]
+    return list(dict.fromkeys([*bases, *cells]))
 
 
 def parameters(settings):
@@ -31,29 +32,41 @@ def parameters(settings):
     return settings["vocab_size"] * h + settings["n_layers"] * (4 * h * h + 3 * h * m + 2 * h) + h
 
 
+def _width(record):
+    return record.content["settings"]["hidden_size"]
+
+
 def known(records):
     """What the base models know, one row per width and seed: the original's size, and of it and of the oracle the
     probability per token of the forget answers and the utility; last, the original's own forget quality."""
     rows, measures = {}, ("forget_probability", "model_utility", "forget_quality_benchmark")
-    for key, named in _runs(records).items():
-        size = pd.Series({("million", "parameters"): parameters(named["original"].content["settings"]) / 1e6})
-        scores = comparison.aggregates([named["original"], named["oracle"]], measures).unstack().dropna()
-        rows[key] = pd.concat([size, scores])
+    bases = {(_width(r), r.spec.seed, r.spec.method): r for r in records if r.spec.method in ("original", "oracle")}
+    for width, seed, _ in bases:
+        original, oracle = (bases[width, seed, name] for name in ("original", "oracle"))
+        size = pd.Series({("million", "parameters"): parameters(original.content["settings"]) / 1e6})
+        scores = comparison.aggregates([original, oracle], measures).unstack().dropna()
+        rows[width, seed] = pd.concat([size, scores])
     return pd.DataFrame(rows).T.rename_axis(["width", "seed"])
 
 
 def table(records):
-    """Scores at the reported epochs (see `comparison.along`): rows (method, seed), columns (score, width)."""
-    parts = {}
-    for key, named in _runs(records).items():
-        methods = [r for name, r in named.items() if name in METHODS]
-        parts[key] = comparison.along(methods, "hidden_size", named["original"], named["oracle"]).set_index("method")
-    long = pd.concat(parts, names=["width", "seed"]).reorder_levels(["method", "seed", "width"])
-    return long[list(SCORES)].unstack("width", sort=False)
+    """Scores at the reported epochs (see `comparison.along`), each record's against the original and the oracle that it
+    rests on, and what that original knows: one row per (method, width, changed, seed), method by method."""
+    found, rows = {r.spec: r for r in records}, {}
+    for spec, r in found.items():
+        if spec.method in METHODS:
+            original, oracle = (found[spec.base(name)] for name in ("original", "oracle"))
+            [scores] = comparison.along([r], "hidden_size", original, oracle).to_dict("records")
+            changed = spec.label.partition(",")[2] or "nothing"
+            known = {KNOWN: original.epochs[0]["forget_probability"]}
+            rows[spec.method, _width(r), changed, spec.seed] = known | {name: scores[name] for name in SCORES}
+    long = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["method", "width", "changed", "seed"])
+    return pd.concat([part for _, part in long.groupby("method", sort=False)])
 
 
 def trends(table, scores=("forget quality", "way", "balance")):
-    """Whether each score of `table` "rises" or "falls" from each width to the next, or "neither"."""
+    """Whether each score of `table`'s unchanged rows "rises" or "falls" from each width to the next, or "neither"."""
+    plain = table.xs("nothing", level="changed")[list(scores)].unstack("width", sort=False)
 
     def trend(values):
         steps = values.diff(axis=1).iloc[:, 1:]
@@ -61,4 +74,4 @@ def trends(table, scores=("forget quality", "way", "balance")):
         found = pd.Series("neither", values.index).mask(some & (steps > 0).all(axis=1), "rises")
         return found.mask(some & (steps < 0).all(axis=1), "falls")
 
-    return pd.DataFrame({score: trend(table[score]) for score in scores})
+    return pd.DataFrame({score: trend(plain[score]) for score in scores})

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from scipy import stats
 from test_comparison import FKLU, RKLU, of_forget05, record, seeded
 
-from rklu_lib.records import RECORDS
+from rklu_lib.records import RECORDS, RunSpec, load
 from rklu_pages import claims
 
 LEDGER = claims.claims()
@@ -200,6 +202,22 @@ def test_the_best_of_each_setting_is_found_among_the_records():
     assert row["tried"] == len(peaks) >= 8 and row["with"] == max(peaks, key=peaks.get)
     assert (row["highest p"], row["utility there"]) == peaks[row["with"]]
     assert row["passes 0.05"] == (max(peaks.values())[0] > 0.05)
+
+
+def test_a_change_of_the_fine_tuning_is_scored_between_base_models_of_its_own():
+    """Otherwise a student of a weaker original would be said to have gone part of the way before it forgot a thing."""
+    specs = [RunSpec("mini", "forget10", m, 0, (("finetune_epochs", 10),)) for m in ("RKLU", "original", "oracle")]
+    student, original, oracle = map(load, specs)
+    best = max(student.epochs, key=lambda e: e["forget_quality_benchmark"])
+    kept = best["model_utility"] / original.epochs[0]["model_utility"]
+    truth = oracle.questions["truth_ratio_benchmark"][-1]
+    distances = [
+        stats.ks_2samp(r.questions["truth_ratio_benchmark"][k], truth).statistic
+        for r, k in ((student, best["epoch"] - 1), (original, 0))
+    ]
+    row = claims.knobs("mini", "forget10", 0).loc["finetune_epochs"]
+    np.testing.assert_allclose(row["best balance"], (1 - distances[0] / distances[1]) * kept)
+    assert row["tried"] == 1 and row["highest p"] == best["forget_quality_benchmark"]
 
 
 def test_settings_without_records_are_left_out():

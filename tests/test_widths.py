@@ -21,9 +21,11 @@ def test_parameters_are_those_of_the_model(name):
     assert widths.parameters(dataclasses.asdict(p) | {"vocab_size": len(tokenizer)}) == made.num_parameters()
 
 
-def at_width(profile, method, ratios, quality=0.01, utility=0.5):
+def at_width(profile, method, ratios, quality=0.01, utility=0.5, changes=()):
     made = record(method, [quality], [utility])
-    made = Record(RunSpec(profile, "forget10", method), made.content | {"settings": settings(profile)}, made.questions)
+    made = Record(
+        RunSpec(profile, "forget10", method, 0, changes), made.content | {"settings": settings(profile)}, made.questions
+    )
     return with_ratios(made, ratios)
 
 
@@ -43,18 +45,38 @@ def series():
     return found
 
 
-def test_scores_stand_side_by_side_narrow_to_wide():
+def test_scores_stand_below_each_other_narrow_to_wide():
     table = widths.table(series())
-    assert table.index.tolist() == [("RKLU", 0), ("NPO", 0)]
-    assert table["way"].columns.tolist() == [96, 192, 384]
-    np.testing.assert_allclose(table.loc[("RKLU", 0), "way"], [0.25, 0.5, 1])
+    rows = [("RKLU", w, "nothing", 0) for w in (96, 192, 384)] + [("NPO", w, "nothing", 0) for w in (96, 192, 384)]
+    assert table.index.tolist() == rows
+    np.testing.assert_allclose(table.xs("RKLU")["way"], [0.25, 0.5, 1])
     trends = widths.trends(table, ("way", "model utility"))
     assert trends["way"].tolist() == ["rises", "neither"]
     assert trends["model utility"].tolist() == ["neither", "neither"]
-    falling = widths.trends(-table, ("way",))
-    assert falling["way"].tolist() == ["falls", "neither"]
+    assert widths.trends(-table, ("way",))["way"].tolist() == ["falls", "neither"]
     alone = widths.table([r for r in series() if r.spec.profile == "mini"])
     assert set(widths.trends(alone, ("way",))["way"]) == {"neither"}
+
+
+def test_a_change_is_scored_against_the_models_it_rests_on():
+    """The same student: half the way between the plain base models, no way at all between those of another schedule."""
+    oracle, original, student = [1.0, 2.0, 3.0, 4.0], [-1.0, -2.0, -3.0, -4.0], [-1.0, -2.0, 3.0, 4.0]
+    records = [at_width("mini-double", m, r) for m, r in (("oracle", oracle), ("original", original))]
+    rate, schedule = (("augment_lr", 0.002),), (("finetune_epochs", 10),)
+    records.append(at_width("mini-double", "RKLU", student, changes=rate))
+    for method, ratios in (("oracle", oracle), ("original", student), ("RKLU", student)):
+        records.append(at_width("mini-double", method, ratios, changes=schedule))
+    table = widths.table(records)
+    assert table.index.get_level_values("changed").tolist() == ["augment_lr=0.002", "finetune_epochs=10"]
+    np.testing.assert_allclose(table["way"], [0.5, 0])
+
+
+def test_a_change_of_the_fine_tuning_has_base_models_of_its_own():
+    plain = widths.specs("mini", "forget10", ["RKLU"], [0])[-1:]
+    labels = {change: [s.label for s in widths.changed(plain, change)] for change in ("alpha=4", "finetune_epochs=10")}
+    assert labels["alpha=4"] == ["original", "oracle", "RKLU,alpha=4"]
+    assert labels["finetune_epochs=10"] == [f"{m},finetune_epochs=10" for m in ("original", "oracle", "RKLU")]
+    assert {s.profile for s in widths.changed(plain, "alpha=4")} == {"mini-double"}
 
 
 def test_what_the_base_models_know_is_one_row_per_width():
