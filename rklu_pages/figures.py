@@ -127,6 +127,22 @@ def along(groups, field):
     return finished(figure)
 
 
+def over_knowledge(table, floor=1e-20):
+    """Forget quality over what the original knew, of one method's rows of a `widths.table`: a line per width."""
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(6.4, 4.2))
+        for (width, rows), marker in zip(table.groupby("width"), "ovs^DPX", strict=False):
+            known, quality = rows.sort_values("original's probability")[
+                ["original's probability", "forget quality"]
+            ].T.values
+            ax.plot(known, np.maximum(quality, floor), marker=marker, markersize=8, label=f"width {width}")
+        forget_quality_axis(ax, floor)
+        ax.set(xlabel="probability of the forget answers under the original", xlim=(0, 1.02))
+        ax.set_ylabel("forget quality (KS p-value)")
+        ax.legend(loc="lower left")
+    return finished(figure)
+
+
 def distributions(content, position, names, k=8, per_row=5):
     """The likeliest next tokens of several models at one position of an answer, side by side; the true token is dark.
 

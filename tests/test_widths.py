@@ -3,12 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_comparison import record, with_ratios
 
 from rklu_lib import models, profiles
 from rklu_lib.records import Record, RunSpec
-from rklu_pages import comparison, widths
+from rklu_pages import comparison, figures, widths
 
 SERIES = ("mini-half", "mini", "mini-double")
 
@@ -77,6 +78,15 @@ def test_a_change_of_the_fine_tuning_has_base_models_of_its_own():
     assert labels["alpha=4"] == ["original", "oracle", "RKLU,alpha=4"]
     assert labels["finetune_epochs=10"] == [f"{m},finetune_epochs=10" for m in ("original", "oracle", "RKLU")]
     assert {s.profile for s in widths.changed(plain, "alpha=4")} == {"mini-double"}
+
+
+def test_the_lines_over_knowledge_are_the_tables_rows():
+    index = pd.MultiIndex.from_product([["RKLU"], [96, 192], ["nothing", "x"], [0]])
+    index = index.set_names(["method", "width", "changed", "seed"])
+    table = pd.DataFrame({widths.KNOWN: [0.9, 0.2, 0.5, 0.6], "forget quality": [1e-30, 0.5, 1e-3, 1e-4]}, index)
+    narrow, wide = figures.over_knowledge(table, 1e-20).axes[0].get_lines()[:2]
+    np.testing.assert_allclose(narrow.get_xydata(), [[0.2, 0.5], [0.9, 1e-20]])
+    np.testing.assert_allclose(wide.get_xydata(), [[0.5, 1e-3], [0.6, 1e-4]])
 
 
 def test_what_the_base_models_know_is_one_row_per_width():
