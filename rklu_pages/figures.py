@@ -127,7 +127,7 @@ def along(groups, field):
     return finished(figure)
 
 
-def over_knowledge(table, floor=1e-20):
+def over_knowledge(table, floor=1e-21):
     """Forget quality over what the original knew, of one method's rows of a `widths.table`: a line per width."""
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(6.4, 4.2))

@@ -8,7 +8,6 @@ from rklu_pages import comparison
 
 WIDTHS = {"mini": ("mini-half", "mini", "mini-double")}  # profiles that differ in width, narrow to wide
 SCORES = ("forget quality", "model utility", "way", "kept", "balance")
-KNOWN = "original's probability"  # of the forget set's answers, per token
 
 
 def specs(profile, split, methods, seeds):
@@ -51,14 +50,15 @@ def known(records):
 
 def table(records):
     """Scores at the reported epochs (see `comparison.along`), each record's against the original and the oracle that it
-    rests on, and what that original knows: one row per (method, width, changed, seed), method by method."""
+    rests on, after what these know, the probability per token of the forget answers: one row per (method, width,
+    changed, seed), method by method."""
     found, rows = {r.spec: r for r in records}, {}
     for spec, r in found.items():
         if spec.method in METHODS:
-            original, oracle = (found[spec.base(name)] for name in ("original", "oracle"))
-            [scores] = comparison.along([r], "hidden_size", original, oracle).to_dict("records")
+            bases = {name: found[spec.base(name)] for name in ("original", "oracle")}
+            [scores] = comparison.along([r], "hidden_size", **bases).to_dict("records")
             changed = spec.label.partition(",")[2] or "nothing"
-            known = {KNOWN: original.epochs[0]["forget_probability"]}
+            known = {f"{n}'s probability": b.epochs[-1]["forget_probability"] for n, b in bases.items()}
             rows[spec.method, _width(r), changed, spec.seed] = known | {name: scores[name] for name in SCORES}
     long = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["method", "width", "changed", "seed"])
     return pd.concat([part for _, part in long.groupby("method", sort=False)])

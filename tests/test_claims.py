@@ -223,3 +223,20 @@ def test_a_change_of_the_fine_tuning_is_scored_between_base_models_of_its_own():
 def test_settings_without_records_are_left_out():
     table = claims.knobs("llama2-7b", "forget10", 0)
     assert table.empty and claims.knobs_as_text(table).empty
+
+
+@pytest.mark.parametrize("model", ["full", "retain90"])
+def test_the_page_says_of_llama_what_the_tofu_authors_logs_say(model):
+    log = PAGE.parents[2] / "shared" / "tofu_logs" / "llama2-7b" / model / "eval_log_forget.json"
+    if not log.exists():
+        pytest.skip("no logs of the TOFU authors here")
+    losses = np.array(list(json.loads(log.read_text())["avg_gt_loss"].values()))
+    text = " ".join("".join(c["source"]) for c in json.loads(PAGE.read_text())["cells"]).replace("\n", " ")
+    said = {"full": "original gives the answers of forget10 {:.2f} a token", "retain90": "its oracle {:.2f}, for"}
+    assert said[model].format(np.exp(-losses).mean()) in text
+
+
+def test_the_page_says_of_mini_what_the_records_say():
+    known = [load(RunSpec("mini", "forget10", m)).epochs[-1]["forget_probability"] for m in ("original", "oracle")]
+    assert "ours give them {:.2f} and {:.4f}".format(*known) in PAGE.read_text()
+    assert 2.5 < np.log(known[0] / known[1]) / np.log(0.99 / 0.15) < 3.5  # "three times as far, counted in nats"
