@@ -16,11 +16,11 @@ venv: .venv/installed  ## everything pinned, the package itself editable
 
 book: smoke html  ## from nothing to _build/html/index.html
 
-smoke: venv  ## every notebook that has scales, at the smallest one: two seeds where it has more, and forget10 alone
+smoke: venv  ## every notebook that has scales, at the smallest one: two seeds where it has more, of forget10 alone
 	mkdir -p _build/smoke
 	echo $(SCALED) | $(FRESH) OMP_NUM_THREADS=1 xargs -n 1 -P 2 sh -c '\
 	  seeds=$$(grep -q "seeds = \[" $$0 && echo "seeds: [0]"); \
-	  if grep -q "split = .*forget10" $$0; then seeds=$${seeds:+seeds: [0, 1]}; fi; \
+	  if grep -q "split = .*forget10" $$0 && grep -q "seeds = \[0, " $$0; then seeds=$${seeds:+seeds: [0, 1]}; fi; \
 	  $(BIN)/papermill --no-progress-bar $$0 _build/smoke/$$(basename $$0) -p profile smoke $${seeds:+-y "$$seeds"}'
 
 html: venv  ## the strict build: a warning is an error, a broken reference is a warning
