@@ -16,7 +16,7 @@ venv: .venv/installed  ## everything pinned, the package itself editable
 
 book: smoke html  ## from nothing to _build/html/index.html
 
-smoke: venv  ## every notebook that has scales, at the smallest one: two seeds where it has more, of forget10 alone
+smoke: venv  ## every notebook that has scales, at the smallest one: one seed, two where a page of forget10 alone has several
 	mkdir -p _build/smoke
 	echo $(SCALED) | $(FRESH) OMP_NUM_THREADS=1 xargs -n 1 -P 2 sh -c '\
 	  seeds=$$(grep -q "seeds = \[" $$0 && echo "seeds: [0]"); \
