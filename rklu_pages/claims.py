@@ -206,8 +206,9 @@ def knobs(profile, split, seed):
         parts = {}
         for label, value in shown.items():
             spec = runs.named(profile, split, label, seed)
-            if all(found := [load(s) for s in (spec, spec.base("original"), spec.base("oracle"))]):
-                parts[value] = comparison.along(found[:1], "alpha", *found[1:])
+            record, *bases = (load(s) for s in (spec, spec.base("original"), spec.base("oracle")))
+            if record and all(bases):
+                parts[value] = comparison.along([record], "alpha", *bases)
         if parts:
             tried = pd.concat(parts).droplevel(1)
             most, best = tried["forget quality"].idxmax(), tried["balance"].idxmax()

@@ -50,8 +50,8 @@ def known(records):
 
 def table(records):
     """Scores at the reported epochs (see `comparison.along`), each record's against the original and the oracle that it
-    rests on, after what these know, the probability per token of the forget answers: one row per (method, width,
-    changed, seed), method by method."""
+    rests on, after the probability per token of the forget answers under these two and under its own model: one row per
+    (method, width, changed, seed), method by method."""
     found, rows = {r.spec: r for r in records}, {}
     for spec, r in found.items():
         if spec.method in METHODS:
@@ -59,6 +59,7 @@ def table(records):
             [scores] = comparison.along([r], "hidden_size", **bases).to_dict("records")
             changed = spec.label.partition(",")[2] or "nothing"
             known = {f"{n}'s probability": b.epochs[-1]["forget_probability"] for n, b in bases.items()}
+            known["forget probability"] = r.reported()["forget_probability"]
             rows[spec.method, _width(r), changed, spec.seed] = known | {name: scores[name] for name in SCORES}
     long = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["method", "width", "changed", "seed"])
     return pd.concat([part for _, part in long.groupby("method", sort=False)])
