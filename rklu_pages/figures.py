@@ -129,11 +129,11 @@ def along(groups, field):
 
 def over_knowledge(table, floor=1e-21):
     """Forget quality over what the original knew, of one method's rows of a `widths.table`: a line per width."""
-    columns = ["original's probability", "forget quality"]
+    columns = ["original", "forget quality"]
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(6.4, 4.2))
         for (width, rows), marker in zip(table.groupby("width"), "ovs^DPX", strict=False):
-            known, quality = rows.sort_values("original's probability")[columns].T.values
+            known, quality = rows.sort_values("original")[columns].T.values
             ax.plot(known, np.maximum(quality, floor), marker=marker, markersize=8, label=f"width {width}")
         forget_quality_axis(ax, floor)
         ax.set(xlabel="probability of the forget answers under the original", xlim=(0, 1.02))

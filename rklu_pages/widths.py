@@ -58,8 +58,8 @@ def table(records):
             bases = {name: found[spec.base(name)] for name in ("original", "oracle")}
             [scores] = comparison.along([r], "hidden_size", **bases).to_dict("records")
             changed = spec.label.partition(",")[2] or "nothing"
-            known = {f"{n}'s probability": b.epochs[-1]["forget_probability"] for n, b in bases.items()}
-            known["forget probability"] = r.reported()["forget_probability"]
+            known = {n: b.epochs[-1]["forget_probability"] for n, b in bases.items()}
+            known["unlearned"] = r.reported()["forget_probability"]
             rows[spec.method, _width(r), changed, spec.seed] = known | {name: scores[name] for name in SCORES}
     long = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["method", "width", "changed", "seed"])
     return pd.concat([part for _, part in long.groupby("method", sort=False)])
