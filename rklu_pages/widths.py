@@ -31,20 +31,17 @@ def parameters(settings):
     return settings["vocab_size"] * h + settings["n_layers"] * (4 * h * h + 3 * h * m + 2 * h) + h
 
 
-def _width(record):
-    return record.content["settings"]["hidden_size"]
-
-
 def known(records):
     """What the base models know, one row per width and seed: the original's size, and of it and of the oracle the
     probability per token of the forget answers and the utility; last, the original's own forget quality."""
-    rows, measures = {}, ("forget_probability", "model_utility", "forget_quality_benchmark")
-    bases = {(_width(r), r.spec.seed, r.spec.method): r for r in records if r.spec.method in ("original", "oracle")}
-    for width, seed, _ in bases:
-        original, oracle = (bases[width, seed, name] for name in ("original", "oracle"))
-        size = pd.Series({("million", "parameters"): parameters(original.content["settings"]) / 1e6})
-        scores = comparison.aggregates([original, oracle], measures).unstack().dropna()
-        rows[width, seed] = pd.concat([size, scores])
+    measures = ("forget_probability", "model_utility", "forget_quality_benchmark")
+    found, rows = {r.spec: r for r in records}, {}
+    for spec, original in found.items():
+        if spec.method == "original":
+            settings = original.content["settings"]
+            size = pd.Series({("million", "parameters"): parameters(settings) / 1e6})
+            scores = comparison.aggregates([original, found[spec.base("oracle")]], measures).unstack().dropna()
+            rows[settings["hidden_size"], spec.seed] = pd.concat([size, scores])
     return pd.DataFrame(rows).T.rename_axis(["width", "seed"])
 
 
@@ -60,7 +57,8 @@ def table(records):
             changed = spec.label.partition(",")[2] or "nothing"
             known = {n: b.epochs[-1]["forget_probability"] for n, b in bases.items()}
             known["unlearned"] = r.reported()["forget_probability"]
-            rows[spec.method, _width(r), changed, spec.seed] = known | {name: scores[name] for name in SCORES}
+            key = (spec.method, scores["hidden_size"], changed, spec.seed)
+            rows[key] = known | {name: scores[name] for name in SCORES}
     long = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["method", "width", "changed", "seed"])
     return pd.concat([part for _, part in long.groupby("method", sort=False)])
 
