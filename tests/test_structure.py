@@ -85,8 +85,9 @@ def test_runs_is_light_to_import_and_keeps_its_files_where_it_is_told(tmp_path):
 
 
 def test_the_library_stays_small():
-    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in LIBRARY)
-    assert lines <= 2500
+    lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in LIBRARY}
+    assert sum(lines.values()) <= 3500
+    assert not {name: n for name, n in lines.items() if n > (410 if name == "runs.py" else 300)}
 
 
 def _sources(notebook):
