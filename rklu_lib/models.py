@@ -36,12 +36,20 @@ def _sdpa_float32(module, query, key, value, mask, **kwargs):
 
 AttentionInterface.register("sdpa_float32", _sdpa_float32)
 AttentionMaskInterface.register("sdpa_float32", sdpa_mask)
+OPENING = 8  # tokens: a shorter common opening is not worth a forward pass of its own
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
 def device():
     """Where this process computes: "cuda" when there is one, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def bf16(precision):
+    """Whether a profile's "bf16" is to be had here: on a CPU without such instructions it is emulated, some thirty
+    times slower than float32 (book: What it costs), which is then taken instead."""
+    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return precision == "bf16" and fast
 
 
 def train_tokenizer(texts, vocab_size):
@@ -71,10 +79,15 @@ def create(profile, tokenizer, seed):
     return PhiForCausalLM(PhiConfig(**shape, resid_pdrop=0.0, embd_pdrop=0.0, attention_dropout=0.0))
 
 
+def folder():
+    """Where models lie that need no hub, as owner/name: the folder that `RKLU_MODELS` names, else `models` here."""
+    return Path(os.environ.get("RKLU_MODELS", Path(__file__).resolve().parents[1] / "models"))
+
+
 def resolve(path):
-    """Where a checkpoint is: in the folder `RKLU_MODELS` (owner/name, as on the hub) if it is there, else at `path`.
+    """Where a checkpoint is: in `folder()` (owner/name, as on the hub) if it is there, else at `path`.
     Raises FileNotFoundError for what is neither a folder nor a hub id."""
-    local = Path(os.environ.get("RKLU_MODELS", os.devnull)) / path
+    local = folder() / path
     if not (local.is_dir() or Path(path).is_dir() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(path))):
         raise FileNotFoundError(f"{path} is no folder; a model is a folder in the hub's layout or a hub id, owner/name")
     return local if local.is_dir() else path
@@ -139,6 +152,12 @@ def atomic_directory(path):
         shutil.rmtree(tmp, ignore_errors=True)
 
 
+def _common(input_ids, mask):
+    """How many tokens all of several rows open with before any is scored; 0 of a row alone."""
+    alike = (input_ids == input_ids[:1]).all(0) & ~mask.any(0)
+    return int(alike.int().cumprod(0).sum()) if len(input_ids) > 1 else 0
+
+
 class ScoredLogits(nn.Module):
     """A causal LM reduced to what every loss needs: the logits that predict scored tokens, and no others.
 
@@ -150,10 +169,22 @@ class ScoredLogits(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
+        # gradient checkpointing makes again what a key-value cache would have to keep
+        self.checkpointed = any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
 
     def hidden(self, input_ids, mask):
-        """Last hidden states at the scored positions: (tokens, hidden)."""
-        return self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[mask]
+        """Last hidden states at the scored positions: (tokens, hidden).
+
+        What all rows open with (a chat's system prompt: a quarter of TOFU's tokens) is run once, for all of them.
+        """
+        run, n = self.model.base_model, _common(input_ids, mask)
+        if n < OPENING or self.checkpointed:
+            return run(input_ids=input_ids, use_cache=False).last_hidden_state[mask]
+        cache = run(input_ids=input_ids[:1, :n], use_cache=True).past_key_values
+        for layer in cache.layers:
+            layer.keys, layer.values = (t.expand(len(input_ids), -1, -1, -1) for t in (layer.keys, layer.values))
+        rest = run(input_ids=input_ids[:, n:], past_key_values=cache, use_cache=True).last_hidden_state
+        return rest[mask[:, n:]]
 
     @property
     def head(self):

@@ -8,13 +8,13 @@ import re
 import torch
 import torch.nn.functional as F
 
-from rklu_lib import data, evaluation
+from rklu_lib import chat, data, evaluation
 
 
 def direct_answer(model, tokenizer, template, question, max_new_tokens=64):
     """The model's greedy answer to a question, as text (§ 5, "Direct Answer")."""
     prompt = data.encode_prompt(tokenizer, template, question)
-    tokens = evaluation.greedy(model, [prompt], max_new_tokens, tokenizer.eos_token_id)[0]
+    tokens = evaluation.greedy(model, [prompt], max_new_tokens, chat.end_token(tokenizer, template))[0]
     return tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
 
@@ -58,9 +58,9 @@ BOUNDARY = re.compile(r'[.,;:!?"\n]')
 
 
 @functools.lru_cache(maxsize=2)
-def _endings(tokenizer):
-    """For each token: its text before a boundary, or None where it holds none. End-of-text is a boundary."""
-    cut = {tokenizer.eos_token_id: ""}
+def _endings(tokenizer, template):
+    """For each token that ends a completion: its text before the boundary. The token that closes an answer is one."""
+    cut = {chat.end_token(tokenizer, template): ""}
     for token in range(len(tokenizer)):
         text = tokenizer.decode([token])
         if found := BOUNDARY.search(text):
@@ -85,7 +85,7 @@ def fill_in_blank(model, tokenizer, template, question, prefix, k=5, max_tokens=
     probability], ...], exact); not exact when `budget` sequences were looked into and likelier ones may be left.
     """
     stem = data.encode_prompt(tokenizer, template, question) + data.encode_answer(tokenizer, template, prefix)[:-1]
-    cut, found, best, looked, exact = _endings(tokenizer), {}, {}, 0, True
+    cut, found, best, looked, exact = _endings(tokenizer, template), {}, {}, 0, True
     queue = [(-1.0, (), None)]  # (-probability, tokens, text); the text is None while the completion is open
     while queue and len(found) < k:
         if queue[0][2] is not None:

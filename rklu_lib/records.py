@@ -27,6 +27,7 @@ PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy
 
 _UNLEARNING = {"augment_epochs", "augment_lr", "unlearn_epochs", "unlearn_lr", "family_lr", "alpha", "retain_weight"}
 _UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_size", "gauge"}
+_LATER = {"precision", "utility"}  # fields younger than the first records: settings where not the default
 _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}
 _FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
 _FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "passages"}
@@ -112,6 +113,8 @@ class RunSpec:
             fields |= {"retain_weight"} if m.retain else set()
             fields |= {"npo_beta"} if m.family == "NPO" else {"dpo_beta"} if m.family == "DPO" else set()
             fields |= {"ta_scale"} if m.family == "TA" else set()
+        default = {f.name: f.default for f in dataclasses.fields(p)}
+        fields -= {name for name in _LATER if getattr(p, name) == default[name]}
         kept = {name: getattr(p, name) for name in sorted(fields)}
         if self.method in METHODS and METHODS[self.method].forget:
             kept["unlearn_lr"] = p.learning_rate(METHODS[self.method].family)
@@ -143,15 +146,21 @@ class Record:
 
     def reported(self, rule="peak"):
         """The epoch that is reported, as its dict. "peak": the first epoch of highest forget quality (the paper's rule,
-        which selects with the oracle in hand); "last"; "product": the highest forget quality times model utility."""
+        which selects with the oracle in hand); "last"; "product": the highest forget quality times model utility, of
+        the epochs whose utility was scored (see `profiles.Profile.utility`)."""
         keys = {
             "peak": lambda e: e["forget_quality_benchmark"],
-            "product": lambda e: e["forget_quality_benchmark"] * e["model_utility"],
+            "product": lambda e: e["forget_quality_benchmark"] * e.get("model_utility", 0),
             "last": lambda e: e["epoch"],
         }
         if rule not in keys:
             raise ValueError(f"no reporting rule {rule!r}; there are {', '.join(keys)}")
         return max(self.epochs, key=keys[rule])
+
+
+def leads(scores, before):
+    """Does an epoch forget better than each of those before it, in either form of Eq. 5? Only then can it be a peak."""
+    return any(all(scores[k] > e[k] for e in before) for k in scores if k.startswith("forget_quality"))
 
 
 def load(spec):

@@ -96,6 +96,7 @@ def _base_model(spec, folder):
         model, tokenizer = models.load(spec.base("original").checkpoint_path, p.dtype)
         examples = _forget(spec, tokenizer)
         stage = {"epochs": p.augment_epochs, "lr": p.augment_lr, "batch_size": p.batch_size}
+        stage["precision"] = p.precision
     else:
         split = "full" if spec.method == "original" else data.ORACLE_SPLIT.get(spec.split, "full")
         if p.model:
@@ -130,7 +131,7 @@ def _unlearned(spec, folder, judge):
     refusals = _refused(p, tokenizer, forget, spec.seed) if REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, original, augmented, forget, retain, refusals)
     del augmented  # from here on there is one model
-    noted = {"folder": folder, "on_epoch": lambda model, epoch: judge(model, tokenizer)}
+    noted = {"folder": folder, "on_epoch": lambda model, history: judge(model, tokenizer, history)}
     history = training.unlearn(chosen, p, original, aids, forget, retain, seed=spec.seed, **noted)
     return original, tokenizer, history
 
@@ -175,7 +176,8 @@ def execute(spec, stage="record", threads=None):
         elif load(spec) is None:
             _record(spec)
         elif spec.method in METHODS and not _has_checkpoint(spec):  # trained again, but not scored: the record stands
-            _save_checkpoint(spec, *_unlearned(spec, _state(spec).with_suffix(".unscored"), lambda *_: {})[:2], {})
+            unscored = _state(spec).with_suffix(".unscored")
+            _save_checkpoint(spec, *_unlearned(spec, unscored, lambda *_: {})[:2], {})
         for state in spec.checkpoint_path.parent.glob(f"{spec.checkpoint_path.name}-state-*"):
             shutil.rmtree(state, ignore_errors=True)
 
@@ -191,11 +193,14 @@ def _record(spec):
         else:
             oracle = measured["chunk_nll"][-1]
 
-    def judge(model, tokenizer):
+    def judge(model, tokenizer, history=()):
         begin = time.perf_counter()
         if spec.task == "tofu":
             asked.update(asked or evaluation.load_questions(p, spec.split, tokenizer))
-            scores, per_question = evaluation.evaluate(model, tokenizer, asked, p.max_new_tokens, oracle)
+            ends = len(history) in (0, 1, p.unlearn_epochs)
+            useful = lambda found: p.utility == "every" or ends or records.leads(found, history[:-1])  # noqa: E731
+            how = (p.max_new_tokens, oracle, p.precision, useful)
+            scores, per_question = evaluation.evaluate(model, tokenizer, asked, *how)
         else:
             asked.update(asked or evaluation.load_passages(p, tokenizer))
             new_tokens = p.chunk_tokens - p.prompt_tokens

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from rklu_lib import data, methods
+from rklu_lib import data, methods, models
 from rklu_lib.models import ScoredLogits, atomic_directory
 
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # tied heads are meant to be saved once
@@ -34,12 +34,13 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
     epoch_steps: how many steps one epoch has. lr: peak learning rate, see `schedule`.
     precision: "no", or "bf16" for a forward pass under autocast; the weights keep their dtype.
     folder: where the state of the last whole epoch is kept; a run finds it there after an interruption.
-    on_epoch(model, epoch) -> dict: noted in the history (evaluation goes here). Raises FloatingPointError on a loss
-    that is not finite, before it reaches the weights.
+    on_epoch(model, history) -> dict: noted in the history, whose last entry is this epoch's (evaluation goes here).
+    Raises FloatingPointError on a loss that is not finite, before it reaches the weights.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     kind = accelerator.device.type
-    if precision == "bf16" and kind == "cpu":
+    half = models.bf16(precision)
+    if half and kind == "cpu":
         model.set_attn_implementation("sdpa_float32")
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(epoch_steps, epochs))
@@ -54,7 +55,7 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
         for terms in steps(epoch):
             for term in terms:
                 # not accelerate's mixed_precision: that is one setting per process, and a worker trains many models
-                with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
+                with torch.autocast(kind, torch.bfloat16, enabled=half):
                     loss = term(scored)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"loss {loss.item()} in epoch {epoch + 1}; lower the learning rate {lr:g}")
@@ -66,7 +67,7 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
             optimizer.zero_grad()
         history.append({"epoch": epoch + 1, "loss": total / epoch_steps})
         if on_epoch:
-            history[-1] |= on_epoch(model, epoch)
+            history[-1] |= on_epoch(model, history)
         if folder:
             with atomic_directory(folder) as tmp:
                 accelerator.save_state(str(tmp))
@@ -137,7 +138,7 @@ def unlearn(chosen, profile, model, aids, forget, retain, *, seed, folder=None, 
     return fit(
         model, steps, epochs=profile.unlearn_epochs, epoch_steps=math.ceil(len(forget) / profile.batch_size),
         lr=profile.learning_rate(chosen.family), weight_decay=profile.weight_decay,
-        max_grad_norm=profile.max_grad_norm, folder=folder, on_epoch=on_epoch,
+        max_grad_norm=profile.max_grad_norm, precision=profile.precision, folder=folder, on_epoch=on_epoch,
     )  # fmt: skip
 
 

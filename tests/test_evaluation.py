@@ -255,3 +255,19 @@ def test_question_sets_are_those_tofu_scores(profile, tokenizer, asked):
     assert asked["retain"].answers[0] == [data.encode_answer(tokenizer, profile.template, a) for a in answers]
     capped = evaluation.load_questions(dataclasses.replace(profile, n_questions=1), "forget10", tokenizer)
     assert {name: len(a.prompts) for name, a in capped.items()} == {"forget": 1, "retain": 1, "authors": 2, "facts": 2}
+
+
+def test_utility_is_scored_where_it_is_asked_for(model, tokenizer, asked):
+    seen = []
+    whole, per_question = evaluation.evaluate(model, tokenizer, asked, 4)
+    forget, same = evaluation.evaluate(model, tokenizer, asked, 4, utility=lambda scores: seen.append(scores))
+    assert set(whole) - set(forget) == {"model_utility", *metrics.UTILITY_COMPONENTS} and not set(forget) - set(whole)
+    assert seen == [forget] and {k: whole[k] for k in forget} == forget
+    assert all((same[k] == per_question[k]).all() for k in per_question)
+
+
+def test_bf16_scores_are_near_those_of_float32(model, tokenizer, asked, monkeypatch):
+    monkeypatch.setattr(evaluation.models, "bf16", lambda precision: precision == "bf16")
+    exact, near = (evaluation.evaluate(model, tokenizer, asked, 4, precision=p)[1] for p in ("no", "bf16"))
+    assert (exact["answer_nll"] != near["answer_nll"]).any()  # it was in force, in the pool's threads too
+    np.testing.assert_allclose(near["answer_nll"], exact["answer_nll"], rtol=2e-2)
