@@ -134,3 +134,7 @@ def unlearn(
     )
     if after > before / 2:
         typer.echo("Little is forgotten: raise --lr, --epochs or --alpha", err=True)
+
+
+if __name__ == "__main__":
+    app()

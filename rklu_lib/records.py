@@ -197,14 +197,15 @@ def write(spec, history, questions, seconds):
 
 
 def code_version():
-    """{"version", "commit", "changed"}: the package and git commit; changed: the library had uncommitted edits."""
+    """{"version", "commit", "changed"}: the package and git commit (`RKLU_COMMIT` says it where a copy travels without
+    its history); changed: the library had uncommitted edits."""
 
     def git(*args):
         return subprocess.run(["git", *args], cwd=data.ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
     return {
         "version": __version__,
-        "commit": git("rev-parse", "--short=12", "HEAD") or None,
+        "commit": git("rev-parse", "--short=12", "HEAD") or os.environ.get("RKLU_COMMIT"),
         "changed": bool(git("status", "--porcelain", "--", "rklu_lib")),
     }
 
