@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from rklu_lib import data, metrics
+from rklu_lib.teacher import output_layer
 
 FORMS = ("benchmark", "paper")
 BLOCK = 64  # prompts whose key-value caches are held at once
@@ -54,7 +55,7 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
     Returns (nll, agreed): n float64 arrays, one value per answer, and n integers, the number of leading tokens of the
     first answer that are the likeliest. Neither depends on block or batch_size beyond rounding.
     """
-    model.eval()
+    head = output_layer(model.eval())
     nll, agreed = [np.zeros(len(a)) for a in answers], np.zeros(len(answers), int)
     shared = [tuple(commonprefix(a[1:])) for a in answers]
     cut = [max(0, len(s) - 1) for s in shared]
@@ -62,8 +63,9 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
     for start in range(0, len(order), block):
         asked = order[start : start + block]
         ids, mask, positions = _left_pad([prompts[i] for i in asked], model.device)
-        out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
-        cache, first = out.past_key_values, out.logits[:, -1].float().log_softmax(-1).double().cpu().numpy()
+        out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True)
+        cache, last = out.past_key_values, out.last_hidden_state[:, -1]
+        first = head(last).float().log_softmax(-1).double().cpu().numpy()
         likeliest = first.argmax(-1)
         for row, i in enumerate(asked):
             nll[i] -= first[row, [a[0] for a in answers[i]]]
@@ -102,7 +104,7 @@ def _score_rest(model, cache, mask, tokens, count=False):
     out = model.base_model(
         input_ids=ids[:, :-1], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
     )
-    head, nll, hits = model.get_output_embeddings(), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
+    head, nll, hits = output_layer(model), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
     loss, likeliest = [], []
     for h, t in zip(out.last_hidden_state[fed].split(CHUNK), ids[:, 1:][fed].split(CHUNK), strict=True):
         logits = head(h).float()
@@ -123,7 +125,7 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
     Rows that have ended leave the batch a quarter at a time (each departure copies the cache), so the cost follows the
     answers and not the longest of them.
     """
-    model.eval()
+    head = output_layer(model.eval())
     begun = [tuple(b[:max_new_tokens]) for b in begun or [()] * len(prompts)]
     result = [[t for t in b if t != eos_token_id] for b in begun]
     order = [i for i, b in enumerate(begun) if eos_token_id not in b and len(b) < max_new_tokens]
@@ -132,10 +134,10 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
         rows = order[start : start + batch_size]
         ids, mask, positions = _left_pad([prompts[i] + begun[i] for i in rows], model.device)
         going = torch.ones(len(rows), dtype=torch.bool, device=ids.device)
-        state = {"use_cache": True, "logits_to_keep": 1}
+        state = {"use_cache": True}
         while True:
-            out = model(input_ids=ids, attention_mask=mask, position_ids=positions, **state)
-            ids, cache = out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
+            out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, **state)
+            ids, cache = head(out.last_hidden_state[:, -1]).argmax(-1, keepdim=True), out.past_key_values
             going &= ids[:, 0] != eos_token_id
             for i, token, on in zip(rows, ids[:, 0].tolist(), going.tolist(), strict=True):
                 if on:
