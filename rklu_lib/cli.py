@@ -91,7 +91,7 @@ def unlearn(
     alpha: Annotated[float | None, typer.Option(help="unlearning strength, Eq. 1")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate of augmenting and unlearning")] = None,
     epochs: Annotated[int | None, typer.Option(help="epochs of augmenting and unlearning")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, or bfloat16: half the memory, small updates lost")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, or bfloat16: less memory, see the book")] = "float32",
     seed: int = 0,
 ):
     """Make a model of your own forget a file of question-answer pairs."""

@@ -30,6 +30,7 @@ _UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_s
 _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}
 _FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
 _FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "passages"}
+_LATER = {"gradient_checkpointing"}  # fields younger than some records: named in settings unless at their default
 SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
 
 
@@ -112,7 +113,9 @@ class RunSpec:
             fields |= {"retain_weight"} if m.retain else set()
             fields |= {"npo_beta"} if m.family == "NPO" else {"dpo_beta"} if m.family == "DPO" else set()
             fields |= {"ta_scale"} if m.family == "TA" else set()
+        defaults = {f.name: f.default for f in dataclasses.fields(p) if f.name in _LATER}
         kept = {name: getattr(p, name) for name in sorted(fields)}
+        kept = {name: value for name, value in kept.items() if name not in defaults or value != defaults[name]}
         if self.method in METHODS and METHODS[self.method].forget:
             kept["unlearn_lr"] = p.learning_rate(METHODS[self.method].family)
         return kept
