@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from rklu_lib import data, metrics
+from rklu_lib import data, metrics, parallel
 from rklu_lib.teacher import output_layer
 
 FORMS = ("benchmark", "paper")
@@ -64,8 +64,7 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
         asked = order[start : start + block]
         ids, mask, positions = _left_pad([prompts[i] for i in asked], model.device)
         out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True)
-        cache, last = out.past_key_values, out.last_hidden_state[:, -1]
-        first = head(last).float().log_softmax(-1).double().cpu().numpy()
+        cache, first = out.past_key_values, head(out.last_hidden_state[:, -1]).log_softmax(-1).double().cpu().numpy()
         likeliest = first.argmax(-1)
         for row, i in enumerate(asked):
             nll[i] -= first[row, [a[0] for a in answers[i]]]
@@ -198,15 +197,16 @@ def score(model, tokenizer, asked, max_new_tokens):
     paraphrased_nll and rouge (n,), wrong_nll (n, k), generations (n,).
 
     On a CPU the questions are shared out to as many threads as torch has, each with a core of its own: generation and
-    ROUGE have too little to multiply for several cores at once.
+    ROUGE have too little to multiply for several cores at once. Before that they are shared out to the processes.
     """
     cores, shares = torch.get_num_threads(), []
     threads = cores if model.device.type == "cpu" else 1
     for name, q in asked.items():
-        size = max(BLOCK, math.ceil(len(q.prompts) / threads))
+        size = max(BLOCK, math.ceil(len(q.prompts) / threads / parallel.processes()))
         shares += [(name, q.part(at, at + size)) for at in range(0, len(q.prompts), size)]
+    work = lambda s: (s[0], _score(model, tokenizer, s[1], max_new_tokens))  # noqa: E731
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        scored = list(pool.map(lambda s: (s[0], _score(model, tokenizer, s[1], max_new_tokens)), shares))
+        scored = parallel.shared(lambda mine: list(pool.map(work, mine)), shares)
     torch.set_num_threads(cores)  # or threads that are started later would have one core
     parts = {name: [found for other, found in scored if other == name] for name in asked}
     return {name: {k: np.concatenate([p[k] for p in found]) for k in found[0]} for name, found in parts.items()}
@@ -269,8 +269,8 @@ def load_passages(profile, tokenizer):
 
 def passage_nll(model, examples):
     """Mean NLL per token, in nats, of each of n `data.Example`s -> (n,)."""
-    nll, _ = score_answers(model, [e.prompt for e in examples], [[e.answer] for e in examples], batch_size=8)
-    return np.concatenate(nll)
+    share = lambda p: score_answers(model, [e.prompt for e in p], [[e.answer] for e in p], batch_size=8)[0]  # noqa: E731
+    return np.concatenate(parallel.shared(share, examples))
 
 
 def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None):
@@ -282,8 +282,8 @@ def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None):
     token), perplexity of the other prose, chunk_nll (mean, nats per token), and forget_quality_nll: p-value of the
     two-sample KS test between chunk NLLs here and the oracle's. Per chunk: chunk_nll, rouge, exact, each (n,).
     """
-    prompted = asked["prompted"]
-    said = greedy(model, [e.prompt for e in prompted], max_new_tokens, tokenizer.eos_token_id)
+    prompted, end = asked["prompted"], tokenizer.eos_token_id
+    said = parallel.shared(lambda part: greedy(model, [e.prompt for e in part], max_new_tokens, end), prompted)
     texts, truth = (tokenizer.batch_decode(t, skip_special_tokens=True) for t in (said, [e.answer for e in prompted]))
     scores = {"chunk_nll": passage_nll(model, asked["chunks"]), "rouge": metrics.rouge_l(truth, texts)}
     scores["exact"] = np.array([float(tuple(s) == e.answer) for s, e in zip(said, prompted, strict=True)])

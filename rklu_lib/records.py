@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rklu_lib import __version__, data, profiles
+from rklu_lib import __version__, data, parallel, profiles
 from rklu_lib.methods import AUGMENTED, METHODS, method
 
 RECORDS = Path(os.environ.get("RKLU_RECORDS", data.ROOT / "data" / "records"))
@@ -170,7 +170,10 @@ def load(spec):
 
 
 def write(spec, history, questions, seconds):
-    """Write a finished run, whole: history is a list of dicts per epoch, questions {name: (epochs, n)}."""
+    """Write a finished run, whole: history is a list of dicts per epoch, questions {name: (epochs, n)}. Of several
+    processes the first does."""
+    if not parallel.main():
+        return
     content = {
         "spec": {"profile": spec.profile, "split": spec.split, "method": spec.method, "seed": spec.seed}
         | ({"overrides": dict(spec.overrides)} if spec.overrides else {}),
@@ -180,6 +183,7 @@ def write(spec, history, questions, seconds):
         "code": code_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "machine": machine(),
+        "processes": parallel.processes(),
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
         "epochs": [{k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in e.items()} for e in history],
     }

@@ -1,11 +1,13 @@
 """The unlearning teacher: Eq. 1, the same as a model one can query, and the frozen form that is computed only once."""
 
 import functools
+import itertools
 from types import SimpleNamespace
 
 import torch
 from torch import nn
 
+from rklu_lib import parallel
 from rklu_lib.losses import head_logits
 from rklu_lib.models import ScoredLogits
 
@@ -89,10 +91,14 @@ class FrozenLogits:
     def __init__(self, model, batches):
         scored = ScoredLogits(model.eval())
         self.head = [t if t is None else t.detach().clone() for t in scored.head]
-        self.states = {}
-        for batch in batches:
+
+        def states(batch):
             hidden = scored.hidden(batch.input_ids.to(model.device), batch.mask.to(model.device)).cpu()
-            self.states.update(zip(batch.index, hidden.split(batch.mask.sum(1).tolist()), strict=True))
+            return hidden.split(batch.mask.sum(1).tolist())
+
+        found = parallel.shared(lambda part: [states(batch) for batch in part], batches)
+        pairs = (zip(batch.index, parts, strict=True) for batch, parts in zip(batches, found, strict=True))
+        self.states = dict(itertools.chain.from_iterable(pairs))
 
     def at(self, index):
         """A function (start, stop) -> logits (stop - start, vocab) of the examples named by `index`, laid end to end.
