@@ -14,6 +14,10 @@ class _OneLine(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except (ValueError, OSError, FloatingPointError) as error:
+            from rklu_lib import parallel
+
+            if not parallel.fails_first():  # of several processes one says it
+                raise typer.Exit(2) from error
             raise typer.BadParameter(str(error)) from error
 
 
@@ -77,6 +81,10 @@ def report(profile: ProfileName = "mini", split: str = "forget10", seed: int = 0
 
 
 def _print_epochs(records):
+    from rklu_lib import parallel
+
+    if not parallel.main():
+        return
     from rich.console import Console
     from rich.table import Table
 
@@ -105,7 +113,7 @@ def unlearn(
     alpha: Annotated[float | None, typer.Option(help="unlearning strength, Eq. 1")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate of augmenting and unlearning")] = None,
     epochs: Annotated[int | None, typer.Option(help="epochs of augmenting and unlearning")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, or bfloat16: half the memory, small updates lost")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, or bfloat16: less memory, see the book")] = "float32",
     seed: int = 0,
 ):
     """Make a model of your own forget a file of question-answer pairs."""
@@ -125,16 +133,14 @@ def unlearn(
     questions = ({r["question"] for r in rows.get(k, [])} for k in ("forget", "retain"))
     if both := set.intersection(*questions):
         raise typer.BadParameter(f"{len(both)} questions stand in both files, such as {min(both)!r}")
-    from rklu_lib import runs
+    from rklu_lib import parallel, runs
 
     before, after = runs.unlearn_own(model, rows["forget"], rows.get("retain", []), out, chosen, p, seed)
+    if not parallel.main():
+        return
     typer.echo(
         f"{out}: {method} on {len(rows['forget'])} pairs; their answers' mean probability per token was {before:.3g} "
         f"and is {after:.3g}. Load it with transformers as you did {model}"
     )
     if after > before / 2:
         typer.echo("Little is forgotten: raise --lr, --epochs or --alpha", err=True)
-
-
-if __name__ == "__main__":
-    app()

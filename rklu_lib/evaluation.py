@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from rklu_lib import chat, data, metrics, models
+from rklu_lib import chat, data, metrics, models, parallel
+from rklu_lib.teacher import output_layer
 
 FORMS = ("benchmark", "paper")
 BLOCK = 64  # prompts whose key-value caches are held at once
@@ -55,7 +56,7 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
     Returns (nll, agreed): n float64 arrays, one value per answer, and n integers, the number of leading tokens of the
     first answer that are the likeliest. Neither depends on block or batch_size beyond rounding.
     """
-    model.eval()
+    head = output_layer(model.eval())
     nll, agreed = [np.zeros(len(a)) for a in answers], np.zeros(len(answers), int)
     shared = [tuple(commonprefix(a[1:])) for a in answers]
     cut = [max(0, len(s) - 1) for s in shared]
@@ -63,8 +64,8 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
     for start in range(0, len(order), block):
         asked = order[start : start + block]
         ids, mask, positions = _left_pad([prompts[i] for i in asked], model.device)
-        out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
-        cache, first = out.past_key_values, out.logits[:, -1].float().log_softmax(-1).double().cpu().numpy()
+        out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True)
+        cache, first = out.past_key_values, head(out.last_hidden_state[:, -1]).log_softmax(-1).double().cpu().numpy()
         likeliest = first.argmax(-1)
         for row, i in enumerate(asked):
             nll[i] -= first[row, [a[0] for a in answers[i]]]
@@ -103,7 +104,7 @@ def _score_rest(model, cache, mask, tokens, count=False):
     out = model.base_model(
         input_ids=ids[:, :-1], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
     )
-    head, nll, hits = model.get_output_embeddings(), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
+    head, nll, hits = output_layer(model), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
     loss, likeliest = [], []
     for h, t in zip(out.last_hidden_state[fed].split(CHUNK), ids[:, 1:][fed].split(CHUNK), strict=True):
         logits = head(h).float()
@@ -124,7 +125,7 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
     Rows that have ended leave the batch a quarter at a time (each departure copies the cache), so the cost follows the
     answers and not the longest of them.
     """
-    model.eval()
+    head = output_layer(model.eval())
     begun = [tuple(b[:max_new_tokens]) for b in begun or [()] * len(prompts)]
     result = [[t for t in b if t != eos_token_id] for b in begun]
     order = [i for i, b in enumerate(begun) if eos_token_id not in b and len(b) < max_new_tokens]
@@ -133,10 +134,10 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
         rows = order[start : start + batch_size]
         ids, mask, positions = _left_pad([prompts[i] + begun[i] for i in rows], model.device)
         going = torch.ones(len(rows), dtype=torch.bool, device=ids.device)
-        state = {"use_cache": True, "logits_to_keep": 1}
+        state = {"use_cache": True}
         while True:
-            out = model(input_ids=ids, attention_mask=mask, position_ids=positions, **state)
-            ids, cache = out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
+            out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, **state)
+            ids, cache = head(out.last_hidden_state[:, -1]).argmax(-1, keepdim=True), out.past_key_values
             going &= ids[:, 0] != eos_token_id
             for i, token, on in zip(rows, ids[:, 0].tolist(), going.tolist(), strict=True):
                 if on:
@@ -200,15 +201,16 @@ def score(model, tokenizer, asked, max_new_tokens, precision="no"):
     paraphrased_nll and rouge (n,), wrong_nll (n, k), generations (n,). precision: "no", or "bf16" under autocast.
 
     On a CPU the questions are shared out to as many threads as torch has, each with a core of its own: generation and
-    ROUGE have too little to multiply for several cores at once.
+    ROUGE have too little to multiply for several cores at once. Before that they are shared out to the processes.
     """
     cores, shares = torch.get_num_threads(), []
     threads = cores if model.device.type == "cpu" else 1
     for name, q in asked.items():
-        size = max(BLOCK, math.ceil(len(q.prompts) / threads))
+        size = max(BLOCK, math.ceil(len(q.prompts) / threads / parallel.processes()))
         shares += [(name, q.part(at, at + size)) for at in range(0, len(q.prompts), size)]
+    work = lambda s: (s[0], _score(model, tokenizer, s[1], max_new_tokens, precision))  # noqa: E731
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        scored = list(pool.map(lambda s: (s[0], _score(model, tokenizer, s[1], max_new_tokens, precision)), shares))
+        scored = parallel.shared(lambda mine: list(pool.map(work, mine)), shares)
     torch.set_num_threads(cores)  # or threads that are started later would have one core
     parts = {name: [found for other, found in scored if other == name] for name in asked}
     return {name: {k: np.concatenate([p[k] for p in found]) for k in found[0]} for name, found in parts.items()}
@@ -273,8 +275,8 @@ def load_passages(profile, tokenizer):
 
 def passage_nll(model, examples):
     """Mean NLL per token, in nats, of each of n `data.Example`s -> (n,)."""
-    nll, _ = score_answers(model, [e.prompt for e in examples], [[e.answer] for e in examples], batch_size=8)
-    return np.concatenate(nll)
+    share = lambda p: score_answers(model, [e.prompt for e in p], [[e.answer] for e in p], batch_size=8)[0]  # noqa: E731
+    return np.concatenate(parallel.shared(share, examples))
 
 
 def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None):
@@ -286,8 +288,8 @@ def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None):
     token), perplexity of the other prose, chunk_nll (mean, nats per token), and forget_quality_nll: p-value of the
     two-sample KS test between chunk NLLs here and the oracle's. Per chunk: chunk_nll, rouge, exact, each (n,).
     """
-    prompted = asked["prompted"]
-    said = greedy(model, [e.prompt for e in prompted], max_new_tokens, tokenizer.eos_token_id)
+    prompted, end = asked["prompted"], tokenizer.eos_token_id
+    said = parallel.shared(lambda part: greedy(model, [e.prompt for e in part], max_new_tokens, end), prompted)
     texts, truth = (tokenizer.batch_decode(t, skip_special_tokens=True) for t in (said, [e.answer for e in prompted]))
     scores = {"chunk_nll": passage_nll(model, asked["chunks"]), "rouge": metrics.rouge_l(truth, texts)}
     scores["exact"] = np.array([float(tuple(s) == e.answer) for s, e in zip(said, prompted, strict=True)])

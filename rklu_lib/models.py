@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from torch import nn
+from torch import distributed, nn
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -169,8 +169,10 @@ class ScoredLogits(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
-        # gradient checkpointing makes again what a key-value cache would have to keep
-        self.checkpointed = any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
+        # Gradient checkpointing makes again what a key-value cache would have to keep; and processes that share the
+        # weights of a model must all take as many passes.
+        checkpointed = any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
+        self.openings = not checkpointed and not (distributed.is_available() and distributed.is_initialized())
 
     def hidden(self, input_ids, mask):
         """Last hidden states at the scored positions: (tokens, hidden).
@@ -178,7 +180,7 @@ class ScoredLogits(nn.Module):
         What all rows open with (a chat's system prompt: a quarter of TOFU's tokens) is run once, for all of them.
         """
         run, n = self.model.base_model, _common(input_ids, mask)
-        if n < OPENING or self.checkpointed:
+        if n < OPENING or not self.openings:
             return run(input_ids=input_ids, use_cache=False).last_hidden_state[mask]
         cache = run(input_ids=input_ids[:1, :n], use_cache=True).past_key_values
         for layer in cache.layers:

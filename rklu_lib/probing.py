@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from rklu_lib import chat, data, evaluation
+from rklu_lib.teacher import output_layer
 
 
 def direct_answer(model, tokenizer, template, question, max_new_tokens=64):
@@ -30,8 +31,8 @@ def token_distributions(models, tokenizer, example, k=10):
     ids = torch.tensor([example.prompt + example.answer])
     target = torch.tensor(example.answer)
     result = {"tokens": [tokenizer.decode([t]) for t in example.answer], "models": {}}
-    logits = {name: model.eval()(input_ids=ids[:, :-1].to(model.device)).logits[0] for name, model in models.items()}
-    logs = {name: x[len(example.prompt) - 1 :].float().cpu().log_softmax(-1) for name, x in logits.items()}
+    logits = {name: _logits(model.eval(), ids[:, :-1])[0] for name, model in models.items()}
+    logs = {name: x[len(example.prompt) - 1 :].cpu().log_softmax(-1) for name, x in logits.items()}
     for name, log_p in logs.items():
         true = log_p.gather(-1, target[:, None])
         values, tokens = log_p.exp().topk(k, dim=-1)
@@ -48,6 +49,11 @@ def token_distributions(models, tokenizer, example, k=10):
             divergence = F.kl_div(logs["oracle"], log_p, reduction="none", log_target=True).sum(-1)
             result["models"][name]["kl_to_oracle"] = _rounded(divergence.clamp(min=0))  # rounding can leave -1e-9
     return result
+
+
+def _logits(model, ids):
+    """Logits (rows, seq, vocab) after each token of `ids`, in float32."""
+    return output_layer(model)(model.base_model(input_ids=ids.to(model.device)).last_hidden_state)
 
 
 def _rounded(tensor):
@@ -72,8 +78,7 @@ def _endings(tokenizer, template):
 def _next(model, rows):
     """Probabilities (rows, vocab) of the token after each of several sequences; what is padded comes after them."""
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-    logits = model(input_ids=ids.to(model.device)).logits
-    return logits[range(len(rows)), [len(row) - 1 for row in rows]].float().softmax(-1).cpu()
+    return _logits(model, ids)[range(len(rows)), [len(row) - 1 for row in rows]].softmax(-1).cpu()
 
 
 def fill_in_blank(model, tokenizer, template, question, prefix, k=5, max_tokens=32, budget=1024):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-_KINDS = {int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
 _CHOICES = {
     "architecture": ("llama", "phi"),
     "dtype": ("float32", "bfloat16"),
@@ -41,6 +41,7 @@ class Profile:
     dtype: str = "float32"
     batch_size: int = 32
     micro_batch_size: int | None = None  # None: the whole batch at once
+    gradient_checkpointing: bool = False  # hold each layer's input only, and run the layer again for its gradients
     finetune_batch_size: int = 32
     finetune_epochs: int = 5
     finetune_lr: float = 1e-5

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rklu_lib import __version__, data, profiles
+from rklu_lib import __version__, data, parallel, profiles
 from rklu_lib.methods import AUGMENTED, METHODS, method
 
 RECORDS = Path(os.environ.get("RKLU_RECORDS", data.ROOT / "data" / "records"))
@@ -27,10 +27,14 @@ PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy
 
 _UNLEARNING = {"augment_epochs", "augment_lr", "unlearn_epochs", "unlearn_lr", "family_lr", "alpha", "retain_weight"}
 _UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_size", "gauge"}
-_LATER = {"precision", "utility"}  # fields younger than the first records: settings where not the default
 _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}
 _FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
 _FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "passages"}
+_LATER = {
+    "gradient_checkpointing",
+    "precision",
+    "utility",
+}  # fields younger than some records: named in settings unless at their default
 SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
 
 
@@ -113,9 +117,9 @@ class RunSpec:
             fields |= {"retain_weight"} if m.retain else set()
             fields |= {"npo_beta"} if m.family == "NPO" else {"dpo_beta"} if m.family == "DPO" else set()
             fields |= {"ta_scale"} if m.family == "TA" else set()
-        default = {f.name: f.default for f in dataclasses.fields(p)}
-        fields -= {name for name in _LATER if getattr(p, name) == default[name]}
+        defaults = {f.name: f.default for f in dataclasses.fields(p) if f.name in _LATER}
         kept = {name: getattr(p, name) for name in sorted(fields)}
+        kept = {name: value for name, value in kept.items() if name not in defaults or value != defaults[name]}
         if self.method in METHODS and METHODS[self.method].forget:
             kept["unlearn_lr"] = p.learning_rate(METHODS[self.method].family)
         return kept
@@ -176,7 +180,10 @@ def load(spec):
 
 
 def write(spec, history, questions, seconds):
-    """Write a finished run, whole: history is a list of dicts per epoch, questions {name: (epochs, n)}."""
+    """Write a finished run, whole: history is a list of dicts per epoch, questions {name: (epochs, n)}. Of several
+    processes the first does."""
+    if not parallel.main():
+        return
     content = {
         "spec": {"profile": spec.profile, "split": spec.split, "method": spec.method, "seed": spec.seed}
         | ({"overrides": dict(spec.overrides)} if spec.overrides else {}),
@@ -186,6 +193,7 @@ def write(spec, history, questions, seconds):
         "code": code_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "machine": machine(),
+        "processes": parallel.processes(),
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
         "epochs": [{k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in e.items()} for e in history],
     }

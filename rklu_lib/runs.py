@@ -6,6 +6,7 @@ Checkpoints and the state of unfinished runs lie in `runs/`, which git ignores.
 
 import contextlib
 import copy
+import graphlib
 import hashlib
 import json
 import os
@@ -19,11 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rklu_lib import data, evaluation, methods, metrics, models, profiles, records, training
+from rklu_lib import data, evaluation, methods, metrics, models, parallel, profiles, records, training
 from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS
 from rklu_lib.records import BASES, RunSpec, load
 from rklu_lib.teacher import TeacherModel
@@ -146,6 +146,8 @@ def _has_checkpoint(spec):
 
 
 def _save_checkpoint(spec, model, tokenizer, seconds):
+    if not parallel.main():
+        return
     with models.atomic_directory(spec.checkpoint_path) as tmp:
         model.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)
@@ -162,23 +164,26 @@ def _state(spec):
 def execute(spec, stage="record", threads=None):
     """Do one job, given that what it waits for (see `_plan`) is done: the `checkpoint` of a base model, or a `record`.
 
-    Safe to call from several processes: the run is locked, and a job that another has finished is left alone.
+    Safe to call from several processes: the run is locked, and a job that another has finished is left alone. The
+    processes of one launch do it together.
     """
     if threads:
         torch.set_num_threads(threads)
     spec.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{spec.checkpoint_path}.lock"):
+    with parallel.locked(f"{spec.checkpoint_path}.lock"):
+        recorded, kept = parallel.agreed((load(spec) is not None, _has_checkpoint(spec)))
         if stage == "checkpoint" and spec.method in BASES:
-            if not _has_checkpoint(spec):
+            if not kept:
                 started = time.perf_counter()
                 model, tokenizer = _base_model(spec, _state(spec))
                 _save_checkpoint(spec, model, tokenizer, {"train": time.perf_counter() - started})
-        elif load(spec) is None:
+        elif not recorded:
             _record(spec)
-        elif spec.method in METHODS and not _has_checkpoint(spec):  # trained again, but not scored: the record stands
+        elif spec.method in METHODS and not kept:  # trained again, but not scored: the record stands
             unscored = _state(spec).with_suffix(".unscored")
             _save_checkpoint(spec, *_unlearned(spec, unscored, lambda *_: {})[:2], {})
-        for state in spec.checkpoint_path.parent.glob(f"{spec.checkpoint_path.name}-state-*"):
+        states = spec.checkpoint_path.parent.glob(f"{spec.checkpoint_path.name}-state-*")
+        for state in states if parallel.main() else ():
             shutil.rmtree(state, ignore_errors=True)
 
 
@@ -281,11 +286,12 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
     workers: processes (default: cores, at most one per missing job; one on a GPU). checkpoints: the models of `specs`
     must be there too. executor: any concurrent.futures executor that shares this disk, instead of local processes (for
     dask: `client.get_executor()`).
+    Processes that were launched together (accelerate, torchrun) do one job after the other, all of them on each.
     An interrupted call is resumed by the same call. Missing data is found out before anything is trained.
     """
     specs = list(specs)
     _refuse_other_data(filter(None, map(load, specs)))
-    plan = _plan(specs, checkpoints)
+    plan = parallel.agreed(_plan(specs, checkpoints))
     if plan:
         for source, split in sorted({(s.values.source, s.split) for s, _ in plan}):
             names = ["full", "retain_perturbed"]
@@ -298,12 +304,15 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
             _reading(spec, tokenizer)
         if any(s.method in METHODS and s.uses(REFUSALS) for s, _ in plan):
             data.refusals()
-        for source in sorted({s.values.source for s, _ in plan}):
+        for source in sorted({s.values.source for s, _ in plan} if parallel.main() else ()):
             print("data: {source}, sha256 of full {sha256}".format(**data.describe_source(source)))
         os.environ.update(worker_environment())
         cores = os.cpu_count() or 1
         workers = workers or (1 if torch.cuda.is_available() else min(cores, len(plan)))
-        if executor:
+        if parallel.processes() > 1:
+            for job in graphlib.TopologicalSorter(plan).static_order():
+                execute(*job)
+        elif executor:
             _drain(plan, executor, None)
         else:
             with futures.ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
@@ -378,6 +387,7 @@ def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):
     token (geometric mean) of the forget answers, their mean, before and after.
     """
     methods.check(chosen, retain)
+    parallel.state()  # sets the card that this process loads to
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryDirectory(dir=Path(out).parent).cleanup()  # a place that cannot be written to is found out now
     original, tokenizer = models.load(model, profile.dtype)
@@ -394,7 +404,8 @@ def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):
     del augmented
     training.unlearn(chosen, profile, original, aids, examples, kept, seed=seed)
     known.append(evaluation.passage_nll(original, examples))
-    models.save(original, tokenizer, out)
+    if parallel.main():
+        models.save(original, tokenizer, out)
     return tuple(float(metrics.probability(nll).mean()) for nll in known)
 
 

@@ -235,6 +235,35 @@ class Uniform(torch.nn.Module):
         return out
 
 
+class Bigram(Uniform):
+    """A language model in bf16 whose next token depends on the last alone, so that its states are exact."""
+
+    def __init__(self, vocab):
+        super().__init__(vocab)
+        self.states, self.head = torch.nn.Embedding(vocab, 64), torch.nn.Linear(64, vocab, bias=False)
+        self.bfloat16()
+
+    def base_model(self, input_ids, **_):
+        return types.SimpleNamespace(
+            last_hidden_state=self.states(input_ids), past_key_values=types.SimpleNamespace(layers=[])
+        )
+
+    def get_output_embeddings(self):
+        return self.head
+
+
+@torch.no_grad()
+def test_a_bf16_model_is_scored_and_generates_by_logits_in_float32():
+    torch.manual_seed(0)
+    model = Bigram(400)
+    scores, _ = evaluation.score_answers(model, PROMPTS, ANSWERS)
+    logits = model.states.weight.float() @ model.head.weight.float().T
+    assert_all_close(scores, lambda ids: logits[ids], 1e-6)
+    assert (logits - model.head(model.states.weight)).abs().max() > 1e-3  # what its own product would have lost
+    said = evaluation.greedy(model, [(t,) for t in range(400)], 1, eos_token_id=-1)
+    assert [t for (t,) in said] == logits.argmax(-1).tolist()
+
+
 def test_a_model_that_knows_nothing_scores_as_computed_by_hand(tokenizer, asked):
     aggregates, per_question = evaluation.evaluate(Uniform(len(tokenizer)), tokenizer, asked, 2)
     chance = 1 / len(tokenizer)

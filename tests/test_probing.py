@@ -78,11 +78,11 @@ class Letters:
 def trigrams(seed, scale):
     table = torch.randn(8, 8, 8, generator=torch.Generator().manual_seed(seed)) * scale
 
-    def model(input_ids):
+    def base_model(input_ids):
         before = torch.nn.functional.pad(input_ids, (1, 0))[:, :-1]
-        return SimpleNamespace(logits=table[before, input_ids])
+        return SimpleNamespace(last_hidden_state=table[before, input_ids])
 
-    model.device = "cpu"
+    model = SimpleNamespace(device="cpu", base_model=base_model, get_output_embeddings=lambda: lambda hidden: hidden)
     return model, table.double().softmax(-1).numpy()
 
 

