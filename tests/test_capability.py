@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from rklu_lib import data, evaluation, methods, models, profiles, training
+from rklu_lib import data, methods, models, profiles, training
 from rklu_pages import capability, suite
 
 
@@ -19,11 +19,14 @@ def items():
 
 
 def likeliest(model, tokenizer, prompt, choices):
-    """The option of highest log-probability, from `answer_nll`, which shares no code with lm-eval."""
-    ids = tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    options = [tuple(tokenizer(c, add_special_tokens=False)["input_ids"]) for c in choices]
-    nll = evaluation.score_answers(model, [ids], [options])[0][0]
-    return int(np.argmin(nll * [len(o) for o in options]))
+    """The option of highest log-probability, each read alone: shares no code with lm-eval or with `evaluation`."""
+    before, scores = tokenizer(prompt, add_special_tokens=False)["input_ids"], []
+    for choice in choices:
+        after = tokenizer(choice, add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            logp = model(torch.tensor([before + after])).logits[0].log_softmax(-1)
+        scores.append(sum(logp[len(before) + k - 1, token].item() for k, token in enumerate(after)))
+    return int(np.argmax(scores))
 
 
 def test_the_suite_has_seven_tasks_and_over_300_items(items):
@@ -86,6 +89,20 @@ def test_what_cannot_be_measured_is_refused_in_one_line(tmp_path):
     (tmp_path / "piqa.jsonl").write_text("\n")
     with pytest.raises(data.DataError, match="piqa.jsonl: no rows"):
         capability.accuracy(None, None, ("piqa",), tmp_path)
+
+
+def test_contexts_read_once_have_lm_evals_own_likelihoods(model, tokenizer):
+    from lm_eval.models.huggingface import HFLM
+
+    ours = capability._harness_model()(pretrained=model, tokenizer=tokenizer, batch_size=3, max_length=40)
+    plain = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3, max_length=40, logits_cache=False)
+    rng, requests = np.random.default_rng(0), []
+    for length in (1, 7, 30, 60):  # the last is longer than the model reads
+        context = rng.integers(3, 300, length).tolist()
+        requests += [(("", ""), context, rng.integers(3, 300, n).tolist()) for n in (1, 4, 2)]
+    requests = [requests[i] for i in rng.permutation(len(requests))]
+    pairs = [m._loglikelihood_tokens(requests, disable_tqdm=True) for m in (ours, plain)]
+    np.testing.assert_allclose(*([value for value, _ in found] for found in pairs), rtol=1e-4)
 
 
 def test_the_standard_error_is_lm_evals():
