@@ -65,8 +65,8 @@ def accuracy(model, tokenizer, tasks, folder=None, limit=None, batch_size=16):
 @functools.cache
 def _harness_model():
     """lm-eval's class for a transformers model, but that it reads each context once for all its options: its own reads
-    it with every option anew, three times as many tokens on these tasks, and scores wrong ones in 0.4.13 where two
-    tasks cut one text at different places and its cache is on."""
+    it with every option anew, more than twice the tokens of the paper's tasks, and with its cache on (0.4.13) it scores
+    wrong ones where two tasks cut one text at different places."""
     from lm_eval.models.huggingface import HFLM
 
     class SharedContexts(HFLM):
