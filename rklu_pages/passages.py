@@ -96,14 +96,19 @@ def _items(note):
 
 
 def missing(specs, by_split):
-    """In Markdown, which of the specs are not in {split: (models, notes)}, and how they would be."""
+    """In Markdown, which of the specs are not in {split: (models, notes)}, nor the model as downloaded where they have
+    one, and how they would be."""
     from IPython.display import Markdown
 
     known = [spec for found, _ in by_split.values() for spec in found]
-    names = [f"{_label(s)} on {s.split}" for s in specs if s not in known]
+    names = [DOWNLOADED] if specs[0].values.model and DOWNLOADED not in known else []
+    names += [f"{_label(s)} on {s.split}" for s in specs if s not in known]
     if not names:
         return Markdown("Everything asked for is recorded.")
-    return Markdown(f"Not recorded, so not shown: {', '.join(names)}. With `measure = True` this notebook measures it.")
+    listed = ", ".join(names)
+    return Markdown(
+        f"Not recorded on the same items, so not shown: {listed}. With `measure = True` it is measured here."
+    )
 
 
 def continuations(specs, chunk=0, tokens=48):

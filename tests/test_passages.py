@@ -310,7 +310,8 @@ def test_a_model_as_downloaded_is_asked_once_and_stands_first(workshop, tmp_path
     models_, notes = passages.recorded(specs, measure=False)
     assert models_ == ["as downloaded"] and len(notes) == 1
     said = passages.missing(specs, {"forget10": (models_, notes)}).data
-    assert "Not recorded, so not shown: Original on forget10, GA on forget10" in said
+    assert "so not shown: Original on forget10, GA on forget10" in said
+    assert "not shown: as downloaded, Original on forget10" in passages.missing(specs[:1], {"forget10": ([], [])}).data
     monkeypatch.setattr(passages, "capabilities", lambda specs: [noted("1000"), noted("0110")])
     found = passages.recorded(specs)
     assert found[0] == ["as downloaded", *specs]
