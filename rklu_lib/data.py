@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-FICTIONAL = ROOT / "data" / "fictional"
-PASSAGES = ROOT / "data" / "passages"
-REFUSALS = ROOT / "data" / "refusals.txt"
+_CHECKOUT = Path(__file__).resolve().parents[1]
+_WHEEL = Path(__file__).with_name("embedded")  # a wheel carries `data/` inside the package, see setup.py
+ROOT = Path.cwd() if _WHEEL.is_dir() else _CHECKOUT  # records and runs lie here: never in an installed package
+EMBEDDED = _WHEEL if _WHEEL.is_dir() else ROOT / "data"
+FICTIONAL = EMBEDDED / "fictional"
+PASSAGES = EMBEDDED / "passages"
+REFUSALS = EMBEDDED / "refusals.txt"
 NOVEL = "novel"  # the forget split of the task "passages"
 ORACLE_SPLIT = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 _OPTIONS = ("perturbed_answer",)
@@ -211,6 +214,11 @@ def passage(tokenizer, chunk, prompt_tokens=0):
     opening = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
     cut = prompt_tokens or 1 - len(opening)
     return Example((*opening, *chunk[:cut]), chunk[cut:])
+
+
+def end_token(tokenizer, template):
+    """The token id that closes an answer in this template."""
+    return tokenizer.eos_token_id
 
 
 def encode(tokenizer, template, question, answer):

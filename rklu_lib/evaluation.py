@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from rklu_lib import data, metrics
+from rklu_lib import data, metrics, models
 
 FORMS = ("benchmark", "paper")
 BLOCK = 64  # prompts whose key-value caches are held at once
@@ -102,7 +102,7 @@ def _score_rest(model, cache, mask, tokens, count=False):
     out = model.base_model(
         input_ids=ids[:, :-1], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
     )
-    head, nll, hits = model.get_output_embeddings(), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
+    head, nll, hits = models.head(model), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
     loss, likeliest = [], []
     for h, t in zip(out.last_hidden_state[fed].split(CHUNK), ids[:, 1:][fed].split(CHUNK), strict=True):
         logits = head(h).float()

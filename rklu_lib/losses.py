@@ -122,11 +122,18 @@ def _cross_entropy_rule(logits, targets):
 _RULES = {"reverse_kl": _reverse_kl_rule, "forward_kl": _forward_kl_rule, "cross_entropy": _cross_entropy_rule}
 
 
+def _logits(hidden, weight, bias, scale=1.0, cap=None):
+    """What an output layer says, in at least float32: scale * (W h + b), softly capped: cap * tanh(. / cap)."""
+    logits = _upcast(F.linear(hidden, weight, bias))
+    logits = logits if scale == 1.0 else logits * scale
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
 class _FromHidden(torch.autograd.Function):
     """The gradients by hidden states and head are finished in the forward pass, while a chunk's logits are at hand."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, rule, targets, chunk):
+    def forward(ctx, hidden, weight, bias, shape, rule, targets, chunk):
         n, total = len(hidden), hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         grads = [
             torch.zeros_like(t) if k else None
@@ -134,9 +141,13 @@ class _FromHidden(torch.autograd.Function):
         ]
         for at in range(0, n, chunk):
             part = hidden[at : at + chunk]
-            value, gradient = rule(_upcast(F.linear(part, weight, bias)), targets(at, at + len(part)))
+            logits = _logits(part, weight, bias, *shape)
+            value, gradient = rule(logits, targets(at, at + len(part)))
             total += value.sum()
-            gradient = gradient.div_(n).to(weight.dtype)
+            scale, cap = shape or (1.0, None)
+            if cap is not None:  # d cap tanh(x / cap) / dx = 1 - tanh^2
+                gradient *= 1 - (logits / cap) ** 2
+            gradient = gradient.div_(n / scale).to(weight.dtype)
             if grads[0] is not None:
                 grads[0][at : at + chunk] = gradient @ weight
             if grads[1] is not None:
@@ -151,14 +162,15 @@ class _FromHidden(torch.autograd.Function):
         grads, ctx.grads = ctx.grads, None  # scaled in place: a second backward pass would scale them again
         if grads is None:
             raise RuntimeError("from_hidden's gradients are used up by the first backward pass; call it again instead")
-        return *(None if g is None else g.mul_(grad) for g in grads), None, None, None
+        return *(None if g is None else g.mul_(grad) for g in grads), None, None, None, None
 
 
 def from_hidden(loss, hidden, head, targets, chunk=128):
     """`reverse_kl`, `forward_kl` or `cross_entropy`, named by `loss`, without ever holding the logits of all tokens.
 
     hidden: last hidden states of scored tokens only, (tokens, hidden). head: the output layer's (weight (vocab,
-    hidden), bias (vocab,) or None). targets(start, stop): what the tokens start..stop are held against, teacher logits
+    hidden), bias (vocab,) or None) and, where the model shapes its logits, (…, scale, cap or None): scale * (W h + b),
+    softly capped. targets(start, stop): what the tokens start..stop are held against, teacher logits
     (stop - start, vocab) or token ids (stop - start,). chunk: tokens whose logits exist at once; it changes nothing but
     memory and time. Returns the same scalar as the loss itself does on `F.linear(hidden, *head)`, with the same
     gradients by hidden, weight and bias. Raises ValueError for another loss or no tokens.
@@ -167,7 +179,8 @@ def from_hidden(loss, hidden, head, targets, chunk=128):
         raise ValueError(f"loss must be one of {', '.join(_RULES)}, not {loss!r}")
     if not len(hidden):
         raise ValueError("no token is scored; a mean over nothing is not a loss")
-    return _FromHidden.apply(hidden, *head, _RULES[loss], targets, chunk)
+    weight, bias, *shape = head
+    return _FromHidden.apply(hidden, weight, bias, shape, _RULES[loss], targets, chunk)
 
 
 def sequence_log_probs(hidden, head, targets, rows, n_rows, chunk=128):
@@ -179,7 +192,7 @@ def sequence_log_probs(hidden, head, targets, rows, n_rows, chunk=128):
     """
 
     def piece(part, wanted):
-        return -F.cross_entropy(_upcast(F.linear(part, *head)), wanted, reduction="none")
+        return -F.cross_entropy(_logits(part, *head), wanted, reduction="none")
 
     parts = zip(hidden.split(chunk), targets.split(chunk), strict=True)
     tokens = torch.cat([checkpoint(piece, *part, use_reentrant=False) for part in parts])

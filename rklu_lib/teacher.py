@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from rklu_lib.models import ScoredLogits
+from rklu_lib.models import ScoredLogits, head
 
 GAUGES = {  # a softmax does not see a constant, Eq. 1 does: what is done to both models' logits first
     "raw": lambda logits: logits,
@@ -59,9 +59,9 @@ class TeacherModel(nn.Module):
 
     def get_output_embeddings(self):
         """What turns those hidden states into teacher logits: both output heads, and Eq. 1."""
-        heads = [m.get_output_embeddings() for m in (self.original, self.augmented)]
+        heads = [head(m) for m in (self.original, self.augmented)]
         return lambda hidden: teacher_logits(
-            *(head(h).float() for head, h in zip(heads, hidden.chunk(2, dim=-1), strict=True)), self.alpha, self.gauge
+            *(says(h).float() for says, h in zip(heads, hidden.chunk(2, dim=-1), strict=True)), self.alpha, self.gauge
         )
 
     def forward(self, input_ids, past_key_values=(None, None), logits_to_keep=0, **kwargs):
@@ -80,7 +80,7 @@ class FrozenLogits:
     @torch.no_grad()
     def __init__(self, model, batches):
         scored = ScoredLogits(model.eval())
-        self.head = copy.deepcopy(model.get_output_embeddings())
+        self.head = copy.deepcopy(head(model))
         self.states = {}
         for batch in batches:
             hidden = scored.hidden(batch.input_ids.to(model.device), batch.mask.to(model.device)).cpu()

@@ -15,7 +15,7 @@ import numpy as np
 
 from rklu_lib import data
 
-SUITE = data.ROOT / "data" / "capability"
+SUITE = data.EMBEDDED / "capability"
 PAPER_TASKS = ("piqa", "hellaswag", "arc_easy", "arc_challenge", "copa", "wsc273", "mathqa")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-PAPER = Path(__file__).resolve().parents[1] / "data" / "paper"
+PAPER = data.EMBEDDED / "paper"
 LABELS = ("set", "method", "example", "field", "text", "id", "where", "quote", "note")
 
 
