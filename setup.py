@@ -7,6 +7,4 @@ EMBEDDED = ("", ".capability", ".fictional", ".paper", ".passages")  # the recor
 setup(
     packages=[*find_packages(include=["rklu_lib*", "rklu_pages*"]), *(f"rklu_lib.embedded{name}" for name in EMBEDDED)],
     package_dir={f"rklu_lib.embedded{name}": f"data{name.replace('.', '/')}" for name in EMBEDDED},
-    package_data={f"rklu_lib.embedded{name}": ["*.json", "*.tsv", "*.txt", "*.csv", "*.yaml"] for name in EMBEDDED},
-    exclude_package_data={"": ["generate.py"]},
 )

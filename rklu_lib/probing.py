@@ -81,10 +81,19 @@ def fill_in_blank(model, tokenizer, template, question, prefix, k=5, max_tokens=
 
     A completion is what is said up to the first of . , ; : ! ? " a line's end, or end-of-text, in at most `max_tokens`
     tokens; its probability, given the prefix, is that of its likeliest tokens times that of any boundary after them.
+    Returns and searches as `completions` does.
+    """
+    stem = data.encode_prompt(tokenizer, template, question) + data.encode_answer(tokenizer, template, prefix)[:-1]
+    return completions(model, tokenizer, stem, k, max_tokens, budget)
+
+
+@torch.no_grad()
+def completions(model, tokenizer, stem, k=5, max_tokens=32, budget=1024):
+    """The k most probable completions, see `fill_in_blank`, of a sequence of token ids.
+
     Best-first search: probabilities only fall along a sequence, so completions come out in order. Returns ([[text,
     probability], ...], exact); not exact when `budget` sequences were looked into and likelier ones may be left.
     """
-    stem = data.encode_prompt(tokenizer, template, question) + data.encode_answer(tokenizer, template, prefix)[:-1]
     cut, found, best, looked, exact = _endings(tokenizer), {}, {}, 0, True
     queue = [(-1.0, (), None)]  # (-probability, tokens, text); the text is None while the completion is open
     while queue and len(found) < k:

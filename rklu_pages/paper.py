@@ -4,9 +4,9 @@ Columns ending in `_pct` are per cent; `forget_quality` is a p-value, `perplexit
 fraction of 1, under the names the records use. The CSVs keep what is printed as text, oddities in a `note` column.
 """
 
-from pathlib import Path
-
 import pandas as pd
+
+from rklu_lib import data
 
 PAPER = data.EMBEDDED / "paper"
 LABELS = ("set", "method", "example", "field", "text", "id", "where", "quote", "note")
