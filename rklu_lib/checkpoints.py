@@ -1,4 +1,4 @@
-"""What a checkpoint is, found out before its weights are loaded: its configuration, dtype, size, and what forbids it."""
+"""What a checkpoint is, found out before its weights are loaded: configuration, dtype, size, and what forbids it."""
 
 import hashlib
 from pathlib import Path
@@ -27,9 +27,13 @@ def configuration(path):
         raise ValueError(f"{name} holds no config.json; a model is a folder in the hub's layout")
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ValueError(f"{name} is of the type {config.model_type}, which is no causal language model of transformers")
+        raise ValueError(
+            f"{name} is of the type {config.model_type}, which is no causal language model of transformers"
+        )
     if getattr(config, "quantization_config", None):
-        raise ValueError(f"{name} is quantised, and its weights cannot be trained; name the model that it was made from")
+        raise ValueError(
+            f"{name} is quantised, and its weights cannot be trained; name the model that it was made from"
+        )
     if folder and not any(folder.glob("*.safetensors")):
         if any(folder.glob("pytorch_model*.bin")):
             code = f'M.from_pretrained("{name}", use_safetensors=False).save_pretrained("{name}-safetensors")'
@@ -47,7 +51,7 @@ def dtype(path, config):
     source = Path(models.adapter_base(path) or models.resolve(path))
     for file in sorted(source.glob("*.safetensors")) if source.is_dir() else ():
         with safe_open(file, "pt") as weights:
-            for key in weights.keys():  # noqa: SIM118 - not a dict
+            for key in weights.keys():
                 if (kind := weights.get_slice(key).get_dtype()) in _DTYPES:
                     return _DTYPES[kind]
     return str(config.dtype or "float32").removeprefix("torch.")

@@ -86,7 +86,7 @@ def resolve(path):
 def load(path, dtype="float32"):
     """(model, tokenizer) from the hub or from a directory in its layout, see `resolve`. Remote code is never run.
 
-    An adapter is merged into the model it rests on, see `adapter_base`: what comes back is one model, all of it trained.
+    An adapter is merged into the model it rests on, see `adapter_base`: what comes back is one model, all trainable.
     Raises ValueError when the tokenizer has no end-of-text token: an answer could then never end.
     """
     tokenizer, base = load_tokenizer(path), adapter_base(path)

@@ -135,7 +135,7 @@ def _csv(text, path):
                 raise data.DataError(f"{where}: the header has {n}, this row not; quote fields that hold the separator")
             rows.append((where, row))
     except csv.Error as error:
-        raise data.DataError(f"{path}:{reader.line_num}: {error}; quote fields as CSV does") from None
+        raise data.DataError(f"{path}, after line {reader.line_num}: {error}; quote fields as CSV does") from None
     return rows
 
 
@@ -159,7 +159,9 @@ def _items(row, where, left_out):
         left_out.update([_SYSTEM] if row.get("system") else [])
         return [Item(row[question], row[answer], where)]
     if "text" not in row:
-        raise data.DataError(f"{where}: no field that is known here, only {', '.join(map(str, row)) or 'none'}; {_SHAPES}")
+        raise data.DataError(
+            f"{where}: no field that is known here, only {', '.join(map(str, row)) or 'none'}; {_SHAPES}"
+        )
     return [Item(None, data.checked(row, ("text",), where)["text"], where)]
 
 

@@ -69,7 +69,9 @@ def probe(model, tokenizer, examples, items, end, k=5, budget=256):
     said, found = evaluation.greedy(model, prompts, longest, end), []
     for e, item, tokens, first, (cut, truth) in zip(examples, items, said, begun, cuts, strict=True):
         rest = e.answer[len(first) : len(e.answer) - (item.question is not None)]
-        greedy, wanted = (tokenizer.decode(t, skip_special_tokens=True).strip() for t in (tokens[: len(e.answer)], rest))
+        greedy, wanted = (
+            tokenizer.decode(t, skip_special_tokens=True).strip() for t in (tokens[: len(e.answer)], rest)
+        )
         top, _ = probing.completions(model, tokenizer, e.prompt + e.answer[:cut], k, budget=budget)
         leaks = _same(greedy, wanted) or any(_same(text, truth) for text, _ in top)
         found.append({"greedy": greedy, "completions": top, "leaks": leaks})
@@ -99,15 +101,21 @@ ROUNDINGS = {"bfloat16": functools.partial(_nearest, torch.bfloat16), "4-bit": _
 ROUNDINGS |= {"float16": functools.partial(_nearest, torch.float16), "float32": lambda p: p}
 
 
+SAVED = ("float32", "bfloat16", "float16")
+
+
+@torch.no_grad()
+def round_(model, kind):
+    """Round a model's weights in place, as `ROUNDINGS` says."""
+    for p in model.parameters():
+        p.copy_(ROUNDINGS[kind](p))
+
+
 @contextlib.contextmanager
 def rounded(model, kind):
-    """`with rounded(model, "bfloat16")`: the model has weights rounded as `ROUNDINGS` says; its own come back after."""
-    kept = []
-    if kind != "float32":
-        with torch.no_grad():
-            for p in model.parameters():
-                kept.append(p.detach().clone())
-                p.copy_(ROUNDINGS[kind](p))
+    """`with rounded(model, "bfloat16")`: the weights are rounded within, and come back as they were."""
+    kept = [] if kind == "float32" else [p.detach().clone() for p in model.parameters()]
+    round_(model, kind)
     try:
         yield model
     finally:
@@ -117,6 +125,8 @@ def rounded(model, kind):
 
 
 def kept_share(before, trained, rounded_nll):
-    """The share of the unlearning, in mean NLL of the forgotten answers, that rounded weights keep; None if none was."""
+    """The share of the unlearning, in mean NLL of the forgotten answers, that rounded weights keep; None of none."""
     moved = np.mean(trained) - np.mean(before)
-    return float((np.mean(rounded_nll) - np.mean(before)) / moved) if abs(moved) > 1e-6 and math.isfinite(moved) else None
+    return (
+        float((np.mean(rounded_nll) - np.mean(before)) / moved) if abs(moved) > 1e-6 and math.isfinite(moved) else None
+    )

@@ -18,7 +18,7 @@ INDEX = ROOT / "book" / "index_of_results.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other.
 ORDER = ("profiles", "data", "models", "metrics", "losses", "teacher", "methods", "training", "evaluation", "probing")
-ORDER += ("records", "runs", "cli")
+ORDER += ("records", "runs", "checkpoints", "own_data", "own_measure", "own_plan", "report", "own_model", "cli")
 ALONE = ("profiles", "data", "models", "metrics", "losses")
 HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget", "lm_eval", "sacrebleu")
 
@@ -87,7 +87,7 @@ def test_runs_is_light_to_import_and_keeps_its_files_where_it_is_told(tmp_path):
 def test_the_library_stays_small():
     lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in LIBRARY}
     assert sum(lines.values()) <= 3500
-    assert not {name: n for name, n in lines.items() if n > (410 if name == "runs.py" else 300)}
+    assert not {name: n for name, n in lines.items() if n > (380 if name == "runs.py" else 300)}
 
 
 def _sources(notebook):
