@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -96,7 +97,9 @@ def load(path, dtype="float32"):
     if base:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, resolve(path)).merge_and_unload().requires_grad_(True)
+        with warnings.catch_warnings():  # peft asks transformers for what is called otherwise by now
+            warnings.simplefilter("ignore", FutureWarning)
+            model = PeftModel.from_pretrained(model, resolve(path)).merge_and_unload().requires_grad_(True)
     return model.to(device()), tokenizer
 
 
