@@ -173,6 +173,8 @@ def unlearn(
         )
     elif after > before / 2:
         typer.echo("Little is forgotten: raise --lr, --epochs or --alpha", err=True)
+    if (rise := found["epochs"][found["rule"]["kept"] - 1]["perplexity_rise"]) > 0.2:
+        typer.echo(f"A perplexity rose by {rise:.0%}: --max-perplexity-rise bounds it, a lower --lr helps", err=True)
 
 
 @contextlib.contextmanager

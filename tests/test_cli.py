@@ -80,12 +80,15 @@ def test_options_reach_the_training(own, monkeypatch):
 
     def seeing(job, **_):
         seen.append(job)
-        return {"probability": {"before": 0.9, "after": 0.1}, "leak": {}, "rule": {"target": None}}
+        return {"probability": {"before": 0.9, "after": 0.1}, "leak": {}, "rule": {"target": None, "kept": 1}} | {
+            "epochs": [{"perplexity_rise": 0.3}]
+        }
 
     monkeypatch.setattr(own_model, "run", seeing)
     template = "U: {question}\nM: {answer}"
     result = own(template=template, alpha=3, lr="1e-4", epochs=7, seed=5, method="NPO")
     assert result.exit_code == 0, result.output
+    assert "A perplexity rose by 30%" in result.stderr
     job, profile = seen[0], seen[0].profile
     assert len(job.examples["forget"]) == 8 and job.examples["retain"] == []
     assert job.method.name == "NPO" and job.seed == 5

@@ -28,15 +28,19 @@ def forms(folder):
     quoted = ['"{}","{}"'.format(*(v.replace('"', '""') for v in pair)) for pair in PAIRS]
     chats = [json.dumps(chat(*p)) for p in PAIRS]
     pd.DataFrame(rows).to_parquet(folder / "f.parquet")
+    semicolons, tabs = ("\n".join(quoted).replace('","', f'"{mark}"') for mark in ";\t")
+    asked = [json.dumps({"prompt": q, "completion": a}) for q, a in PAIRS]
     return {
         "JSON lines": write(folder, "a.jsonl", "\n".join(json.dumps(r) for r in rows) + "\n\n"),
         "array": write(folder, "b.json", json.dumps(rows, indent=2)),
         "array in one of TOFU's names": write(folder, "c.jsonl", json.dumps(rows)),
         "chats": write(folder, "d.jsonl", "\n".join(chats)),
         "commas": write(folder, "e.csv", "question,answer\n" + "\n".join(quoted)),
-        "semicolons, a mark": write(folder, "g.csv", "\ufeffquestion;answer\n" + "\n".join(quoted).replace('","', '";"')),
-        "tabs": write(folder, "h.tsv", "question\tanswer\n" + "\n".join(quoted).replace('","', '"\t"')),
-        "completions": write(folder, "i.jsonl", "\n".join(json.dumps({"prompt": q, "completion": a}) for q, a in PAIRS)),
+        "semicolons, a mark": write(
+            folder, "g.csv", "\ufeffquestion;answer\n" + "\n".join(quoted).replace('","', '";"')
+        ),
+        "tabs": write(folder, "h.tsv", "question\tanswer\n" + tabs),
+        "completions": write(folder, "i.jsonl", "\n".join(asked)),
         "Parquet": folder / "f.parquet",
         "rows": rows,
     }
@@ -61,7 +65,9 @@ def test_several_files_are_one_corpus_and_each_item_knows_its_place(tmp_path):
 def test_a_chat_gives_every_answer_and_says_what_was_left_out(tmp_path):
     long = chat("One?", "1.", system="Be brief.")
     long["messages"] += chat("Two?", "2.")["messages"]
-    parts = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Three?"}]}, chat("", "3.")["messages"][1]]}
+    parts = {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Three?"}]}, chat("", "3.")["messages"][1]]
+    }
     corpus = own_data.read([long, parts])
     assert [(i.question, i.answer) for i in corpus.items] == [("One?", "1."), ("Two?", "2."), ("Three?", "3.")]
     assert len(corpus.notes) == 2
@@ -116,7 +122,9 @@ def test_a_document_is_split_and_every_token_of_it_is_scored_once(tokenizer):
     assert tokenizer.decode(scored) == text
     assert not {tokenizer.bos_token_id, tokenizer.eos_token_id} & set(scored)
     assert items[0].where == f"row 1, part 1 of {len(parts)}" and "".join(i.answer for i in items[:-1]) == text
-    assert examples[-1] == data.encode(tokenizer, "Q: {question} A: {answer}", "Q?", "A.") and items[-1].question == "Q?"
+    assert (
+        examples[-1] == data.encode(tokenizer, "Q: {question} A: {answer}", "Q?", "A.") and items[-1].question == "Q?"
+    )
 
 
 def test_what_stands_in_two_corpora_is_found():

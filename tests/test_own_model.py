@@ -83,7 +83,10 @@ def test_what_cannot_be_unlearned_is_refused_before_anything_is_loaded(start, mo
         ({"forget": [{"text": "A document."}], "method": "DPO"}, "a document asks nothing; DPO needs questions"),
         ({"target": 5}, "target must be between 0 and 1, not 5"),
         ({"save_dtype": "int8"}, "save_dtype must be float32, bfloat16, float16, not 'int8'"),
-        ({"forget": [{"question": "Q?", "answer": "A. " * 200}]}, r"model reads 128. Shorten .* several pairs .* split"),
+        (
+            {"forget": [{"question": "Q?", "answer": "A. " * 200}]},
+            r"model reads 128. Shorten .* several pairs .* split",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             start(**options)
@@ -144,7 +147,9 @@ def test_without_a_target_in_reach_the_lowest_epoch_is_kept_and_written(start, t
 
 
 def test_where_every_epoch_costs_too_much_nothing_is_written(start, tmp_path):
-    with pytest.raises(ValueError, match=r"every epoch raised the perplexity beyond the bound, the least by \d+%; lower"):
+    with pytest.raises(
+        ValueError, match=r"every epoch raised the perplexity beyond the bound, the least by \d+%; lower"
+    ):
         start(max_perplexity_rise=1e-9, lr=2e-2, epochs=2)
     assert {p.name for p in tmp_path.iterdir()} == {"refusals.txt"}
 
@@ -206,7 +211,7 @@ def test_what_is_watched_and_held_out_is_measured(start, rows):
     report = start(watch=rows[1][:6], holdout=rows[1][6:14], epochs=4)
     assert report["elsewhere"]["watch"]["n"] == 6 and report["elsewhere"]["prose"]["perplexity"]["before"] > 1
     assert {"watch_perplexity", "prose_perplexity", "perplexity_rise"} <= report["epochs"][0].keys()
-    # The answers of the holdout were in fact learned too, so that before nothing tells the two apart; after, something does.
+    # The holdout was in fact learned too, so that before nothing tells the two apart; after, something does.
     before, after = report["membership"]["before"], report["membership"]["after"]
     assert 0.2 < before < 0.8 and after < before
 
@@ -261,7 +266,9 @@ def test_an_adapter_is_merged_into_its_base(start, knowing, tmp_path, profile, r
     assert "adapter_config.json" not in {p.name for p in (tmp_path / "out").iterdir()}
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "gone/away/base"}))
-    with pytest.raises(FileNotFoundError, match="base_model_name_or_path in .*adapter/adapter_config.json is 'gone/away"):
+    with pytest.raises(
+        FileNotFoundError, match="base_model_name_or_path in .*adapter/adapter_config.json is 'gone/away"
+    ):
         start(model=str(tmp_path / "adapter"), out=tmp_path / "again")
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from rklu_lib import data, evaluation, methods, models, own_model, records, runs, training
 from rklu_lib.records import RunSpec
