@@ -157,8 +157,12 @@ def unlearn(
         return
     for note in job.notes:
         typer.echo(f"Note: {note}", err=True)
-    with _stages() as on_stage:
-        found = own_model.run(job, resumable=True, resume=resume, on_stage=on_stage)
+    try:
+        with _stages() as on_stage:
+            found = own_model.run(job, resumable=True, resume=resume, on_stage=on_stage)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command with --resume goes on after the last whole epoch", err=True)
+        raise typer.Exit(130) from None
     before, after = found["probability"]["before"], found["probability"]["after"]
     what = "pairs" if all(i.question for i in job.items["forget"]) else "examples"
     typer.echo(

@@ -154,12 +154,14 @@ def context(config):
     return next((v for v in (getattr(text, name, None) for name in names) if v), None)
 
 
-def check_lengths(limit, examples, file):
-    """Raises ValueError naming the first example with more tokens than a model reads (`limit`; None: no limit)."""
-    for number, e in enumerate(examples, 1):
+def check_lengths(limit, examples, file, places=()):
+    """Raises ValueError naming the first example with more tokens than a model reads (`limit`; None: no limit), by
+    its place where `places` are given."""
+    for number, e in enumerate(examples):
+        place = places[number] if places else f"{file}, pair {number + 1}"
         if limit and (n := len(e.prompt) + len(e.answer)) > limit:
             raise ValueError(
-                f"{file}, pair {number}: {n} tokens with the prompt; the model reads {limit}. Shorten the answer, make "
+                f"{place}: {n} tokens with the prompt; the model reads {limit}. Shorten the answer, make "
                 'several pairs of it, or give it as {"text": …}, which is split'
             )
 

@@ -98,7 +98,7 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     changes |= {"template": template, "dtype": dtype or (None if isinstance(profile, profiles.Profile) else "float32")}
     changes = {k: v for k, v in changes.items() if v is not None}
     if isinstance(profile, profiles.Profile):
-        profile = dataclasses.replace(profile, **changes)
+        profile = dataclasses.replace(profile, **changes | ({"family_lr": {}} if lr else {}))
     else:
         profile = profiles.profile(profile, **changes)
     chosen, corpora, out = methods.method(method), {"forget": own_data.read(forget)}, Path(out)
@@ -120,7 +120,7 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     limit, examples, items = models.context(config), {}, {}
     for name, corpus in corpora.items():
         examples[name], items[name] = own_data.encode(corpus, tokenizer, profile.template, limit)
-        models.check_lengths(limit, examples[name], name)
+        models.check_lengths(limit, examples[name], name, [i.where for i in items[name]])
     if REFUSALS in chosen.needs and any(i.question is None for i in items["forget"]):
         raise ValueError(
             f"{method} answers with a refusal, and a document asks nothing; {chosen.family} needs questions"
@@ -200,8 +200,7 @@ def _workplace(job, resumable, resume):
 
 def _measured(job, model):
     """What is measured of a model before and after: {purpose: nll (n,)}, ranks, probes, token distributions."""
-    nll = {name: own_measure.score(model, e)[0] for name, e in job.examples.items() if e}
-    ranks = own_measure.score(model, job.examples["forget"])[1]
+    scored = {name: own_measure.score(model, e) for name, e in job.examples.items() if e}
     chosen = np.random.default_rng(job.seed).permutation(len(job.examples["forget"]))[: job.probes].tolist()
     asked = [[x[i] for i in sorted(chosen)] for x in (job.examples["forget"], job.items["forget"])]
     end = data.end_token(job.tokenizer, job.profile.template)
@@ -209,7 +208,8 @@ def _measured(job, model):
         dict(zip(sorted(chosen), own_measure.probe(model, job.tokenizer, *asked, end), strict=True)) if chosen else {}
     )
     shown = [probing.token_distributions({"m": model}, job.tokenizer, e) for e in job.examples["forget"][:WIDGET]]
-    return {"nll": nll, "ranks": ranks, "probes": probes, "shown": shown}
+    nll = {name: s[0] for name, s in scored.items()}
+    return {"nll": nll, "ranks": scored["forget"][1], "probes": probes, "shown": shown}
 
 
 def _perplexities(job, nll):

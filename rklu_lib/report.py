@@ -158,7 +158,5 @@ def rebuild(folder):
     file = Path(folder) / "report.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; `rklu unlearn` writes it beside the weights")
-    report = json.loads(file.read_text(encoding="utf-8"))
-    (Path(folder) / "report.html").write_text(page(report), encoding="utf-8")
-    card(report).save(Path(folder) / "README.md")
+    write(json.loads(file.read_text(encoding="utf-8")), Path(folder))
     return Path(folder) / "report.html"

@@ -85,7 +85,7 @@ def test_what_cannot_be_unlearned_is_refused_before_anything_is_loaded(start, mo
         ({"save_dtype": "int8"}, "save_dtype must be float32, bfloat16, float16, not 'int8'"),
         (
             {"forget": [{"question": "Q?", "answer": "A. " * 200}]},
-            r"model reads 128. Shorten .* several pairs .* split",
+            r"^row 1: .* reads 128. Shorten .* several pairs .* split",
         ),
     ):
         with pytest.raises(ValueError, match=message):
