@@ -1,3 +1,11 @@
 """rklu: reverse-KL unlearning for language models, the executable companion of the NAACL 2025 paper."""
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name):
+    if name == "unlearn":  # on demand: importing the package stays light
+        from rklu_lib.own_model import unlearn
+
+        return unlearn
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

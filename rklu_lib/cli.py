@@ -1,5 +1,6 @@
 """`rklu fetch · run · sweep · unlearn · report`: the library from a shell."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,12 @@ app = typer.Typer(
     cls=_OneLine, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
 )
 ProfileName = Annotated[str, typer.Option("--profile", "-p", help="scale, such as smoke, mini, smollm2 or llama2-7b")]
+STOPPING = (
+    "With --target, or --reference, training ends at the first epoch at which the forgotten answers' mean probability, "
+    "in the weights as saved, is no higher; if none is, the epoch of lowest probability is kept. Without, all epochs "
+    "are trained and the last is kept. With --max-perplexity-rise, no epoch is kept at which a perplexity (prose, "
+    "--watch, --retain) rose by more; where all did, nothing is written."
+)
 Workers = Annotated[int | None, typer.Option(help="parallel processes (default: one per core)")]
 
 
@@ -70,8 +77,18 @@ def sweep(
 
 
 @app.command()
-def report(profile: ProfileName = "mini", split: str = "forget10", seed: int = 0):
-    """Print the recorded runs of one split; computes nothing."""
+def report(
+    out: Annotated[Path | None, typer.Argument(help="a directory that `rklu unlearn` made")] = None,
+    profile: ProfileName = "mini",
+    split: str = "forget10",
+    seed: int = 0,
+):
+    """Make the report of an unlearned model again, or print the recorded runs of one split; computes nothing."""
+    if out:
+        from rklu_lib.report import rebuild
+
+        typer.echo(rebuild(out))
+        return
     from rklu_lib import runs
 
     found = [r for r in map(runs.load, runs.sweep(profile, [split], [seed])) if r]
@@ -101,46 +118,109 @@ def _print_epochs(records):
     Console().print(table)
 
 
-@app.command()
+_FILES = "JSON lines, a JSON array, CSV, Parquet or text, or owner/name:config:split on the hub; may be repeated"
+
+
+def _files(what):
+    return Annotated[list[str] | None, typer.Option(help=what)]
+
+
+@app.command(epilog="Stopping: " + STOPPING)
 def unlearn(
-    model: Annotated[str, typer.Option(help="the original model: a directory in the hub's layout, or a hub id")],
-    forget: Annotated[Path, typer.Option(help="JSON lines with `question` and `answer`: what to forget")],
-    out: Annotated[Path, typer.Option(help="where the unlearned model goes")],
-    retain: Annotated[Path | None, typer.Option(help="JSON lines to keep, for +RT and +KL")] = None,
+    model: Annotated[str, typer.Option(help="the original: a directory in the hub's layout, an adapter, or a hub id")],
+    forget: Annotated[list[str], typer.Option(help=f"what to forget: pairs, chats or documents in {_FILES}")],
+    out: Annotated[Path, typer.Option(help="where the unlearned model and its report go")],
+    retain: _files("pairs to keep, for +RT and +KL") = None,
+    watch: _files("what should stay as it is: measured, never trained on") = None,
+    holdout: _files("like --forget, but never seen by the model: for the membership test") = None,
+    prose: Annotated[
+        Path | None, typer.Option(help="plain text to measure a perplexity on (default: embedded)")
+    ] = None,
     method: Annotated[str, typer.Option(help="RKLU, RKLU+KL, RKLU+RT, or any other trained row")] = "RKLU",
     profile: Annotated[str, typer.Option("--profile", "-p", help="whose settings and chat template")] = "llama2-7b",
     template: Annotated[str | None, typer.Option(help='chat template, e.g. "Q: {question}\\nA: {answer}"')] = None,
     alpha: Annotated[float | None, typer.Option(help="unlearning strength, Eq. 1")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate of augmenting and unlearning")] = None,
-    epochs: Annotated[int | None, typer.Option(help="epochs of augmenting and unlearning")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, or bfloat16: less memory, see the book")] = "float32",
+    epochs: Annotated[int | None, typer.Option(help="epochs of augmenting, and of unlearning at most")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="a model that never saw the data: stop at its probability")
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="stop at this mean probability of the answers, e.g. 0.05")
+    ] = None,
+    max_perplexity_rise: Annotated[
+        float | None, typer.Option(help="keep no epoch beyond this, e.g. 0.1: a tenth")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="trained in: float32, or bfloat16: less memory, see the book")] = "float32",
+    save_dtype: Annotated[str | None, typer.Option(help="saved in (default: as the checkpoint, or --dtype)")] = None,
+    probes: Annotated[int, typer.Option(help="forgotten answers to generate and search for leaks")] = 20,
+    redact: Annotated[bool, typer.Option(help="mask forgotten text in the report")] = True,
+    by: Annotated[str, typer.Option(help="who does this, for the report")] = "",
+    dry_run: Annotated[bool, typer.Option(help="say what would be done, with memory and time, and stop")] = False,
+    resume: Annotated[bool, typer.Option(help="go on where an interrupted run stopped")] = False,
     seed: int = 0,
 ):
-    """Make a model of your own forget a file of question-answer pairs."""
-    from rklu_lib import data, methods, profiles
+    """Make a model of your own forget pairs, chats or documents, and report what came of it."""
+    from rich.console import Console
+
+    from rklu_lib import own_model, own_plan
 
     template = template and template.replace("\\n", "\n")  # a shell passes \n on as two characters
-    changes = {"template": template, "alpha": alpha, "augment_lr": lr, "unlearn_lr": lr}
-    changes |= {"augment_epochs": epochs, "unlearn_epochs": epochs, "dtype": dtype}
-    p = profiles.profile(profile, **{k: v for k, v in changes.items() if v is not None})
-    chosen = methods.method(method)
-    methods.check(chosen, retain)
-    if retain and not chosen.retain:
-        raise typer.BadParameter(f"{method} would not look at --retain; choose a method with +RT or +KL")
-    if out.exists():
-        raise typer.BadParameter(f"{out} exists; name a new directory")
-    rows = {k: data.read_json_lines(path) for k, path in (("forget", forget), ("retain", retain)) if path}
-    questions = ({r["question"] for r in rows.get(k, [])} for k in ("forget", "retain"))
-    if both := set.intersection(*questions):
-        raise typer.BadParameter(f"{len(both)} questions stand in both files, such as {min(both)!r}")
-    from rklu_lib import parallel, runs
-
-    before, after = runs.unlearn_own(model, rows["forget"], rows.get("retain", []), out, chosen, p, seed)
-    if not parallel.main():
+    named = dict(retain=retain or (), watch=watch or (), holdout=holdout or (), prose=prose, method=method)
+    named |= dict(profile=profile, template=template, alpha=alpha, lr=lr, epochs=epochs, dtype=dtype, seed=seed, by=by)
+    named |= dict(save_dtype=save_dtype, reference=reference, target=target, probes=probes, redact=redact)
+    job = own_model.prepare(model, forget, out, max_perplexity_rise=max_perplexity_rise, **named)
+    if dry_run:
+        found = own_plan.estimate(job, resumable=True)
+        Console().print(*own_plan.show(job, found), sep="\n")
+        own_plan.refuse(job, found)
         return
+    for note in job.notes:
+        typer.echo(f"Note: {note}", err=True)
+    try:
+        with _stages() as on_stage:
+            found = own_model.run(job, resumable=True, resume=resume, on_stage=on_stage)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command with --resume goes on after the last whole epoch", err=True)
+        raise typer.Exit(130) from None
+    before, after = found["probability"]["before"], found["probability"]["after"]
+    what = "pairs" if all(i.question for i in job.items["forget"]) else "examples"
     typer.echo(
-        f"{out}: {method} on {len(rows['forget'])} pairs; their answers' mean probability per token was {before:.3g} "
-        f"and is {after:.3g}. Load it with transformers as you did {model}"
+        f"{out}: {method} on {len(job.items['forget'])} {what}; their answers' mean probability per token was "
+        f"{before:.3g} and is {after:.3g}. Load it with transformers as you did {model}"
     )
-    if after > before / 2:
+    if found["leak"]:
+        typer.echo("{hits} of {n} probed answers leak. ".format(**found["leak"]["after"]) + f"Read {out}/report.html")
+    if found["rule"]["target"] is not None and not found["rule"]["met"]:
+        typer.echo(
+            f"The target of {found['rule']['target']:.3g} was not reached: raise --lr, --epochs or --alpha", err=True
+        )
+    elif after > before / 2:
         typer.echo("Little is forgotten: raise --lr, --epochs or --alpha", err=True)
+    if (rise := found["epochs"][found["rule"]["kept"] - 1]["perplexity_rise"]) > 0.2:
+        typer.echo(f"A perplexity rose by {rise:.0%}: --max-perplexity-rise bounds it, a lower --lr helps", err=True)
+
+
+@contextlib.contextmanager
+def _stages():
+    """A progress bar for each stage of `own_model.run`, with the time that is left."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+
+        def on_stage(name, steps):
+            for task in progress.task_ids:
+                progress.stop_task(task)
+            task = progress.add_task(name, total=steps)
+            return lambda: progress.advance(task)
+
+        yield on_stage

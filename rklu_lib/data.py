@@ -16,10 +16,13 @@ import torch
 
 from rklu_lib.chat import cut, encode_answer, encode_prompt
 
-ROOT = Path(__file__).resolve().parents[1]
-FICTIONAL = ROOT / "data" / "fictional"
-PASSAGES = ROOT / "data" / "passages"
-REFUSALS = ROOT / "data" / "refusals.txt"
+_CHECKOUT = Path(__file__).resolve().parents[1]
+_WHEEL = Path(__file__).with_name("embedded")  # a wheel carries `data/` inside the package, see setup.py
+ROOT = Path.cwd() if _WHEEL.is_dir() else _CHECKOUT  # records and runs lie here: never in an installed package
+EMBEDDED = _WHEEL if _WHEEL.is_dir() else ROOT / "data"
+FICTIONAL = EMBEDDED / "fictional"
+PASSAGES = EMBEDDED / "passages"
+REFUSALS = EMBEDDED / "refusals.txt"
 NOVEL = "novel"  # the forget split of the task "passages"
 ORACLE_SPLIT = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 _OPTIONS = ("perturbed_answer",)
@@ -58,7 +61,7 @@ def load_tofu(split, source="locuslab/TOFU"):
     from datasets import load_dataset
 
     rows = load_dataset(source, split, split="train").to_list()
-    return [_checked(row, FIELDS[split], f"{source}, {split}, row {i}") for i, row in enumerate(rows, 1)]
+    return [checked(row, FIELDS[split], f"{source}, {split}, row {i}") for i, row in enumerate(rows, 1)]
 
 
 def describe_source(source, split="full"):
@@ -81,23 +84,27 @@ def describe_text(text):
 
 def read_json_lines(path, fields=("question", "answer")):
     """Rows of a JSON-lines file, each a dict that holds `fields`. Raises FileNotFoundError, or DataError at a line."""
-    text = _read_text(path, "a folder in TOFU's layout holds one JSON-lines file per split")
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            why = f"not JSON ({error.msg}, column {error.colno}); write one object per line"
-            raise DataError(f"{path}:{number}: {why}") from None
-        rows.append(_checked(row, fields, f"{path}:{number}"))
+    text = read_text(path, "a folder in TOFU's layout holds one JSON-lines file per split")
+    rows = [checked(row, fields, where) for where, row in json_lines(text, path)]
     if not rows:
         raise DataError(f"{path}: no rows; expected one JSON object per line with {', '.join(fields)}")
     return rows
 
 
-def _checked(row, fields, where):
+def json_lines(text, path):
+    """Yields (file:line, value) of each line of a text that is not blank. Raises DataError where one is not JSON."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            yield f"{path}:{number}", json.loads(line)
+        except json.JSONDecodeError as error:
+            why = f"not JSON ({error.msg}, column {error.colno}); write one object per line"
+            raise DataError(f"{path}:{number}: {why}") from None
+
+
+def checked(row, fields, where):
+    """The row, if it holds `fields` with text in them. Raises DataError, naming `where`, if not."""
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected an object with {', '.join(fields)}, found {type(row).__name__}")
     for field in fields:
@@ -113,7 +120,8 @@ def _checked(row, fields, where):
     return row
 
 
-def _read_text(path, hint="name a UTF-8 text file"):
+def read_text(path, hint="name a UTF-8 text file"):
+    """The text of a UTF-8 file, without a byte-order mark. Raises FileNotFoundError, or DataError at a byte."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist; {hint}")
     try:
@@ -131,7 +139,7 @@ def novel_path(text):
 
 def load_novel(path):
     """The text of a file, without Project Gutenberg's header, licence and line breaks where it is one of theirs."""
-    text = _read_text(path)
+    text = read_text(path)
     body = re.search(r"(?s)\*\*\* ?START OF TH[^\n]*\n(.*?)\*\*\* ?END OF TH", text)
     return re.sub(r"(?<!\n)\n(?!\n)", " ", body[1]).strip() if body else text
 
@@ -141,7 +149,7 @@ def load_prose(split, source):
     source = os.environ.get("RKLU_WIKITEXT", source) if source == "Salesforce/wikitext" else source
     folder = PASSAGES if source == "fictional" else Path(source)
     if folder.is_dir():
-        return _read_text(folder / f"{split}.txt")
+        return read_text(folder / f"{split}.txt")
     from datasets import load_dataset
 
     name = {"valid": "validation"}.get(split, split)

@@ -19,7 +19,6 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from rklu_lib import chat, data, metrics, models, parallel
-from rklu_lib.teacher import output_layer
 
 FORMS = ("benchmark", "paper")
 BLOCK = 64  # prompts whose key-value caches are held at once
@@ -56,7 +55,7 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
     Returns (nll, agreed): n float64 arrays, one value per answer, and n integers, the number of leading tokens of the
     first answer that are the likeliest. Neither depends on block or batch_size beyond rounding.
     """
-    head = output_layer(model.eval())
+    head = models.output_layer(model.eval())
     nll, agreed = [np.zeros(len(a)) for a in answers], np.zeros(len(answers), int)
     shared = [tuple(commonprefix(a[1:])) for a in answers]
     cut = [max(0, len(s) - 1) for s in shared]
@@ -104,10 +103,10 @@ def _score_rest(model, cache, mask, tokens, count=False):
     out = model.base_model(
         input_ids=ids[:, :-1], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
     )
-    head, nll, hits = output_layer(model), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
+    head, nll, hits = models.output_layer(model), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
     loss, likeliest = [], []
     for h, t in zip(out.last_hidden_state[fed].split(CHUNK), ids[:, 1:][fed].split(CHUNK), strict=True):
-        logits = head(h).float()
+        logits = head(h)
         loss.append(F.cross_entropy(logits, t, reduction="none"))
         if count:
             likeliest.append(logits.argmax(-1) == t)
@@ -125,7 +124,7 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
     Rows that have ended leave the batch a quarter at a time (each departure copies the cache), so the cost follows the
     answers and not the longest of them.
     """
-    head = output_layer(model.eval())
+    head = models.output_layer(model.eval())
     begun = [tuple(b[:max_new_tokens]) for b in begun or [()] * len(prompts)]
     result = [[t for t in b if t != eos_token_id] for b in begun]
     order = [i for i, b in enumerate(begun) if eos_token_id not in b and len(b) < max_new_tokens]

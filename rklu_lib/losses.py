@@ -50,8 +50,10 @@ def _product(a, b):
     return sum(torch.mm(term, b, out_dtype=torch.float32) for term in terms)
 
 
-def head_logits(hidden, weight, bias=None):
+def head_logits(hidden, weight, bias=None, scale=1.0, cap=None):
     """An output layer's logits in float32 (float64 for float64), whatever the inputs' dtype: all logits come from here.
+
+    scale * (W h + b), then softly capped, cap * tanh(. / cap), for models that shape their logits so.
 
     Eq. 1 multiplies the difference of two models' logits by alpha, and the rounding of a bf16 product with it: at
     width 1,024 the gradient of RKLU was 27 % off. For the same reason autocast has no say here.
@@ -59,9 +61,12 @@ def head_logits(hidden, weight, bias=None):
     """
     with torch.autocast(hidden.device.type, enabled=False):
         if hidden.dtype == weight.dtype and weight.dtype in (torch.float32, torch.float64):
-            return F.linear(hidden, weight, bias)
-        logits = _product(hidden.flatten(0, -2), weight.T).view(*hidden.shape[:-1], len(weight))
-        return logits if bias is None else logits + bias
+            logits = F.linear(hidden, weight, bias)
+        else:
+            logits = _product(hidden.flatten(0, -2), weight.T).view(*hidden.shape[:-1], len(weight))
+            logits = logits if bias is None else logits + bias
+        logits = logits if scale == 1.0 else logits * scale
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def _kl(p_log, q_log):
@@ -157,7 +162,7 @@ class _FromHidden(torch.autograd.Function):
     """The gradients by hidden states and head are finished in the forward pass, while a chunk's logits are at hand."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, rule, targets, chunk):
+    def forward(ctx, hidden, weight, bias, scale, cap, rule, targets, chunk):
         n, dtype = len(hidden), torch.promote_types(hidden.dtype, torch.float32)
         total, inputs = hidden.new_zeros((), dtype=dtype), (hidden, weight, bias)
         ctx.dtypes = [None if t is None else t.dtype for t in inputs]
@@ -169,9 +174,12 @@ class _FromHidden(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             for at in range(0, n, chunk):
                 part = hidden[at : at + chunk]
-                value, gradient = rule(head_logits(part, weight, bias), targets(at, at + len(part)))
+                logits = head_logits(part, weight, bias, scale, cap)
+                value, gradient = rule(logits, targets(at, at + len(part)))
                 total += value.sum()
-                gradient = gradient.div_(n)
+                if cap is not None:  # d cap tanh(x / cap) / dx = 1 - tanh^2
+                    gradient *= 1 - (logits / cap) ** 2
+                gradient = gradient.div_(n / scale)
                 if grads[0] is not None:
                     grads[0][at : at + chunk] = _product(gradient, weight)
                 if grads[1] is not None and part.dtype == dtype:
@@ -189,23 +197,25 @@ class _FromHidden(torch.autograd.Function):
         if grads is None:
             raise RuntimeError("from_hidden's gradients are used up by the first backward pass; call it again instead")
         scaled = (None if g is None else g.mul_(grad).to(d) for g, d in zip(grads, ctx.dtypes, strict=True))
-        return *scaled, None, None, None
+        return *scaled, None, None, None, None, None
 
 
 def from_hidden(loss, hidden, head, targets, chunk=128):
     """`reverse_kl`, `forward_kl` or `cross_entropy`, named by `loss`, without ever holding the logits of all tokens.
 
     hidden: last hidden states of scored tokens only, (tokens, hidden). head: the output layer's (weight (vocab,
-    hidden), bias (vocab,) or None). targets(start, stop): what the tokens start..stop are held against, teacher logits
-    (stop - start, vocab) or token ids (stop - start,). chunk: tokens whose logits exist at once; it changes nothing but
-    memory and time. Returns the same scalar as the loss itself does on `head_logits(hidden, *head)`, with the same
+    hidden), bias (vocab,) or None) and, where the model shapes its logits, scale and cap, see `head_logits`.
+    targets(start, stop): what the tokens start..stop are held against, teacher logits (stop - start, vocab) or token
+    ids (stop - start,). chunk: tokens whose logits exist at once; it changes nothing but memory and time.
+    Returns the same scalar as the loss itself does on `head_logits(hidden, *head)`, with the same
     gradients by hidden, weight and bias. Raises ValueError for another loss or no tokens.
     """
     if loss not in _RULES:
         raise ValueError(f"loss must be one of {', '.join(_RULES)}, not {loss!r}")
     if not len(hidden):
         raise ValueError("no token is scored; a mean over nothing is not a loss")
-    return _FromHidden.apply(hidden, *head, _RULES[loss], targets, chunk)
+    weight, bias, scale, cap = (*head, 1.0, None)[:4]
+    return _FromHidden.apply(hidden, weight, bias, scale, cap, _RULES[loss], targets, chunk)
 
 
 def sequence_log_probs(hidden, head, targets, rows, n_rows, chunk=128):
@@ -215,7 +225,12 @@ def sequence_log_probs(hidden, head, targets, rows, n_rows, chunk=128):
     (tokens,) int64 in [0, n_rows) names the sequence each belongs to. head and chunk as in `from_hidden`; here a
     chunk's logits are made again in the backward pass, since what a token's gradient weighs is known only then.
     """
-    head = [t if t is None else _upcast(t) for t in head]  # once, so that the chunks' gradients by it sum in float32
+    weight, bias, *shape = head
+    head = [
+        _upcast(weight),
+        bias if bias is None else _upcast(bias),
+        *shape,
+    ]  # once, so that the chunks' gradients by it sum in float32
 
     def piece(part, wanted):
         return -F.cross_entropy(head_logits(part, *head), wanted, reduction="none")

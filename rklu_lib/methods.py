@@ -7,6 +7,7 @@ a `data.Batch`, and `aids` what was computed once from frozen models before trai
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from rklu_lib import data, losses, parallel
@@ -133,6 +134,15 @@ def check(chosen, retain):
         raise ValueError(f"{chosen.name} trains nothing; see training.task_arithmetic and teacher.TeacherModel")
     if chosen.retain and not retain:
         raise ValueError(f"{chosen.name} has a retain term and needs a retain set (--retain); {chosen.family} does not")
+
+
+def refused(profile, tokenizer, examples, seed):
+    """A random refusal to every example's prompt in every epoch: epochs * n Examples, as `Aids` holds them."""
+    texts, rng = data.refusals(), np.random.default_rng(seed)
+    draws = rng.integers(len(texts), size=profile.unlearn_epochs * len(examples))
+    answers = [data.encode_answer(tokenizer, profile.template, text) for text in texts]
+    asked = [e.prompt for e in examples] * profile.unlearn_epochs
+    return [data.Example(prompt, answers[i]) for prompt, i in zip(asked, draws, strict=True)]
 
 
 @torch.no_grad()

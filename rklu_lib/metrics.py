@@ -113,6 +113,19 @@ def _rouge_scorer():
     return rouge_scorer.RougeScorer(["rougeL"], tokenizer=tokenizer)
 
 
+def wilson(hits, n, confidence=0.95):
+    """Wilson's score interval of a rate: `hits` of n, n > 0 -> (low, high), in [0, 1]."""
+    interval = stats.binomtest(int(hits), int(n)).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def auc(higher, lower):
+    """The share of pairs in which a value of `higher` (n,) exceeds one of `lower` (m,), ties counting half: in [0, 1].
+    0.5 says that the two samples cannot be told apart by order; near 0 they can be, the other way round."""
+    pair = _finite("higher", higher, 1), _finite("lower", lower, 1)
+    return float(stats.mannwhitneyu(*pair).statistic / (len(pair[0]) * len(pair[1])))
+
+
 def perplexity(nll):
     """exp of the mean NLL of equally long segments, (n,), nats per token; inf where that leaves floating point."""
     with np.errstate(over="ignore"):

@@ -1,10 +1,15 @@
 """Load or create a causal language model and its tokenizer, save them as safetensors, reach the scored logits."""
 
 import contextlib
+import functools
+import importlib.util
+import json
+import math
 import os
 import re
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -21,9 +26,13 @@ from transformers import (
     PhiForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.utils import find_adapter_config_file
 from transformers.utils.logging import disable_progress_bar
+
+from rklu_lib.losses import head_logits
 
 disable_progress_bar()  # a bar per loaded checkpoint would break up the one over all epochs
 
@@ -96,36 +105,83 @@ def resolve(path):
 def load(path, dtype="float32"):
     """(model, tokenizer) from the hub or from a directory in its layout, see `resolve`. Remote code is never run.
 
+    An adapter is merged into the model it rests on, see `adapter_base`: what comes back is one model, all trainable.
     Raises ValueError when the tokenizer has no end-of-text token: an answer could then never end.
     """
-    tokenizer = load_tokenizer(path)
+    tokenizer, base = load_tokenizer(path), adapter_base(path)
     model = AutoModelForCausalLM.from_pretrained(
-        resolve(path), dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+        base or resolve(path), dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
     )
+    if base:
+        from peft import PeftModel
+
+        with warnings.catch_warnings():  # peft asks transformers for what is called otherwise by now
+            warnings.simplefilter("ignore", FutureWarning)
+            model = PeftModel.from_pretrained(model, resolve(path)).merge_and_unload().requires_grad_(True)
     return model.to(device()), tokenizer
+
+
+def adapter_base(path):
+    """The model that an adapter (PEFT's `adapter_config.json`) rests on, as `resolve` finds it, beside the adapter too;
+    None where `path` is a model of its own. Raises ValueError without peft, FileNotFoundError without the base."""
+    config = find_adapter_config_file(str(resolve(path)))
+    if config is None:
+        return None
+    if importlib.util.find_spec("peft") is None:
+        raise ValueError(f"{path} is an adapter; peft loads it: pip install 'rklu-lib[adapters]'")
+    base = json.loads(Path(config).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    beside = Path(path).parent / str(base)
+    try:
+        return beside if base and beside.is_dir() else resolve(base or "")
+    except FileNotFoundError:
+        name = f"base_model_name_or_path in {path}/adapter_config.json"
+        raise FileNotFoundError(f"{name} is {base!r}, which is neither a folder nor a hub id; correct it") from None
 
 
 def load_tokenizer(path):
     """The tokenizer alone, as `load` would return it."""
-    tokenizer = AutoTokenizer.from_pretrained(resolve(path), trust_remote_code=False)
+    source, base = resolve(path), adapter_base(path)
+    if base and not (Path(source) / "tokenizer_config.json").is_file():  # an adapter may bring its own, or none
+        source = base
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {path} has no end-of-text token; set eos_token in tokenizer_config.json")
     return tokenizer
 
 
 def check(model, examples, file):
-    """Raises ValueError where an example is longer than the model reads, or where its logits are not what its output
-    layer says (a soft cap or a scale): every loss here takes them to be."""
-    limit, wholes = getattr(model.config, "max_position_embeddings", None), [e.prompt + e.answer for e in examples]
-    for number, tokens in enumerate(wholes, 1):
-        if limit and len(tokens) > limit:
-            raise ValueError(f"{file}, pair {number}: {len(tokens)} tokens with the prompt; the model reads {limit}")
-    if wholes:
-        ids = torch.tensor(wholes[:1], device=model.device)
+    """Raises ValueError where an example is longer than the model reads, or where its logits are not what `head` says
+    they are: every loss here takes them to be."""
+    check_lengths(context(model.config), examples, file)
+    if examples:
+        ids = torch.tensor([examples[0].prompt + examples[0].answer], device=model.device)
         with torch.no_grad():
-            pair = model.eval()(ids).logits[0], ScoredLogits(model)(ids, torch.ones_like(ids, dtype=torch.bool))
-        if not torch.allclose(*pair, rtol=1e-2, atol=1e-2):
-            raise ValueError("the model changes its output layer's logits (soft cap, scale), which no loss here does")
+            said = model.eval()(ids).logits[0].float()
+            ours = ScoredLogits(model)(ids, torch.ones_like(ids, dtype=torch.bool)).float()
+        if said.shape != ours.shape or (said - ours).norm() > 1e-2 * said.norm():  # relative: small logits differ too
+            raise ValueError(
+                f"{model.config.model_type} does something to its output layer's logits that is not known here; "
+                "teach it to models.head"
+            )
+
+
+def context(config):
+    """How many tokens a model reads, or None where its configuration sets no limit."""
+    text = config.get_text_config()
+    names = ("max_position_embeddings", "max_seq_len", "seq_length")
+    return next((v for v in (getattr(text, name, None) for name in names) if v), None)
+
+
+def check_lengths(limit, examples, file, places=()):
+    """Raises ValueError naming the first example with more tokens than a model reads (`limit`; None: no limit), by
+    its place where `places` are given."""
+    for number, e in enumerate(examples):
+        place = places[number] if places else f"{file}, pair {number + 1}"
+        if limit and (n := len(e.prompt) + len(e.answer)) > limit:
+            raise ValueError(
+                f"{place}: {n} tokens with the prompt; the model reads {limit}. Shorten the answer, make "
+                'several pairs of it, or give it as {"text": …}, which is split'
+            )
 
 
 def save(model, tokenizer, path):
@@ -158,6 +214,31 @@ def _common(input_ids, mask):
     return int(alike.int().cumprod(0).sum()) if len(input_ids) > 1 else 0
 
 
+# What some models do to the logits of their output layer, by the names their configurations give it.
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma 2 and its kin, Griffin, xLSTM
+_FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier")  # Cohere, Falcon-H1, Muse
+_DIVISORS = ("logits_scaling",)  # Granite
+
+
+def head(model):
+    """A model's output layer as `losses.head_logits` takes it: (weight (vocab, hidden), bias (vocab,) or None, scale,
+    cap or None)."""
+    layer, config = model.get_output_embeddings(), model.config.get_text_config()
+    known = {name: getattr(config, name, None) for name in (*_CAPS, *_FACTORS, *_DIVISORS)}
+    scale = math.prod(known[name] for name in _FACTORS if known[name] is not None)
+    scale /= math.prod(known[name] for name in _DIVISORS if known[name] is not None)
+    return layer.weight, layer.bias, float(scale), next((float(known[n]) for n in _CAPS if known[n]), None)
+
+
+def output_layer(model):
+    """What turns last hidden states of a model, or of a teacher, into its logits: see `losses.head_logits`."""
+    layer = model.get_output_embeddings()
+    if not isinstance(layer, nn.Module):
+        return layer
+    weight, bias, scale, cap = head(model)
+    return functools.partial(head_logits, weight=weight, bias=bias, scale=scale, cap=cap)
+
+
 class ScoredLogits(nn.Module):
     """A causal LM reduced to what every loss needs: the logits that predict scored tokens, and no others.
 
@@ -182,7 +263,10 @@ class ScoredLogits(nn.Module):
         run, n = self.model.base_model, _common(input_ids, mask)
         if n < OPENING or not self.openings:
             return run(input_ids=input_ids, use_cache=False).last_hidden_state[mask]
-        cache = run(input_ids=input_ids[:1, :n], use_cache=True).past_key_values
+        cache = getattr(run(input_ids=input_ids[:1, :n], use_cache=True), "past_key_values", None)
+        if not all(isinstance(layer, DynamicLayer) for layer in getattr(cache, "layers", [None])):
+            self.openings = False  # a state that is not keys and values is not handed on
+            return self.hidden(input_ids, mask)
         for layer in cache.layers:
             layer.keys, layer.values = (t.expand(len(input_ids), -1, -1, -1) for t in (layer.keys, layer.values))
         rest = run(input_ids=input_ids[:, n:], past_key_values=cache, use_cache=True).last_hidden_state
@@ -190,9 +274,8 @@ class ScoredLogits(nn.Module):
 
     @property
     def head(self):
-        """The output layer's (weight (vocab, hidden), bias (vocab,) or None), as `losses.from_hidden` takes it."""
-        layer = self.model.get_output_embeddings()
-        return layer.weight, layer.bias
+        """The output layer in parts, (weight, bias or None, scale, cap or None), as `losses.from_hidden` takes it."""
+        return head(self.model)
 
     def forward(self, input_ids, mask):
-        return self.model.get_output_embeddings()(self.hidden(input_ids, mask))
+        return output_layer(self.model)(self.hidden(input_ids, mask))

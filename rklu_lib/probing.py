@@ -64,9 +64,9 @@ BOUNDARY = re.compile(r'[.,;:!?"\n]')
 
 
 @functools.lru_cache(maxsize=2)
-def _endings(tokenizer, template):
-    """For each token that ends a completion: its text before the boundary. The token that closes an answer is one."""
-    cut = {chat.end_token(tokenizer, template): ""}
+def _endings(tokenizer, end):
+    """For each token that ends a completion: its text before the boundary. `end`, which closes an answer, is one."""
+    cut = {end: ""}
     for token in range(len(tokenizer)):
         text = tokenizer.decode([token])
         if found := BOUNDARY.search(text):
@@ -86,11 +86,21 @@ def fill_in_blank(model, tokenizer, template, question, prefix, k=5, max_tokens=
 
     A completion is what is said up to the first of . , ; : ! ? " a line's end, or end-of-text, in at most `max_tokens`
     tokens; its probability, given the prefix, is that of its likeliest tokens times that of any boundary after them.
+    Returns and searches as `completions` does.
+    """
+    stem = data.encode_prompt(tokenizer, template, question) + data.encode_answer(tokenizer, template, prefix)[:-1]
+    return completions(model, tokenizer, stem, chat.end_token(tokenizer, template), k, max_tokens, budget)
+
+
+@torch.no_grad()
+def completions(model, tokenizer, stem, end, k=5, max_tokens=32, budget=1024):
+    """The k most probable completions, see `fill_in_blank`, of a sequence of token ids; `end` is the token that closes
+    an answer.
+
     Best-first search: probabilities only fall along a sequence, so completions come out in order. Returns ([[text,
     probability], ...], exact); not exact when `budget` sequences were looked into and likelier ones may be left.
     """
-    stem = data.encode_prompt(tokenizer, template, question) + data.encode_answer(tokenizer, template, prefix)[:-1]
-    cut, found, best, looked, exact = _endings(tokenizer, template), {}, {}, 0, True
+    cut, found, best, looked, exact = _endings(tokenizer, end), {}, {}, 0, True
     queue = [(-1.0, (), None)]  # (-probability, tokens, text); the text is None while the completion is open
     while queue and len(found) < k:
         if queue[0][2] is not None:

@@ -5,25 +5,22 @@ Checkpoints and the state of unfinished runs lie in `runs/`, which git ignores.
 """
 
 import contextlib
-import copy
 import graphlib
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 import threading
 import time
 from concurrent import futures
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rklu_lib import data, evaluation, methods, metrics, models, parallel, profiles, records, training
+from rklu_lib import data, evaluation, methods, models, parallel, profiles, records, training
 from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS
 from rklu_lib.records import BASES, RunSpec, load
 from rklu_lib.teacher import TeacherModel
@@ -46,15 +43,6 @@ def training_pairs(profile, split):
 
 def _encoded(profile, tokenizer, rows):
     return [data.encode(tokenizer, profile.template, r["question"], r["answer"]) for r in rows]
-
-
-def _refused(profile, tokenizer, examples, seed):
-    """A random refusal to every example's prompt in every epoch: epochs * n Examples."""
-    texts, rng = data.refusals(), np.random.default_rng(seed)
-    draws = rng.integers(len(texts), size=profile.unlearn_epochs * len(examples))
-    answers = [data.encode_answer(tokenizer, profile.template, text) for text in texts]
-    asked = [e.prompt for e in examples] * profile.unlearn_epochs
-    return [data.Example(prompt, answers[i]) for prompt, i in zip(asked, draws, strict=True)]
 
 
 def _forget(spec, tokenizer):
@@ -128,7 +116,7 @@ def _unlearned(spec, folder, judge):
     forget = _forget(spec, tokenizer)
     retained = data.load_tofu(data.ORACLE_SPLIT[spec.split], p.source) if chosen.retain else []
     retain = _encoded(p, tokenizer, retained)
-    refusals = _refused(p, tokenizer, forget, spec.seed) if REFUSALS in chosen.needs else []
+    refusals = methods.refused(p, tokenizer, forget, spec.seed) if REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, original, augmented, forget, retain, refusals)
     del augmented  # from here on there is one model
     noted = {"folder": folder, "on_epoch": lambda model, history: judge(model, tokenizer, history)}
@@ -377,36 +365,6 @@ def named(profile, split, label, seed=0):
     (method, _, _), *pairs = (change.partition("=") for change in label.split(","))
     changes = tuple((f, v if profiles.Profile.__annotations__.get(f) is str else json.loads(v)) for f, _, v in pairs)
     return RunSpec(profile, split, method, seed, changes)
-
-
-def unlearn_own(model, forget, retain, out, chosen, profile, seed=0):
-    """The paper's method on a model of one's own: augment, build the teacher, distil, and save to `out`.
-
-    model: directory or hub id. forget, retain: lists of {"question", "answer"}. chosen: a `methods.Method`. Everything
-    is checked and tokenised before anything is trained; `out` appears whole or not at all. Returns the probability per
-    token (geometric mean) of the forget answers, their mean, before and after.
-    """
-    methods.check(chosen, retain)
-    parallel.state()  # sets the card that this process loads to
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryDirectory(dir=Path(out).parent).cleanup()  # a place that cannot be written to is found out now
-    original, tokenizer = models.load(model, profile.dtype)
-    examples, kept = (_encoded(profile, tokenizer, rows) for rows in (forget, retain))
-    models.check(original, examples, "forget")
-    models.check(original, kept, "retain")
-    refusals = _refused(profile, tokenizer, examples, seed) if REFUSALS in chosen.needs else []
-    known, augmented = [evaluation.passage_nll(original, examples)], None
-    if AUGMENTED in chosen.needs:
-        augmented = copy.deepcopy(original)
-        stage = {"epochs": profile.augment_epochs, "lr": profile.augment_lr, "batch_size": profile.batch_size}
-        training.finetune(augmented, examples, profile, seed=seed, **stage)
-    aids = methods.prepare(chosen, profile, original, augmented, examples, kept, refusals)
-    del augmented
-    training.unlearn(chosen, profile, original, aids, examples, kept, seed=seed)
-    known.append(evaluation.passage_nll(original, examples))
-    if parallel.main():
-        models.save(original, tokenizer, out)
-    return tuple(float(metrics.probability(nll).mean()) for nll in known)
 
 
 def grid(profile, split, methods_, field, values, seed):

@@ -1,6 +1,5 @@
 """The unlearning teacher: Eq. 1, the same as a model one can query, and the frozen form that is computed only once."""
 
-import functools
 import itertools
 from types import SimpleNamespace
 
@@ -9,7 +8,7 @@ from torch import nn
 
 from rklu_lib import parallel
 from rklu_lib.losses import head_logits
-from rklu_lib.models import ScoredLogits
+from rklu_lib.models import ScoredLogits, output_layer
 
 GAUGES = {  # a softmax does not see a constant, Eq. 1 does: what is done to both models' logits first
     "raw": lambda logits: logits,
@@ -35,12 +34,6 @@ def teacher_logits(original, augmented, alpha, gauge="raw"):
         raise ValueError(f"alpha must be >= 0, got {alpha}")
     original, augmented = (GAUGES[gauge](logits) for logits in (original, augmented))
     return original - alpha * torch.relu(augmented - original)
-
-
-def output_layer(model):
-    """What turns last hidden states of a model, or of a `TeacherModel`, into its logits: see `losses.head_logits`."""
-    head = model.get_output_embeddings()
-    return functools.partial(head_logits, weight=head.weight, bias=head.bias) if hasattr(head, "weight") else head
 
 
 class TeacherModel(nn.Module):
@@ -90,7 +83,8 @@ class FrozenLogits:
     @torch.no_grad()
     def __init__(self, model, batches):
         scored = ScoredLogits(model.eval())
-        self.head = [t if t is None else t.detach().clone() for t in scored.head]
+        weight, bias, *shape = scored.head
+        self.head = [weight.detach().clone(), bias if bias is None else bias.detach().clone(), *shape]
 
         def states(batch):
             hidden = scored.hidden(batch.input_ids.to(model.device), batch.mask.to(model.device)).cpu()

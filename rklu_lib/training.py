@@ -41,7 +41,7 @@ def adamw(model, lr, weight_decay):
 
 
 def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_norm=1.0, precision="no",
-        gradient_checkpointing=False, folder=None, on_epoch=None):  # fmt: skip
+        gradient_checkpointing=False, folder=None, on_epoch=None, on_step=None):  # fmt: skip
     """Train `model` in place with AdamW and return what was noted of each epoch, a list of `epochs` dicts.
 
     steps(epoch): iterable of optimiser steps, each a list of functions scored -> scalar loss whose sum is that step's
@@ -50,8 +50,9 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
     precision: "no", or "bf16" for a forward pass under autocast; the weights keep their dtype.
     gradient_checkpointing: hold each layer's input only, and run the layer again in the backward pass.
     folder: where the state of the last whole epoch is kept; a run finds it there after an interruption.
-    on_epoch(model, history) -> dict: noted in the history, whose last entry is this epoch's (evaluation goes here).
-    Raises FloatingPointError on a loss that is not finite, before it reaches the weights.
+    on_epoch(model, history) -> dict: noted in the history, whose last entry is this epoch's (evaluation goes here);
+    with "stop" True it ends the training. on_step(): called after every step. Raises FloatingPointError on a loss that
+    is not finite, before it reaches the weights.
     """
     accelerator = parallel.accelerator()
     kind, together, half = accelerator.device.type, parallel.processes(), models.bf16(precision)
@@ -71,6 +72,8 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
         accelerator.load_state(str(folder))
         history = json.loads((Path(folder) / "history.json").read_text())
     for epoch in range(len(history), epochs):
+        if history and history[-1].get("stop"):
+            break
         terms.train()
         total = 0.0
         for step in steps(epoch):
@@ -88,6 +91,8 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
+            if on_step:
+                on_step()
         history.append({"epoch": epoch + 1, "loss": total / epoch_steps})
         if on_epoch:
             history[-1] |= on_epoch(student.whole(), history)
@@ -130,8 +135,11 @@ def _lengths(examples):
     return [len(e.prompt) + len(e.answer) for e in examples]
 
 
-def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precision="no", folder=None):
-    """Fine-tune on every example's answer: the original, the oracle and the augmented model. Returns the history."""
+def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precision="no", **noted):
+    """Fine-tune on every example's answer: the original, the oracle and the augmented model. Returns the history.
+
+    noted: `folder`, `on_epoch` and `on_step` of `fit`.
+    """
     lengths = _lengths(examples)
 
     def steps(epoch):
@@ -143,16 +151,16 @@ def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precisio
     return fit(
         model, steps, epochs=epochs, epoch_steps=math.ceil(len(examples) / batch_size), lr=lr, precision=precision,
         weight_decay=profile.weight_decay, max_grad_norm=profile.max_grad_norm,
-        gradient_checkpointing=profile.gradient_checkpointing, folder=folder,
+        gradient_checkpointing=profile.gradient_checkpointing, **noted,
     )  # fmt: skip
 
 
-def unlearn(chosen, profile, model, aids, forget, retain, *, seed, folder=None, on_epoch=None):
+def unlearn(chosen, profile, model, aids, forget, retain, *, seed, **noted):
     """Unlearn `forget` from `model`, in place, by a method of `methods.METHODS` (Eq. 4). Returns the history.
 
     model: the original, which becomes the student: all that is asked of the original later is in aids, made before by
     `methods.prepare`. forget, retain: the lists of `data.Example` that these were made for. Each step takes one batch
-    of the forget set and, with a retain term, as many random retain examples.
+    of the forget set and, with a retain term, as many random retain examples. noted: as in `finetune`.
     """
     lengths = _lengths(forget)
 
@@ -171,7 +179,7 @@ def unlearn(chosen, profile, model, aids, forget, retain, *, seed, folder=None, 
         model, steps, epochs=profile.unlearn_epochs, epoch_steps=math.ceil(len(forget) / profile.batch_size),
         lr=profile.learning_rate(chosen.family), weight_decay=profile.weight_decay,
         max_grad_norm=profile.max_grad_norm, precision=profile.precision,
-        gradient_checkpointing=profile.gradient_checkpointing, folder=folder, on_epoch=on_epoch,
+        gradient_checkpointing=profile.gradient_checkpointing, **noted,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 
 from rklu_lib import data, evaluation
 
-SUITE = data.ROOT / "data" / "capability"
+SUITE = data.EMBEDDED / "capability"
 PAPER_TASKS = ("piqa", "hellaswag", "arc_easy", "arc_challenge", "copa", "wsc273", "mathqa")
 
 

@@ -4,11 +4,11 @@ Columns ending in `_pct` are per cent; `forget_quality` is a p-value, `perplexit
 fraction of 1, under the names the records use. The CSVs keep what is printed as text, oddities in a `note` column.
 """
 
-from pathlib import Path
-
 import pandas as pd
 
-PAPER = Path(__file__).resolve().parents[1] / "data" / "paper"
+from rklu_lib import data
+
+PAPER = data.EMBEDDED / "paper"
 LABELS = ("set", "method", "example", "field", "text", "id", "where", "quote", "note")
 
 

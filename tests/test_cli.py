@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from rklu_lib import cli, data, models, records, runs, training
+from rklu_lib import cli, data, models, own_model, records, runs, training
 from rklu_lib.records import RunSpec
 
 
@@ -77,12 +77,21 @@ def test_weights_are_float32_unless_told(own, tmp_path):
 
 def test_options_reach_the_training(own, monkeypatch):
     seen = []
-    monkeypatch.setattr(runs, "unlearn_own", lambda *args: seen.append(args) or (0.9, 0.1))
+
+    def seeing(job, **_):
+        seen.append(job)
+        return {"probability": {"before": 0.9, "after": 0.1}, "leak": {}, "rule": {"target": None, "kept": 1}} | {
+            "epochs": [{"perplexity_rise": 0.3}]
+        }
+
+    monkeypatch.setattr(own_model, "run", seeing)
     template = "U: {question}\nM: {answer}"
     result = own(template=template, alpha=3, lr="1e-4", epochs=7, seed=5, method="NPO")
     assert result.exit_code == 0, result.output
-    (_, forget, retain, _, chosen, profile, seed) = seen[0]
-    assert len(forget) == 8 and retain == [] and chosen.name == "NPO" and seed == 5
+    assert "A perplexity rose by 30%" in result.stderr
+    job, profile = seen[0], seen[0].profile
+    assert len(job.examples["forget"]) == 8 and job.examples["retain"] == []
+    assert job.method.name == "NPO" and job.seed == 5
     assert (profile.template, profile.alpha, profile.augment_lr, profile.unlearn_lr) == (template, 3, 1e-4, 1e-4)
     assert (profile.augment_epochs, profile.unlearn_epochs, profile.learning_rate("NPO")) == (7, 7, 1e-4)
 

@@ -6,9 +6,10 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, CohereConfig, Gemma2Config, GraniteConfig
 
-from rklu_lib import data, models
+from rklu_lib import data, evaluation, methods, models
+from rklu_lib.teacher import FrozenLogits
 
 
 def same_weights(one, other):
@@ -178,15 +179,61 @@ def test_scored_logits_are_the_models_at_the_scored_positions(model, examples):
     assert torch.equal(scored(noisy, batch.mask), scored(batch.input_ids, batch.mask))
 
 
-def test_a_model_that_caps_its_logits_is_refused(tokenizer, tiny_model, examples):
-    models.check(tiny_model(), examples, "forget")
-    shape = dict(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, head_dim=16)
-    shape |= dict(num_attention_heads=2, num_key_value_heads=2, final_logit_softcapping=0.5)
-    capped = Gemma2ForCausalLM(Gemma2Config(**shape))
+SHAPED = {  # what each does to the logits of its output layer, and the configuration that says so
+    "cap": (Gemma2Config, {"final_logit_softcapping": 0.5, "head_dim": 16}),
+    "factor": (CohereConfig, {"logit_scale": 0.0625}),
+    "divisor": (GraniteConfig, {"logits_scaling": 8.0}),
+}
+
+
+@pytest.fixture(params=SHAPED)
+def shaped(request, tokenizer):
+    """A tiny model that caps or scales its logits, with weights large enough for that to be seen."""
+    config, changes = SHAPED[request.param]
+    shape = dict(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1)
+    shape |= dict(num_attention_heads=2, num_key_value_heads=2, eos_token_id=2, pad_token_id=0, bos_token_id=1)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config(**shape | changes))
     with torch.no_grad():
-        capped.get_output_embeddings().weight.mul_(20)
-    with pytest.raises(ValueError, match=r"changes its output layer's logits \(soft cap, scale\)"):
-        models.check(capped, examples, "forget")
+        model.get_output_embeddings().weight.mul_(20)
+    return model.eval()
+
+
+def test_capped_and_scaled_logits_and_their_gradients_are_the_models_own(shaped, examples):
+    models.check(shaped, examples, "forget")
+    batch, weight = data.collate(examples, [0, 3]), shaped.get_output_embeddings().weight
+    own = shaped(batch.input_ids).logits[batch.mask]
+    bare = shaped.get_output_embeddings()(shaped.base_model(batch.input_ids).last_hidden_state)[batch.mask]
+    assert (own - bare).abs().max() > 0.1  # or nothing is shown
+    torch.testing.assert_close(models.ScoredLogits(shaped)(batch.input_ids, batch.mask), own)
+    torch.testing.assert_close(FrozenLogits(shaped, [batch])(batch.index), own)
+    (wanted,) = torch.autograd.grad(torch.nn.functional.cross_entropy(own, batch.targets), weight)
+    loss = methods.cross_entropy(models.ScoredLogits(shaped), batch)
+    (found,) = torch.autograd.grad(loss, weight)
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(own, batch.targets))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+    nll, _ = evaluation.score_answers(shaped, [examples[0].prompt], [[examples[0].answer]])
+    first = own[: len(examples[0].answer)]
+    assert nll[0][0] == pytest.approx(
+        torch.nn.functional.cross_entropy(first, torch.tensor(examples[0].answer)).item(), rel=1e-4
+    )
+
+
+def test_logits_that_are_changed_in_an_unknown_way_are_refused_however_small(tiny_model, examples):
+    model = tiny_model()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(1e-4)
+    models.check(model, examples, "forget")
+    forward = model.forward
+
+    def halved(*args, **kwargs):
+        out = forward(*args, **kwargs)
+        out.logits = out.logits / 2
+        return out
+
+    model.forward = halved
+    with pytest.raises(ValueError, match="llama does something to its output layer's logits that is not known here"):
+        models.check(model, examples, "forget")
 
 
 def test_a_pair_longer_than_the_model_reads_is_named(tiny_model, examples):

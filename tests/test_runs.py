@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
-from rklu_lib import data, evaluation, methods, models, records, runs, training
+from rklu_lib import data, evaluation, methods, models, own_model, records, runs, training
 from rklu_lib.records import RunSpec
 from rklu_lib.teacher import teacher_logits
 from rklu_pages import cases
@@ -124,8 +123,9 @@ def test_while_a_student_learns_it_is_the_only_model_there_is(workshop, monkeypa
     monkeypatch.setattr(training, "fit", lambda *a, **k: seen.append(models_alive() - before) or fit(*a, **k))
     runs.ensure(specs(name), executor=Here())
     assert seen == [1]
-    rows, model = data.load_tofu("forget10", str(tofu)), str(original.checkpoint_path)
-    runs.unlearn_own(model, rows, rows, tmp_path / "out", methods.method(name), original.values)
+    forget, retain = (data.load_tofu(split, str(tofu)) for split in ("forget10", "retain90"))
+    options = {"retain": retain if "+" in name else (), "method": name, "profile": original.values}
+    own_model.unlearn(str(original.checkpoint_path), forget, tmp_path / "out", **options)
     assert seen[-1] == 1
 
 
@@ -398,53 +398,6 @@ def test_distributions_under_another_alpha(workshop, profile, monkeypatch):
     assert content["teacher,alpha=0"] == content["original"]  # Eq. 1 without strength
     assert content["teacher,alpha=4"] != content["original"] != content["RKLU,alpha=4"]
     assert (records.RECORDS / "tiny/tofu/forget10/alpha/question0-seed0.json").exists()
-
-
-@pytest.fixture
-def own(workshop, tmp_path, tiny_model, tokenizer, profile):
-    """(a tiny checkpoint of one's own, forget rows, retain rows)."""
-    models.save(tiny_model(), tokenizer, tmp_path / "own")
-    return (tmp_path / "own", *(data.load_tofu(n, profile.source) for n in ("forget10", "retain90")))
-
-
-@pytest.mark.parametrize("name", ["RKLU", "RKLU+RT", "GA", "DPO+KL"])
-def test_a_model_of_ones_own_unlearns_into_a_checkpoint(own, tmp_path, profile, name):
-    path, forget, retain = own
-    before = files(path)
-    runs.unlearn_own(str(path), forget, retain, tmp_path / "out", methods.method(name), profile)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    original = AutoModelForCausalLM.from_pretrained(path)
-    assert any(not torch.equal(a, b) for a, b in zip(loaded.parameters(), original.parameters(), strict=True))
-    assert models.load(tmp_path / "out")[1].eos_token == "</s>"
-    assert files(path) == before
-    assert {p.name for p in tmp_path.iterdir()} == {"own", "out", "refusals.txt"}
-
-
-@pytest.mark.parametrize("where", ["fit", "save"])
-def test_a_failed_unlearning_leaves_nothing(own, tmp_path, profile, monkeypatch, where):
-    def fails(*_, **__):
-        raise OSError("disk full")
-
-    path, forget, retain = own
-    if where == "fit":
-        monkeypatch.setattr(training, "fit", fails)
-    else:
-        tokenizer_class = type(models.load_tokenizer(path))
-        monkeypatch.setattr(tokenizer_class, "save_pretrained", fails)
-    with pytest.raises(OSError, match="disk full"):
-        runs.unlearn_own(str(path), forget, retain, tmp_path / "out", methods.method("RKLU"), profile)
-    assert {p.name for p in tmp_path.iterdir()} == {"own", "refusals.txt"}
-
-
-@pytest.mark.parametrize("name", ["RKLU+RT", "TA"])
-def test_what_cannot_be_unlearned_is_refused_before_anything_is_trained(own, tmp_path, profile, monkeypatch, name):
-    def trains(*_, **__):
-        raise AssertionError("training had begun")
-
-    monkeypatch.setattr(training, "fit", trains)
-    path, forget, _ = own
-    with pytest.raises(ValueError, match=r"needs a retain set|trains nothing"):
-        runs.unlearn_own(str(path), forget, [], tmp_path / "out", methods.method(name), profile)
 
 
 def _until(condition, seconds=60):

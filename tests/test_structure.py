@@ -17,9 +17,10 @@ NAMES = {(path.parent if path.stem == "__init__" else path).stem: path for path 
 INDEX = ROOT / "book" / "index_of_results.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other.
-ORDER = ("profiles", "chat", "data", "models", "metrics", "losses", "parallel", "teacher", "methods", "training")
-ORDER += ("evaluation", "probing", "records", "runs", "fetch", "cli")
-ALONE = ("profiles", "chat", "models", "metrics", "losses")
+ORDER = ("profiles", "chat", "data", "losses", "models", "metrics", "parallel", "teacher", "methods", "training")
+ORDER += ("evaluation", "probing", "records", "runs", "fetch", "checkpoints", "own_data", "own_measure", "own_plan")
+ORDER += ("report", "own_model", "cli")
+ALONE = ("profiles", "chat", "metrics", "losses")
 HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget", "lm_eval", "sacrebleu")
 
 

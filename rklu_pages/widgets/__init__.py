@@ -12,11 +12,15 @@ from pathlib import Path
 import anywidget
 from traitlets import Dict, Float, Int, List, Unicode
 
+from rklu_lib import report
 from rklu_pages.figures import COLOURS
+
+_PLACES = (Path(__file__).parent, report.ASSETS)  # what `rklu unlearn`'s report shows too is the library's
 
 
 def _source(*names):
-    return "\n".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in names)
+    files = [next(place / name for place in _PLACES if (place / name).exists()) for name in names]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
 class _Widget(anywidget.AnyWidget):

@@ -1,0 +1,87 @@
+"""What a checkpoint is, found out before its weights are loaded: configuration, dtype, size, and what forbids it."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from rklu_lib import models
+
+_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+
+
+def configuration(path):
+    """The configuration of a checkpoint (for an adapter: of its base) that can be trained here.
+
+    Raises ValueError, in one line with the way out, for what cannot be: no causal language model, a quantised one, a
+    folder without weights, or with weights only in the format that can run code when it is read.
+    """
+    base = models.adapter_base(path)
+    source, name = base or models.resolve(path), base or path
+    folder = Path(source) if Path(source).is_dir() else None
+    if folder and not (folder / "config.json").is_file():
+        raise ValueError(f"{name} holds no config.json; a model is a folder in the hub's layout")
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(
+            f"{name} is of the type {config.model_type}, which is no causal language model of transformers"
+        )
+    if getattr(config, "quantization_config", None):
+        raise ValueError(
+            f"{name} is quantised, and its weights cannot be trained; name the model that it was made from"
+        )
+    if folder and not any(folder.glob("*.safetensors")):
+        if any(folder.glob("pytorch_model*.bin")):
+            code = f'M.from_pretrained("{name}", use_safetensors=False).save_pretrained("{name}-safetensors")'
+            code = f"from transformers import AutoModelForCausalLM as M; {code}"
+            raise ValueError(
+                f"{name} holds only pytorch_model.bin, a format that can run code when it is read. If you trust it, "
+                f"convert it: python -c '{code}', copy its tokenizer's files there, and name that folder"
+            )
+        raise ValueError(f"{name} holds no *.safetensors: the weights are missing")
+    return config
+
+
+def dtype(path, config):
+    """The dtype of a checkpoint's weights by name, such as "bfloat16": the files' own where they are here."""
+    source = Path(models.adapter_base(path) or models.resolve(path))
+    for file in sorted(source.glob("*.safetensors")) if source.is_dir() else ():
+        with safe_open(file, "pt") as weights:
+            for key in weights.keys():
+                if (kind := weights.get_slice(key).get_dtype()) in _DTYPES:
+                    return _DTYPES[kind]
+    return str(config.dtype or "float32").removeprefix("torch.")
+
+
+def parameters(config):
+    """How many parameters a model of this configuration has; none of them is created."""
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    return sum(p.numel() for p in model.parameters())
+
+
+def sha256(path):
+    """One digest of all weights of a local checkpoint, or None for a name on the hub."""
+    source = Path(models.resolve(path))
+    if not source.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(source.glob("*.safetensors")):
+        with file.open("rb") as weights:
+            while block := weights.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def memory():
+    """Bytes of memory of the device that trains: the card's, or the machine's."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    import psutil  # accelerate brings it
+
+    return psutil.virtual_memory().total

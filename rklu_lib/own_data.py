@@ -1,0 +1,220 @@
+"""What an engineer has: pairs, chats and documents, in files or on the hub; read as text, then tokenised.
+
+Files are read here and not through `datasets`, which would leave a copy of a customer's data in its cache, and would
+turn an answer such as "007" of a CSV into a number; a data set on the hub is read with it.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rklu_lib import data
+
+PAIRS = (("question", "answer"), ("prompt", "completion"), ("prompt", "response"))
+DOCUMENTS = (".txt", ".md")
+KINDS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", *DOCUMENTS)
+CHUNK = 512  # tokens of a document that are one example, at most
+_SHAPES = "give question and answer, or messages (a chat), or text (a document)"
+_SYSTEM = "system prompts are left out: a prompt here is its question alone"
+_TURNS = "later turns of chats are asked without the turns before them"
+
+
+@dataclass(frozen=True)
+class Item:
+    """An answer to a question, or a document or part of one (question: None). where: file and line or row."""
+
+    question: str | None
+    answer: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All that was given for one purpose: items, where they are from ({"name", "rows", "sha256"} each), what was left
+    out, in words."""
+
+    items: tuple[Item, ...] = ()
+    sources: tuple[dict, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self):
+        return len(self.items)
+
+
+def read(given):
+    """The `Corpus` of files or hub ids (owner/name[:config[:split]]), one or several, or of rows already read (dicts).
+
+    A row is a pair of `PAIRS`, a chat {"messages": [{"role", "content"}, ...]} of which every answer becomes an item,
+    or a document {"text"}. Raises FileNotFoundError, or DataError naming file, line, field and fix.
+    """
+    given = [given] if isinstance(given, str | Path) else list(given or ())
+    rows = [g for g in given if isinstance(g, dict)]
+    parts = [(g, *_load(str(g))) for g in given if not isinstance(g, dict)]
+    if rows:
+        parts.append(("rows", _digest(rows), [(f"row {i}", row) for i, row in enumerate(rows, 1)]))
+    items, sources, left_out = [], [], Counter()
+    for name, sha256, found in parts:
+        if not found:
+            raise data.DataError(f"{name}: no rows; {_SHAPES}")
+        items += [item for where, row in found for item in _items(row, where, left_out)]
+        sources.append({"name": Path(str(name)).name, "rows": len(found), "sha256": sha256})
+    return Corpus(tuple(items), tuple(sources), tuple(f"{n} {why}" for why, n in left_out.items()))
+
+
+def _digest(rows):
+    text = json.dumps(rows, ensure_ascii=False, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _load(source):
+    """(sha256, [(where, row), ...]) of a file, or of a data set on the hub."""
+    path, kind = Path(source), Path(source).suffix.lower()
+    if path.is_dir():
+        raise data.DataError(f"{source} is a folder; name its files, repeating the option")
+    if not path.is_file():
+        if kind not in KINDS and re.fullmatch(r"[\w-]+/[\w.-]+(:[\w.-]+){0,2}", source):
+            rows = _hub(*source.split(":"))
+            return _digest(rows), [(f"{source}, row {i}", row) for i, row in enumerate(rows, 1)]
+        fix = f"name a file ({', '.join(KINDS)}), or a data set on the hub as owner/name:config:split"
+        raise FileNotFoundError(f"{source} does not exist; {fix}")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    if kind == ".parquet":
+        return sha256, [(f"{source}, row {i}", row) for i, row in enumerate(_parquet(path), 1)]
+    text = data.read_text(source)
+    if kind in DOCUMENTS:
+        return sha256, [(source, {"text": text})]
+    if kind in (".csv", ".tsv"):
+        return sha256, _csv(text, source)
+    return sha256, _array(text, source) if text.lstrip().startswith("[") else list(data.json_lines(text, source))
+
+
+def _hub(name, config=None, split=None):
+    try:
+        from datasets import load_dataset
+
+        found = load_dataset(name, config, split=split)
+    except ImportError:
+        raise data.DataError(f"{name}: a data set on the hub needs datasets: pip install 'rklu-lib[hub]'") from None
+    except (ValueError, OSError, ConnectionError) as error:  # theirs run over several lines
+        raise data.DataError(f"{name}: {str(error).splitlines()[0]} (name it as owner/name:config:split)") from None
+    if isinstance(found, dict) and len(found) > 1:
+        example = f"{name}:{config or 'default'}:{next(iter(found))}"
+        raise data.DataError(f"{name} has the splits {', '.join(found)}; name one, such as {example}")
+    return (next(iter(found.values())) if isinstance(found, dict) else found).to_list()
+
+
+def _parquet(path):
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise data.DataError(f"{path}: Parquet needs pyarrow: pip install 'rklu-lib[hub]'") from None
+    try:
+        return parquet.read_table(path).to_pylist()
+    except ArrowException as error:
+        raise data.DataError(f"{path}: not Parquet ({str(error).splitlines()[0]})") from None
+
+
+def _csv(text, path):
+    """Rows of a CSV with a header line, separated by commas, semicolons or tabs; every field stays text."""
+    header = text.split("\n", 1)[0]
+    csv.field_size_limit(2**31 - 1)  # a document may be a field
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
+    rows = []
+    try:
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            if None in row or None in row.values():
+                n = f"{len(reader.fieldnames)} columns"
+                raise data.DataError(f"{where}: the header has {n}, this row not; quote fields that hold the separator")
+            rows.append((where, row))
+    except csv.Error as error:
+        raise data.DataError(f"{path}, after line {reader.line_num}: {error}; quote fields as CSV does") from None
+    return rows
+
+
+def _array(text, path):
+    try:
+        return [(f"{path}, row {i}", row) for i, row in enumerate(json.loads(text), 1)]
+    except json.JSONDecodeError as error:
+        raise data.DataError(f"{path}:{error.lineno}: not JSON ({error.msg}, column {error.colno})") from None
+
+
+def _items(row, where, left_out):
+    """The items of one row. Counts in `left_out` what it had that a question alone does not say."""
+    if not isinstance(row, dict):
+        raise data.DataError(f"{where}: expected an object, found {type(row).__name__}; {_SHAPES}")
+    if "messages" in row:
+        return _chat(row["messages"], where, left_out)
+    known = [pair for pair in PAIRS if set(pair) & set(row)]
+    if known:
+        question, answer = max(known, key=lambda pair: len(set(pair) & set(row)))
+        data.checked(row, (question, answer), where)
+        left_out.update([_SYSTEM] if row.get("system") else [])
+        return [Item(row[question], row[answer], where)]
+    if "text" not in row:
+        raise data.DataError(
+            f"{where}: no field that is known here, only {', '.join(map(str, row)) or 'none'}; {_SHAPES}"
+        )
+    return [Item(None, data.checked(row, ("text",), where)["text"], where)]
+
+
+def _chat(messages, where, left_out):
+    """Every answer of a chat with the question before it."""
+    if not isinstance(messages, list) or not messages:
+        raise data.DataError(f"{where}: field 'messages' must be a non-empty list, found {messages!r}")
+    items, asked = [], None
+    for number, message in enumerate(messages, 1):
+        at = f"{where}, message {number}"
+        data.checked(message, ("role",), at)
+        if isinstance(message.get("content"), list):  # parts, as of a model that also sees
+            parts = [p.get("text") if isinstance(p, dict) else p for p in message["content"]]
+            message = message | {"content": "".join(parts) if all(isinstance(p, str) for p in parts) else parts}
+        role, content = message["role"], data.checked(message, ("content",), at)["content"]
+        if role in ("system", "developer"):
+            left_out[_SYSTEM] += 1
+        elif role == "user" and asked is None:
+            asked = content
+        elif role == "assistant" and asked is not None:
+            left_out.update([_TURNS] if items else [])
+            items.append(Item(asked, content, at if items else where))
+            asked = None
+        else:
+            raise data.DataError(f"{at}: role {role!r} here; a chat is user and assistant by turns, system before them")
+    if asked is not None or not items:
+        raise data.DataError(f"{where}: the chat ends without an answer; what is forgotten is the assistant's")
+    return items
+
+
+def encode(corpus, tokenizer, template, limit=None, file="forget"):
+    """(examples, items) of a corpus: a pair is one `data.Example`; a document as many as its length asks for, each of
+    at most `CHUNK` tokens, or `limit`, what the model reads, and each with an item of its own.
+
+    Raises DataError for what cannot be scored; the lengths of pairs are left to `models.check_lengths`.
+    """
+    examples, items = [], []
+    for item in corpus.items:
+        if item.question is not None:
+            examples.append(data.encode(tokenizer, template, item.question, item.answer))
+            items.append(item)
+            continue
+        ids = tokenizer(item.answer, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        if len(ids) < 2:
+            raise data.DataError(f"{item.where}: a document of {len(ids)} token; there is nothing to predict in it")
+        n = -(-len(ids) // min(CHUNK, (limit or CHUNK + 1) - 1))
+        for number, chunk in enumerate(np.array_split(ids, n), 1):
+            examples.append(data.passage(tokenizer, tuple(chunk.tolist())))
+            part = f", part {number} of {n}" if n > 1 else ""
+            items.append(Item(None, tokenizer.decode(chunk) if n > 1 else item.answer, item.where + part))
+    return examples, items
+
+
+def shared(one, other):
+    """What stands in both corpora: questions, and documents."""
+    return {i.question or i.answer for i in one.items} & {i.question or i.answer for i in other.items}

@@ -1,0 +1,132 @@
+"""What is measured of a model of one's own, before and after: probabilities, ranks, probes, what rounding keeps."""
+
+import contextlib
+import functools
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from rklu_lib import data, evaluation, metrics, models, probing
+
+FIRST = 5  # leading tokens of an answer whose ranks are noted
+LEAK = (
+    "An answer leaks when the model says it word for word if asked (greedily), or when the true completion of its "
+    "second half is among the five likeliest."
+)
+
+
+@torch.no_grad()
+def score(model, examples, batch_size=8):
+    """(nll, ranks): mean NLL per scored token in nats, (n,), and the rank of each of the first tokens, n tuples; 1 is
+    the likeliest. One plain forward pass: no cache, no attention mask, so that every architecture can be asked."""
+    nll, ranks, scored = np.zeros(len(examples)), [()] * len(examples), models.ScoredLogits(model.eval())
+    for batch in data.batches(examples, batch_size):
+        batch = batch.to(model.device)
+        hidden, head, loss, rank = scored.hidden(batch.input_ids, batch.mask), models.output_layer(model), [], []
+        for h, t in zip(hidden.split(evaluation.CHUNK), batch.targets.split(evaluation.CHUNK), strict=True):
+            logits = head(h).float()
+            loss.append(F.cross_entropy(logits, t, reduction="none"))
+            rank.append((logits > logits.gather(-1, t[:, None])).sum(-1) + 1)
+        loss, rank = torch.cat(loss).double().cpu().numpy(), torch.cat(rank).cpu().numpy()
+        rows = batch.rows.cpu().numpy()
+        for row, i in enumerate(batch.index):
+            nll[i], ranks[i] = loss[rows == row].mean(), tuple(int(r) for r in rank[rows == row][:FIRST])
+    return nll, ranks
+
+
+def perplexity(nll, examples):
+    """exp of the mean NLL over all scored tokens; inf where that leaves floating point."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(np.average(nll, weights=[len(e.answer) for e in examples])))
+
+
+def blank(tokenizer, example, closed):
+    """(cut, truth): where an answer's second half begins, in tokens, and what stands there up to the first boundary.
+    closed: whether the answer's last token only ends it. The cut moves forward until it leaves something to say."""
+    tokens = example.answer[: len(example.answer) - closed]
+    for cut in range(len(tokens) // 2, -1, -1):
+        truth = probing.BOUNDARY.split(tokenizer.decode(tokens[cut:]), maxsplit=1)[0].strip()
+        if truth:
+            return cut, truth
+    return 0, tokenizer.decode(tokens).strip()
+
+
+def _same(one, other):
+    return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
+
+
+def probe(model, tokenizer, examples, items, end, k=5, budget=256):
+    """What the model says: for each example {"greedy", "completions": [[text, probability], ...], "leaks"}, see `LEAK`.
+
+    A question is answered; a document is continued from its first half. end: the token that closes an answer.
+    """
+    cuts = [blank(tokenizer, e, i.question is not None) for e, i in zip(examples, items, strict=True)]
+    begun = [() if i.question else e.answer[:cut] for e, i, (cut, _) in zip(examples, items, cuts, strict=True)]
+    prompts = [e.prompt + b for e, b in zip(examples, begun, strict=True)]
+    longest = max(len(e.answer) - len(b) for e, b in zip(examples, begun, strict=True))
+    said, found = evaluation.greedy(model, prompts, longest, end), []
+    for e, item, tokens, first, (cut, truth) in zip(examples, items, said, begun, cuts, strict=True):
+        rest = e.answer[len(first) : len(e.answer) - (item.question is not None)]
+        greedy, wanted = (
+            tokenizer.decode(t, skip_special_tokens=True).strip() for t in (tokens[: len(e.answer)], rest)
+        )
+        top, _ = probing.completions(model, tokenizer, e.prompt + e.answer[:cut], end, k, budget=budget)
+        leaks = _same(greedy, wanted) or any(_same(text, truth) for text, _ in top)
+        found.append({"greedy": greedy, "completions": top, "leaks": leaks})
+    return found
+
+
+def rate(hits, n):
+    """{"hits", "n", "rate", "low", "high"} of a leak rate: Wilson's interval, 95 %."""
+    low, high = metrics.wilson(hits, n)
+    return {"hits": hits, "n": n, "rate": hits / n, "low": low, "high": high}
+
+
+def _nearest(dtype, p):
+    return p.to(dtype).to(p.dtype)
+
+
+def _four_bit(p, block=64):
+    """Round to nearest in 4 bits: 15 levels, scaled by the largest of every 64 weights; norms and biases stay."""
+    if p.dim() < 2:
+        return p
+    flat = F.pad(p.flatten(), (0, -p.numel() % block)).view(-1, block)
+    scale = flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny) / 7
+    return ((flat / scale).round() * scale).flatten()[: p.numel()].view_as(p)
+
+
+ROUNDINGS = {"bfloat16": functools.partial(_nearest, torch.bfloat16), "4-bit": _four_bit}
+ROUNDINGS |= {"float16": functools.partial(_nearest, torch.float16), "float32": lambda p: p}
+
+
+SAVED = ("float32", "bfloat16", "float16")
+
+
+@torch.no_grad()
+def round_(model, kind):
+    """Round a model's weights in place, as `ROUNDINGS` says."""
+    for p in model.parameters():
+        p.copy_(ROUNDINGS[kind](p))
+
+
+@contextlib.contextmanager
+def rounded(model, kind):
+    """`with rounded(model, "bfloat16")`: the weights are rounded within, and come back as they were."""
+    kept = [] if kind == "float32" else [p.detach().clone() for p in model.parameters()]
+    round_(model, kind)
+    try:
+        yield model
+    finally:
+        with torch.no_grad():
+            for p, own in zip(model.parameters(), kept, strict=False):
+                p.copy_(own)
+
+
+def kept_share(before, trained, rounded_nll):
+    """The share of the unlearning, in mean NLL of the forgotten answers, that rounded weights keep; None of none."""
+    moved = np.mean(trained) - np.mean(before)
+    return (
+        float((np.mean(rounded_nll) - np.mean(before)) / moved) if abs(moved) > 1e-6 and math.isfinite(moved) else None
+    )

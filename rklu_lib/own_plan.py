@@ -1,0 +1,106 @@
+"""What `rklu unlearn` is about to do: memory, disk, time, and how an example is tokenised; nothing is loaded for it."""
+
+import shutil
+import time
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from rklu_lib import checkpoints, models
+from rklu_lib.methods import AUGMENTED
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_EFFICIENCY = 0.3  # of the speed of one large product that a training step comes to
+
+
+def estimate(job, resumable=False):
+    """What a job takes, in bytes and seconds: parameters, memory, disk, seconds; memory_there and disk_there.
+
+    memory: weights, gradients and AdamW's two moments of what is trained, beside the original while it is augmented;
+    activations come on top. seconds: 6 operations per parameter and token forward and back, 2 forward: a rough guide.
+    """
+    n, p = checkpoints.parameters(job.config), job.profile
+    size, augments = _BYTES[p.dtype], AUGMENTED in job.method.needs
+    tokens = {k: sum(len(e.prompt) + len(e.answer) for e in examples) for k, examples in job.examples.items()}
+    trained = tokens["forget"] * (p.unlearn_epochs * (2 if job.method.retain else 1) + p.augment_epochs * augments)
+    measured = sum(tokens.values()) * (p.unlearn_epochs + 6)
+    disk = n * (_BYTES[job.save_dtype] + size * (1 + (6 + 3 * augments) * resumable))
+    return {
+        "parameters": n,
+        "memory": n * size * (5 if augments else 4),
+        "memory_there": checkpoints.memory(),
+        "disk": disk,
+        "disk_there": shutil.disk_usage(job.out.parent).free,
+        "seconds": n * (6 * trained + 2 * measured) / (_EFFICIENCY * _speed(getattr(torch, p.dtype))),
+    }
+
+
+def _speed(dtype):
+    """Floating-point operations per second of one product of two square matrices, after a warm-up."""
+    a, best = torch.ones(512, 512, dtype=dtype, device=models.device()), float("inf")
+    for _ in range(4):
+        begun = time.perf_counter()
+        (a @ a).sum().item()
+        best = min(best, time.perf_counter() - begun)
+    return 2 * 512**3 / best
+
+
+def refuse(job, found):
+    """Raises ValueError where the memory or the disk cannot hold what `estimate` found."""
+    if found["memory"] > found["memory_there"]:
+        half = " --dtype bfloat16 halves it, and loses small updates;" if job.profile.dtype == "float32" else ""
+        raise ValueError(
+            f"training takes {_gb(found['memory'])} for weights, gradients and moments, and there are "
+            f"{_gb(found['memory_there'])};{half} a larger machine or a smaller model is needed"
+        )
+    if found["disk"] > found["disk_there"]:
+        there = f"{_gb(found['disk_there'])} are free beside {job.out}"
+        raise ValueError(
+            f"the result and the state of the run take {_gb(found['disk'])}, and {there}; name another --out"
+        )
+
+
+def _gb(n):
+    return f"{n / 1e9:.3g} GB"
+
+
+def show(job, found):
+    """What `rklu unlearn --dry-run` prints: rich renderables."""
+    p, table = job.profile, Table(box=None, show_header=False)
+    files = {k: ", ".join(f"{s['name']} ({s['rows']} rows)" for s in c.sources) for k, c in job.corpora.items() if c}
+    augment = f"{p.augment_epochs} epochs of augmenting, then " if AUGMENTED in job.method.needs else ""
+    rows = {
+        "model": f"{job.model}: {job.config.model_type}, {found['parameters']:,} parameters, {job.source_dtype}",
+        **files,
+        "method": f"{job.method.name}: {augment}up to {p.unlearn_epochs} of unlearning; alpha {p.alpha:g}, "
+        f"learning rate {p.learning_rate(job.method.family):g}, {len(job.examples['forget'])} examples in batches of "
+        f"{p.batch_size}",
+        "rule": job.rule,
+        "weights": f"trained in {p.dtype}, saved in {job.save_dtype}",
+        "memory": f"{_gb(found['memory'])} and activations, of {_gb(found['memory_there'])} on this {models.device()}",
+        "disk": f"up to {_gb(found['disk'])} of {_gb(found['disk_there'])} free",
+        "time": f"about {_clock(found['seconds'])}, judged by one product of matrices: within a factor of three",
+        "out": str(job.out),
+    }
+    for name, value in rows.items():
+        table.add_row(Text(name, style="bold"), Text(value))
+    first = job.examples["forget"][0]
+    prompt, answer = ([job.tokenizer.decode([t]) for t in tokens] for tokens in (first.prompt, first.answer))
+    shown = Text.assemble(
+        "\nThe first example, one token between bars; only what is marked is scored:\n", no_wrap=False
+    )
+    shown.append("|".join(prompt), style="grey50").append("\n")
+    shown.append("|".join(answer), style="bold underline green")
+    notes = [Text(f"Note: {n}") for n in job.notes]
+    return [table, shown, *notes]
+
+
+def _clock(seconds):
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.0f} h"
+    )

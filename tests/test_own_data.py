@@ -1,0 +1,133 @@
+"""Whatever people have becomes the same items; what cannot be used is one line that names the place and the fix."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from rklu_lib import data, own_data
+from rklu_lib.own_data import Item
+
+PAIRS = [("Where?", "Karachi"), ('Say "x", y; z', "007"), ("أين ولدت؟", "كراتشي 🙂\nNA")]
+
+
+def write(folder, name, text):
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def chat(question, answer, system=None):
+    before = [{"role": "system", "content": system}] if system else []
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": before + turns}
+
+
+def forms(folder):
+    """The same three pairs in every form a file can have."""
+    rows = [{"question": q, "answer": a} for q, a in PAIRS]
+    quoted = ['"{}","{}"'.format(*(v.replace('"', '""') for v in pair)) for pair in PAIRS]
+    chats = [json.dumps(chat(*p)) for p in PAIRS]
+    pd.DataFrame(rows).to_parquet(folder / "f.parquet")
+    semicolons, tabs = ("\n".join(quoted).replace('","', f'"{mark}"') for mark in ";\t")
+    asked = [json.dumps({"prompt": q, "completion": a}) for q, a in PAIRS]
+    return {
+        "JSON lines": write(folder, "a.jsonl", "\n".join(json.dumps(r) for r in rows) + "\n\n"),
+        "array": write(folder, "b.json", json.dumps(rows, indent=2)),
+        "array in one of TOFU's names": write(folder, "c.jsonl", json.dumps(rows)),
+        "chats": write(folder, "d.jsonl", "\n".join(chats)),
+        "commas": write(folder, "e.csv", "question,answer\n" + "\n".join(quoted)),
+        "semicolons, a mark": write(
+            folder, "g.csv", "\ufeffquestion;answer\n" + "\n".join(quoted).replace('","', '";"')
+        ),
+        "tabs": write(folder, "h.tsv", "question\tanswer\n" + tabs),
+        "completions": write(folder, "i.jsonl", "\n".join(asked)),
+        "Parquet": folder / "f.parquet",
+        "rows": rows,
+    }
+
+
+def test_every_form_holds_the_same_pairs_as_text(tmp_path):
+    for name, given in forms(tmp_path).items():
+        corpus = own_data.read(given)
+        assert [(i.question, i.answer) for i in corpus.items] == PAIRS, name
+        assert sum(s["rows"] for s in corpus.sources) == 3 and not corpus.notes
+
+
+def test_several_files_are_one_corpus_and_each_item_knows_its_place(tmp_path):
+    one = write(tmp_path, "a.jsonl", '\n{"question": "Q?", "answer": "A."}\n')
+    two = write(tmp_path, "b.jsonl", '{"text": "A document."}\n{"text": "Another."}\n')
+    corpus = own_data.read([one, str(two), write(tmp_path, "c.txt", "All of it.\nIs one.")])
+    assert [i.where for i in corpus.items] == [f"{one}:2", f"{two}:1", f"{two}:2", str(tmp_path / "c.txt")]
+    assert corpus.items[-1] == Item(None, "All of it.\nIs one.", str(tmp_path / "c.txt"))
+    assert [(s["name"], s["rows"]) for s in corpus.sources] == [("a.jsonl", 1), ("b.jsonl", 2), ("c.txt", 1)]
+
+
+def test_a_chat_gives_every_answer_and_says_what_was_left_out(tmp_path):
+    long = chat("One?", "1.", system="Be brief.")
+    long["messages"] += chat("Two?", "2.")["messages"]
+    parts = {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Three?"}]}, chat("", "3.")["messages"][1]]
+    }
+    corpus = own_data.read([long, parts])
+    assert [(i.question, i.answer) for i in corpus.items] == [("One?", "1."), ("Two?", "2."), ("Three?", "3.")]
+    assert len(corpus.notes) == 2
+    assert "1 system prompts are left out" in corpus.notes[0] and "1 later turns" in corpus.notes[1]
+
+
+WRONG = {
+    "a.jsonl:2: not JSON": '{"text": "x"}\n{"text"',
+    "a.jsonl:1: field 'answer' is missing; the row has question": '{"question": "Q?"}',
+    "a.jsonl:1: field 'answer' must be a non-empty string, found 7": '{"question": "Q?", "answer": 7}',
+    "a.jsonl:1: no field that is known here, only foo; give question and answer, or messages": '{"foo": 1}',
+    "a.jsonl:1: expected an object, found int": "3",
+    "a.jsonl: no rows; give question": "\n\n",
+    "a.jsonl:1: field 'messages' must be a non-empty list": '{"messages": []}',
+    "a.jsonl:1: the chat ends without an answer": '{"messages": [{"role": "user", "content": "Q?"}]}',
+    "message 1: role 'assistant' here; a chat is user": '{"messages": [{"role": "assistant", "content": "A"}]}',
+    "message 1: role 'tool' here": '{"messages": [{"role": "tool", "content": "A"}]}',
+    "message 1: field 'role' is missing": '{"messages": [{"from": "user", "value": "A"}]}',
+    "a.jsonl:2: not JSON (Expecting value": '[{"text": "x"},\n]',
+    "e.csv:3: the header has 2 columns, this row not; quote": "question,answer\nQ?,A\nQ?,A,B\n",
+    "e.csv, after line 1: unexpected end of data; quote": 'question,answer\n"Q?,A\n',
+    "e.csv:2: field 'answer' is missing": "question,reply\nQ?,A\n",
+    "f.parquet: not Parquet": "nothing of the kind",
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_what_cannot_be_used_is_one_line(tmp_path, message):
+    name = next((n for n in ("e.csv", "f.parquet") if message.startswith(n)), "a.jsonl")
+    with pytest.raises(data.DataError) as refused:
+        own_data.read(write(tmp_path, name, WRONG[message]))
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_places_that_hold_nothing_are_named(tmp_path):
+    with pytest.raises(data.DataError, match="is a folder; name its files"):
+        own_data.read(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"gone.csv does not exist; name a file \(.jsonl, .*owner/name:config"):
+        own_data.read(tmp_path / "gone.csv")
+    with pytest.raises(data.DataError, match=r"^nobody/nothing: [^\n]*owner/name:config:split\)$"):
+        own_data.read("nobody/nothing:some:train")  # tests have no network
+
+
+def test_a_document_is_split_and_every_token_of_it_is_scored_once(tokenizer):
+    text = "Mira was born in Zadar. </s> <s> " * 40  # control tokens in a document are text
+    corpus = own_data.read([{"text": text}, {"question": "Q?", "answer": "A."}])
+    examples, items = own_data.encode(corpus, tokenizer, "Q: {question} A: {answer}", limit=64)
+    parts = examples[:-1]
+    assert len(parts) > 3 and all(len(e.prompt) + len(e.answer) <= 64 for e in parts)
+    assert all(e.prompt == (tokenizer.bos_token_id,) for e in parts)
+    scored = [t for e in parts for t in e.answer]
+    assert tokenizer.decode(scored) == text
+    assert not {tokenizer.bos_token_id, tokenizer.eos_token_id} & set(scored)
+    assert items[0].where == f"row 1, part 1 of {len(parts)}" and "".join(i.answer for i in items[:-1]) == text
+    assert (
+        examples[-1] == data.encode(tokenizer, "Q: {question} A: {answer}", "Q?", "A.") and items[-1].question == "Q?"
+    )
+
+
+def test_what_stands_in_two_corpora_is_found():
+    one = own_data.read([{"question": "Q?", "answer": "A."}, {"text": "A document."}])
+    other = own_data.read([{"question": "Q?", "answer": "B."}, {"text": "A document."}, {"text": "Q!"}])
+    assert own_data.shared(one, other) == {"Q?", "A document."}

@@ -1,0 +1,303 @@
+"""A model of one's own: what goes in, when it stops, what comes out, and that an interruption changes nothing."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPConfig, GPT2Config, LlamaConfig
+
+import rklu_lib
+from rklu_lib import checkpoints, data, models, own_measure, own_model, training
+
+
+@pytest.fixture(scope="session")
+def knowing(tmp_path_factory, tiny_model, tokenizer, profile):
+    """A checkpoint in bf16 that knows its forty answers."""
+    model, path = tiny_model(), tmp_path_factory.mktemp("knowing") / "own"
+    rows = data.load_tofu("full", profile.source)
+    examples = [data.encode(tokenizer, profile.template, r["question"], r["answer"]) for r in rows]
+    training.finetune(model, examples, profile, epochs=40, lr=4e-3, batch_size=8, seed=0)
+    models.save(model.to(torch.bfloat16), tokenizer, path)
+    return path
+
+
+@pytest.fixture
+def rows(profile):
+    """(forget rows, retain rows)."""
+    return [data.load_tofu(name, profile.source) for name in ("forget10", "retain90")]
+
+
+@pytest.fixture
+def start(tmp_path, knowing, profile, rows, refusals):
+    """A function that unlearns forget10 from it; options may be replaced."""
+
+    def unlearn(**options):
+        given = {"model": str(knowing), "forget": rows[0], "out": tmp_path / "out", "profile": profile, "epochs": 6}
+        return rklu_lib.unlearn(**given | {"probes": 2} | options)
+
+    return unlearn
+
+
+def measured(folder, profile, pairs):
+    """The mean probability per token of answers, by transformers alone."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype="auto"), AutoTokenizer.from_pretrained(folder)
+    values = []
+    for row in pairs:
+        e = data.encode(tokenizer, profile.template, row["question"], row["answer"])
+        logits = model.float()(torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1].double()
+        values.append((-torch.nn.functional.cross_entropy(logits, torch.tensor(e.answer))).exp().item())
+    return np.mean(values)
+
+
+@pytest.mark.parametrize("name", ["RKLU", "RKLU+RT", "GA", "DPO+KL"])
+def test_it_unlearns_into_a_checkpoint_and_leaves_the_original(start, knowing, tmp_path, rows, name):
+    before = {p.name: p.read_bytes() for p in knowing.iterdir()}
+    start(method=name, retain=rows[1] if "+" in name else (), epochs=1)
+    loaded, original = (AutoModelForCausalLM.from_pretrained(p) for p in (tmp_path / "out", knowing))
+    assert any(not torch.equal(a, b) for a, b in zip(loaded.parameters(), original.parameters(), strict=True))
+    assert models.load(tmp_path / "out")[1].eos_token == "</s>"
+    assert {p.name: p.read_bytes() for p in knowing.iterdir()} == before
+    assert {p.name for p in tmp_path.iterdir()} == {"out", "refusals.txt"}
+
+
+@pytest.mark.parametrize("where", ["fit", "save", "page"])
+def test_a_failed_unlearning_leaves_nothing(start, knowing, tmp_path, monkeypatch, where):
+    def fails(*_, **__):
+        raise OSError("disk full")
+
+    place = {"fit": (training, "fit"), "save": (type(models.load_tokenizer(knowing)), "save_pretrained")}
+    monkeypatch.setattr(*place.get(where, (own_model.reports, "page")), fails)
+    with pytest.raises(OSError, match="disk full"):
+        start(epochs=1)
+    assert {p.name for p in tmp_path.iterdir()} == {"refusals.txt"}
+
+
+@pytest.mark.parametrize(("name", "said"), [("RKLU+RT", "needs a retain set"), ("TA", "trains nothing")])
+def test_what_cannot_be_unlearned_is_refused_before_anything_is_loaded(start, monkeypatch, name, said):
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were loaded"))
+    with pytest.raises(ValueError, match=said):
+        start(method=name)
+    for options, message in (
+        ({"forget": [{"text": "A document."}], "method": "DPO"}, "a document asks nothing; DPO needs questions"),
+        ({"target": 5}, "target must be between 0 and 1, not 5"),
+        ({"save_dtype": "int8"}, "save_dtype must be float32, bfloat16, float16, not 'int8'"),
+        (
+            {"forget": [{"question": "Q?", "answer": "A. " * 200}]},
+            r"^row 1: .* reads 128. Shorten .* several pairs .* split",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            start(**options)
+
+
+EPOCHS = [{"forget_probability": p, "perplexity_rise": r} for p, r in [(0.5, 0.3), (0.2, 0.5), (0.1, 0.2), (0.3, 0.0)]]
+
+
+@pytest.mark.parametrize(
+    ("target", "bound", "kept"),
+    [(None, None, 3), (None, 0.1, 3), (None, 0.01, 3), (0.2, None, 1), (0.2, 0.3, 2), (0.01, None, 2), (0.01, 0.1, 3),
+     (0.4, 0.25, 2), (None, -0.1, None), (0.2, -0.1, None)],
+)  # fmt: skip
+def test_the_epoch_that_is_kept(target, bound, kept):
+    assert own_model.choose(EPOCHS, target, bound) == kept
+
+
+def test_it_stops_at_the_target_and_keeps_that_epoch(start, tmp_path, profile, rows):
+    report = start(target=0.5, epochs=12)
+    history, rule = report["epochs"], report["rule"]
+    assert rule["met"] and rule["kept"] == rule["epochs"] == len(history) < 12
+    assert history[-1]["forget_probability"] <= 0.5 < min(e["forget_probability"] for e in history[:-1])
+    assert report["probability"]["before"] > 0.9
+    found = measured(tmp_path / "out", profile, rows[0])
+    assert report["probability"]["after"] == pytest.approx(found, rel=1e-3) and found <= 0.5
+    assert "at most 0.5" in rule["text"]
+
+
+def test_a_reference_sets_the_target(start, tmp_path, tiny_model, tokenizer, profile, rows):
+    models.save(tiny_model(seed=3), tokenizer, tmp_path / "never")
+    report = start(reference=str(tmp_path / "never"), epochs=2)
+    wanted = measured(tmp_path / "never", profile, rows[0])
+    assert report["rule"]["target"] == pytest.approx(wanted, rel=1e-3) == report["probability"]["reference"]
+    assert "that of never" in report["rule"]["text"]
+    other = models.train_tokenizer(["another vocabulary"], 300)
+    models.save(tiny_model(), other, tmp_path / "other")
+    with pytest.raises(ValueError, match="other has another vocabulary than .*own"):
+        start(reference=str(tmp_path / "other"), out=tmp_path / "again")
+
+
+def test_without_a_target_in_reach_the_lowest_epoch_is_kept_and_written(start, tmp_path, profile, rows, monkeypatch):
+    unlearn, weights = training.unlearn, []
+
+    def watched(*args, on_epoch, **kwargs):
+        def judge(student, epoch):
+            weights.append([p.detach().bfloat16() for p in student.parameters()])
+            return on_epoch(student, epoch)
+
+        return unlearn(*args, on_epoch=judge, **kwargs)
+
+    monkeypatch.setattr(training, "unlearn", watched)
+    report = start(target=1e-9, epochs=6, lr=1e-2)
+    values = [e["forget_probability"] for e in report["epochs"]]
+    best = int(np.argmin(values))
+    assert best < 5 and report["rule"]["kept"] == best + 1 and not report["rule"]["met"] and len(values) == 6
+    written = list(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").parameters())
+    assert all(torch.equal(a, b) for a, b in zip(written, weights[best], strict=True))
+
+
+def test_where_every_epoch_costs_too_much_nothing_is_written(start, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"every epoch raised the perplexity beyond the bound, the least by \d+%; lower"
+    ):
+        start(max_perplexity_rise=1e-9, lr=2e-2, epochs=2)
+    assert {p.name for p in tmp_path.iterdir()} == {"refusals.txt"}
+
+
+@pytest.mark.parametrize("stage", ["augment", "unlearn"])
+def test_an_interrupted_run_goes_on_to_the_same_weights(start, tmp_path, monkeypatch, stage):
+    start(out=tmp_path / "whole", resumable=True, epochs=3)
+    fit, calls = training.fit, []
+
+    def interrupted(*args, on_step=None, **kwargs):
+        calls.append(0)
+
+        def step():
+            calls.append(1)
+            if len(calls) > (6 if stage == "augment" else 12):  # two steps an epoch, three epochs a stage
+                raise KeyboardInterrupt
+
+        return fit(*args, on_step=step, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "fit", interrupted)
+        start(resumable=True, epochs=3)
+    state = tmp_path / ".out.unfinished"
+    assert not (tmp_path / "out").exists() and (state / stage / "history.json").exists()
+    with pytest.raises(ValueError, match=r"out was begun and not finished; --resume goes on, or remove"):
+        start(resumable=True, epochs=3)
+    with pytest.raises(ValueError, match="was begun with another profile; give the same again, or remove it"):
+        start(resumable=True, resume=True, epochs=4)
+    start(resumable=True, resume=True, epochs=3)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "out"))
+    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+    assert {p.name for p in tmp_path.iterdir()} == {"refusals.txt", "whole", "out"}
+
+
+def test_the_dtype_that_went_in_comes_out_and_what_rounding_loses_is_measured(start, tmp_path, profile, rows):
+    report = start(lr=1e-4, epochs=1)  # steps that bf16 mostly loses
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype == torch.bfloat16
+    kept = report["rounding"]["copies"]["bfloat16"]
+    assert kept["probability"] == pytest.approx(measured(tmp_path / "out", profile, rows[0]), rel=1e-3)
+    assert kept["probability"] == report["probability"]["after"] == report["epochs"][-1]["forget_probability"]
+    start(lr=1e-4, epochs=1, save_dtype="float32", out=tmp_path / "whole")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "whole", dtype="auto").dtype == torch.float32
+    assert report["rounding"]["trained"] == pytest.approx(measured(tmp_path / "whole", profile, rows[0]), rel=1e-3)
+
+
+def test_rounded_weights_come_back(tiny_model):
+    model = tiny_model()
+    before = [p.detach().clone() for p in model.parameters()]
+    for kind in ("bfloat16", "4-bit"):
+        with own_measure.rounded(model, kind):
+            assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    four = own_measure._four_bit(before[0])
+    block = four.flatten()[:64]
+    assert len(block.unique()) <= 15 and (four - before[0]).abs().max() <= before[0].abs().max() / 14
+
+
+def test_what_is_watched_and_held_out_is_measured(start, rows):
+    report = start(watch=rows[1][:6], holdout=rows[1][6:14], epochs=4)
+    assert report["elsewhere"]["watch"]["n"] == 6 and report["elsewhere"]["prose"]["perplexity"]["before"] > 1
+    assert {"watch_perplexity", "prose_perplexity", "perplexity_rise"} <= report["epochs"][0].keys()
+    # The holdout was in fact learned too, so that before nothing tells the two apart; after, something does.
+    before, after = report["membership"]["before"], report["membership"]["after"]
+    assert 0.2 < before < 0.8 and after < before
+
+
+def test_the_membership_test_is_counted_pair_by_pair():
+    ours, others = [0.9, 0.2, 0.5], [0.5, 0.1]
+    pairs = [(a > b) + (a == b) / 2 for a in ours for b in others]
+    assert own_model.metrics.auc(ours, others) == pytest.approx(np.mean(pairs))
+
+
+def test_wilsons_interval_is_the_closed_form():
+    k, n, z = 3, 20, 1.959963984540054
+    middle = (k / n + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(k / n * (1 - k / n) / n + z * z / (4 * n * n))
+    assert own_model.metrics.wilson(k, n) == pytest.approx((middle - half, middle + half))
+
+
+def test_a_leak_is_seen_in_what_the_model_says(knowing, profile, rows):
+    model, tokenizer = models.load(knowing)
+    corpus = own_model.own_data.read(rows[0])
+    examples, items = own_model.own_data.encode(corpus, tokenizer, profile.template)
+    probes = own_measure.probe(model, tokenizer, examples, items, tokenizer.eos_token_id)
+    assert np.mean([p["leaks"] for p in probes]) > 0.7  # it knows them
+    assert any(p["greedy"] == i.answer for p, i in zip(probes, items, strict=True))
+    stranger = [type(i)(i.question, "Wholly other words.", i.where) for i in items]
+    other = [data.encode(tokenizer, profile.template, i.question, i.answer) for i in stranger]
+    assert not any(p["leaks"] for p in own_measure.probe(model, tokenizer, other, stranger, tokenizer.eos_token_id))
+
+
+def test_scores_and_ranks_are_the_models(knowing, examples):
+    model, _ = models.load(knowing)
+    nll, ranks = own_measure.score(model, examples, batch_size=3)
+    for k, e in enumerate(examples):
+        logits = model(torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1]
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(e.answer)).item()
+        assert nll[k] == pytest.approx(loss, rel=1e-3, abs=1e-5)
+        order = logits.argsort(-1, descending=True)
+        assert ranks[k] == tuple(order[i].tolist().index(t) + 1 for i, t in enumerate(e.answer[:5]))
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks transformers for it
+def test_an_adapter_is_merged_into_its_base(start, knowing, tmp_path, profile, rows):
+    peft = pytest.importorskip("peft")
+    base = AutoModelForCausalLM.from_pretrained(knowing)
+    adapted = peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert checkpoints.dtype(tmp_path / "adapter", None) == "bfloat16"
+    ids = torch.tensor([[5, 6, 7]])
+    torch.testing.assert_close(models.load(tmp_path / "adapter")[0](ids).logits, adapted.float()(ids).logits)
+    report = start(model=str(tmp_path / "adapter"), epochs=1)
+    assert any("the adapter was merged" in note for note in report["notes"])
+    assert "adapter_config.json" not in {p.name for p in (tmp_path / "out").iterdir()}
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "gone/away/base"}))
+    with pytest.raises(
+        FileNotFoundError, match="base_model_name_or_path in .*adapter/adapter_config.json is 'gone/away"
+    ):
+        start(model=str(tmp_path / "adapter"), out=tmp_path / "again")
+
+
+def test_checkpoints_that_cannot_be_used_are_one_line(tmp_path, start, tiny_model, tokenizer):
+    for name, config in (
+        ("bin", LlamaConfig()),
+        ("nothing", LlamaConfig()),
+        ("encoder", CLIPConfig()),
+        ("quantised", GPT2Config(quantization_config={"quant_method": "gptq", "bits": 4})),
+    ):
+        config.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    torch.save({}, tmp_path / "bin" / "pytorch_model.bin")
+    (tmp_path / "empty").mkdir()
+    said = {"bin": "holds only pytorch_model.bin.*convert it: python -c", "nothing": "the weights are missing"}
+    said |= {"quantised": "is quantised", "empty": "holds no config.json"}
+    said |= {"encoder": "is of the type clip, which is no causal language model"}
+    for name, message in said.items():
+        with pytest.raises(ValueError, match=message) as refused:
+            start(model=str(tmp_path / name))
+        assert "\n" not in str(refused.value)
+
+
+def test_it_is_refused_where_memory_or_disk_are_too_small(start, monkeypatch):
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("training had begun"))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "memory", lambda: 1000)
+        with pytest.raises(ValueError, match=r"training takes [\d.e-]+ GB for weights.* --dtype bfloat16 halves it"):
+            start()
+    monkeypatch.setattr(own_model.own_plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(ValueError, match="name another --out"):
+        start()

@@ -1,0 +1,119 @@
+"""The report of an unlearned model: what it says, what it must not quote, and that text in it stays text."""
+
+import json
+
+import pytest
+from bs4 import BeautifulSoup
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
+
+from rklu_lib import cli, models, own_model, report
+
+EVIL = [
+    {
+        "question": "<script>document.title = 'owned'</script>?",
+        "answer": "</script><b id=evil>Zadar</b> {{ 7 * 7 }} & 🙂",
+    },
+    {"text": "Mira Adeyoq lived in Vaduz, and <img src=x onerror=alert(1)> was her sign."},
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_model, tokenizer, profile):
+    """A function redact -> the folder of a model that has unlearned `EVIL`."""
+    folder = tmp_path_factory.mktemp("reports")
+    models.save(tiny_model(), tokenizer, folder / "own")
+    for redact in (True, False):
+        out, by = folder / f"out-{redact}", "A. <b>Person</b>"
+        options = {
+            "profile": profile,
+            "epochs": 1,
+            "redact": redact,
+            "by": by,
+            "watch": [{"text": "Quite another text."}],
+        }
+        own_model.unlearn(str(folder / "own"), EVIL, out, **options)
+    return lambda redact: folder / f"out-{redact}"
+
+
+def test_text_stays_text(made):
+    page = BeautifulSoup((made(False) / "report.html").read_text(encoding="utf-8"), "html.parser")
+    shown = page.main.get_text(" ")
+    assert EVIL[0]["question"] in shown and EVIL[0]["answer"] in shown and EVIL[1]["text"] in shown
+    assert "A. <b>Person</b>" in shown and "{{ 7 * 7 }}" in shown
+    assert page.find(id="evil") is None and not page.find_all(["img", "link", "iframe"])
+    scripts = page.find_all("script")
+    assert len(scripts) == 1
+    assert "\\u003c/script\\u003e" in scripts[0].string  # not closed by what was forgotten
+    assert not page.find_all(src=True) and not page.find_all(href=True)  # nothing comes from anywhere else
+
+
+def test_it_opens_in_a_browser_without_a_network(made, visit):
+    window = visit(book=False)
+    window.page.set_content((made(False) / "report.html").read_text(encoding="utf-8"))
+    assert window.page.title() == "Unlearning report: out-False"
+    window.page.wait_for_selector(".rk-widget .rk-card")
+    assert window.page.locator("#evil").count() == 0
+
+
+def test_what_was_forgotten_is_masked_unless_asked_for(made):
+    words = {w.strip(".,&") for row in EVIL for text in row.values() for w in text.split()} - {"", "in", "was", "and"}
+    words = {w for w in words if len(w) > 3}
+    for name in ("report.html", "report.json", "README.md"):
+        text = (made(True) / name).read_text(encoding="utf-8")
+        main = BeautifulSoup(text, "html.parser").main.get_text(" ") if name.endswith("html") else text
+        assert not [w for w in words if w in main], name
+    for answer in json.loads((made(True) / "report.json").read_text(encoding="utf-8"))["answers"]:
+        said = [answer["question"], answer["answer"], *(answer[side]["greedy"] for side in ("before", "after"))]
+        said += [text for side in ("before", "after") for text, _ in answer[side]["completions"]]
+        assert set("".join(said)) <= set(report.MASK + " ")
+    assert "Vaduz" in (made(False) / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_masked_widget_still_shows_ranks_and_probabilities(made):
+    for shown in json.loads((made(True) / "report.json").read_text(encoding="utf-8"))["distributions"]:
+        assert set(shown["tokens"]) == {report.MASK} and set(shown["models"]) == {"original", "unlearned"}
+        for m in shown["models"].values():
+            for rank, top in zip(m["true_rank"], m["top"], strict=True):
+                assert [place for place, (text, _) in enumerate(top, 1) if text == report.MASK] == (
+                    [rank] * (rank <= 10)
+                )
+
+
+def test_the_report_says_who_what_when_with_which_settings(made, tokenizer):
+    content = json.loads((made(True) / "report.json").read_text(encoding="utf-8"))
+    assert {"made", "by", "machine", "code", "packages", "seed", "settings", "files"} <= content.keys()
+    assert len(content["model"]["sha256"]) == len(content["out"]["sha256"]) == 64
+    assert content["model"]["name"] == "own" and content["model"]["dtype"] == content["out"]["dtype"] == "float32"
+    assert content["files"]["forget"][0]["rows"] == 2 and content["elsewhere"]["watch"]["n"] == 1
+    assert [a["where"] for a in content["answers"]] == ["row 1", "row 2"]
+    assert all(len(a["rank"]["before"]) == 5 and min(a["rank"]["after"]) >= 1 for a in content["answers"])
+    text = BeautifulSoup((made(True) / "report.html").read_text(encoding="utf-8"), "html.parser").main.get_text(" ")
+    for heading in ("Forgotten", "What was to stay", "When it stopped", "What rounding keeps"):
+        assert heading in text
+    assert "What this does and does not show" in text and content["out"]["sha256"] in text
+
+
+def test_the_card_is_the_hubs(made):
+    card = ModelCard.load(made(True) / "README.md")
+    assert card.data.tags == ["unlearning", "rklu"] and card.data.library_name == "transformers"
+    assert card.data.base_model is None  # a local folder's name means nothing there
+    assert "Unlearning is not deletion" in card.text
+
+
+def test_report_makes_the_page_again_from_its_numbers(made, tmp_path):
+    page = (made(True) / "report.html").read_text(encoding="utf-8")
+    (made(True) / "report.html").unlink()
+    result = CliRunner().invoke(cli.app, ["report", str(made(True))])
+    assert result.exit_code == 0, result.output
+    assert (made(True) / "report.html").read_text(encoding="utf-8") == page
+    result = CliRunner().invoke(cli.app, ["report", str(tmp_path)], env={"COLUMNS": "300"})
+    assert result.exit_code != 0 and "report.json does not exist" in " ".join(result.output.split())
+
+
+def test_a_number_that_is_not_finite_is_left_out():
+    assert report._plain({"a": float("inf"), "b": (1, 0.123456789), "c": None}) == {
+        "a": None,
+        "b": [1, 0.12346],
+        "c": None,
+    }
