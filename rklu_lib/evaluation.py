@@ -106,7 +106,7 @@ def _score_rest(model, cache, mask, tokens, count=False):
     head, nll, hits = models.output_layer(model), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
     loss, likeliest = [], []
     for h, t in zip(out.last_hidden_state[fed].split(CHUNK), ids[:, 1:][fed].split(CHUNK), strict=True):
-        logits = head(h)
+        logits = head(h).float()  # of a float64 model, too
         loss.append(F.cross_entropy(logits, t, reduction="none"))
         if count:
             likeliest.append(logits.argmax(-1) == t)

@@ -32,6 +32,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.utils import find_adapter_config_file
 from transformers.utils.logging import disable_progress_bar
 
+from rklu_lib import data
 from rklu_lib.losses import head_logits
 
 disable_progress_bar()  # a bar per loaded checkpoint would break up the one over all epochs
@@ -90,7 +91,7 @@ def create(profile, tokenizer, seed):
 
 def folder():
     """Where models lie that need no hub, as owner/name: the folder that `RKLU_MODELS` names, else `models` here."""
-    return Path(os.environ.get("RKLU_MODELS", Path(__file__).resolve().parents[1] / "models"))
+    return Path(os.environ.get("RKLU_MODELS", data.ROOT / "models"))
 
 
 def resolve(path):

@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from transformers import LlamaConfig
 
 from rklu_lib import data, evaluation, metrics
 from rklu_lib.teacher import TeacherModel, teacher_logits
@@ -240,6 +241,7 @@ class Bigram(Uniform):
 
     def __init__(self, vocab):
         super().__init__(vocab)
+        self.config = LlamaConfig()  # whose logits are neither scaled nor capped
         self.states, self.head = torch.nn.Embedding(vocab, 64), torch.nn.Linear(64, vocab, bias=False)
         self.bfloat16()
 
