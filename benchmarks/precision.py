@@ -1,10 +1,12 @@
-"""What bf16 weights lose: the share of weights that one step of AdamW leaves exactly as they were."""
+"""What bf16 weights lose: the weights that one step of AdamW leaves exactly as they were, and where 200 steps lead."""
+
+import copy
 
 import torch
 from measure import RESULTS
 from teacher import Vocabulary
 
-from rklu_lib import models, profiles, records
+from rklu_lib import models, profiles, records, training
 
 
 def unchanged(dtype, lr):
@@ -21,13 +23,46 @@ def unchanged(dtype, lr):
     return same / sum(int(m.sum()) for m in moved)
 
 
+def trained(dtype, optimizer, steps=200, lr=1e-5):
+    """(mean loss of the last 8 of 200 steps, the way of all weights) from weights that both dtypes can hold."""
+    profile = profiles.profile("mini", hidden_size=64, intermediate_size=128, n_heads=4, n_layers=1)
+    start = models.create(profile, Vocabulary(256), 0).bfloat16()
+    model, losses = copy.deepcopy(start).to(dtype), []
+    optimizer = optimizer(model, lr, profile.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, training.schedule(steps // 5, 5))
+    for step in range(steps):
+        ids = torch.randint(256, (4, 1), generator=torch.Generator().manual_seed(step % 8))
+        ids = (ids + 7 * torch.arange(12)) % 256
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    way = [(p.float() - q.float()).flatten() for p, q in zip(model.parameters(), start.parameters(), strict=True)]
+    return sum(losses[-8:]) / 8, torch.cat(way).detach()
+
+
+def followed():
+    """How far bf16 weights end from where float32 takes them, as a share of the way, and at what loss."""
+    plain = lambda model, lr, decay: torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)  # noqa: E731
+    loss, way = trained(torch.float32, plain)
+    rows = [{"weights": "float32", "optimiser": "AdamW", "loss": loss, "off": 0.0}]
+    for name, optimizer in (("AdamW", plain), ("AdamW, compensated", training.adamw)):
+        loss, other = trained(torch.bfloat16, optimizer)
+        off = float((other - way).norm() / way.norm())
+        rows.append({"weights": "bfloat16", "optimiser": name, "loss": loss, "off": off})
+    return rows
+
+
 if __name__ == "__main__":
     rows = [
         {"dtype": dtype, "lr": lr, "unchanged": unchanged(dtype, lr)}
         for dtype in ("bfloat16", "float32")
         for lr in (1e-5, 1e-4, 1e-3)
     ]
-    for row in rows:
+    kept = followed()
+    for row in rows + kept:
         print(row)
     content = {"machine": records.machine(), "torch": torch.__version__, "code": records.code_version()}
-    records.write_json(RESULTS / "precision.json", content | {"rows": rows})
+    records.write_json(RESULTS / "precision.json", content | {"rows": rows, "followed": kept})

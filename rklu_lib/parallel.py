@@ -119,8 +119,8 @@ def accelerator():
     plugin = None
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and processes() > 1:
         plugin = FullyShardedDataParallelPlugin()
-        if plugin.fsdp_version != 2:
-            raise ValueError("FSDP of version 1 keeps no weight by its name; set fsdp_version: 2 in accelerate's file")
+        if plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading:  # else but one process would load a teacher
+            raise ValueError("accelerate's file needs fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false")
         if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16":
             plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
     # schedules count the steps of the whole, not those of each process

@@ -91,6 +91,7 @@ def memory_plan(answers=400, answer_tokens=60, bytes_each=2):
     head = model.get_output_embeddings().weight.numel()
     states = 2 * answers * answer_tokens * model.config.hidden_size
     shared = {"student": parameters, "gradients": parameters, "AdamW's moments": 2 * parameters}
+    shared |= {"compensation": parameters} if bytes_each == 2 else {}
     forms = {
         "three models": shared | {"original and augmented": 2 * parameters},
         "frozen teacher": shared | {"output layers": 2 * head},
@@ -104,3 +105,10 @@ def lost_updates(results):
     """Share of weights that one AdamW step at each learning rate leaves as they were, in bf16 and in float32."""
     rows = _read(results, "precision")["rows"]
     return pd.DataFrame(rows).pivot(index="lr", columns="dtype", values="unchanged")
+
+
+def followed(results):
+    """Where 200 steps of 1e-5 lead: the loss, and how far from float32's weights, as a share of the way these went."""
+    rows = pd.DataFrame(_read(results, "precision")["followed"])
+    table = rows.set_index(rows.weights + ", " + rows.optimiser)[["loss", "off"]].rename_axis("weights, optimiser")
+    return table.rename(columns={"loss": "loss after 200 steps", "off": "share of the way off"})

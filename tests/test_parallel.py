@@ -9,11 +9,13 @@ from graphlib import TopologicalSorter
 
 import numpy as np
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 from conftest import _tiny
 
-from rklu_lib import parallel, records, runs
+from rklu_lib import data, parallel, records, runs
 from rklu_lib.records import RunSpec
 
+CONFIGS = data.ROOT / "configs" / "accelerate"
 LAUNCHED = os.path.join(os.path.dirname(__file__), "launched.py")
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 FSDP2 |= {"FSDP_RESHARD_AFTER_FORWARD": "true", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
@@ -132,6 +134,15 @@ def test_sharded_weights_are_float32_and_move_by_less_than_a_bf16_step(tmp_path,
     run = launch(tmp_path / "master.py", **FSDP2, ACCELERATE_MIXED_PRECISION="bf16", PYTHONPATH=paths)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("held") == 2
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda f: f.stem)
+def test_the_configurations_are_what_accelerate_reads_and_the_library_asks(file):
+    config = load_config_from_file(str(file))
+    assert config.num_processes == {"2-cards": 2, "8-cards": 8, "2-nodes": 16}[file.stem]
+    assert config.num_machines == (2 if file.stem == "2-nodes" else 1) and config.mixed_precision == "bf16"
+    assert config.fsdp_config["fsdp_version"] == 2 and not config.fsdp_config["fsdp_cpu_ram_efficient_loading"]
+    assert file.name in file.read_text()  # the command in its first lines
 
 
 def test_alone_everything_is_a_process_s_own(tmp_path):
