@@ -197,10 +197,10 @@ def _stages():
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
 
-        def on_stage(name, steps):
+        def on_stage(name, steps, done):
             for task in progress.task_ids:
                 progress.stop_task(task)
-            task = progress.add_task(name, total=steps)
+            task = progress.add_task(name, total=steps, completed=done)
             return lambda: progress.advance(task)
 
         yield on_stage
