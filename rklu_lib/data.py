@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rklu_lib.chat import cut, encode_answer, encode_prompt
+
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _WHEEL = Path(__file__).with_name("embedded")  # a wheel carries `data/` inside the package, see setup.py
 ROOT = Path.cwd() if _WHEEL.is_dir() else _CHECKOUT  # records and runs lie here: never in an installed package
@@ -187,28 +189,9 @@ class Example:
 
 
 def prompt_and_answer(template, question, answer=""):
-    """Fill a chat template such as "[INST] {question} [/INST] {answer}" and cut it where the answer begins.
-
-    Blanks before {answer} go to the answer's side of the cut, as byte-level tokenisers want them.
-    """
-    prompt, ending = template.split("{answer}")
-    bare = prompt.rstrip(" ")
-    return bare.replace("{question}", question), prompt[len(bare) :] + answer + ending
-
-
-def encode_prompt(tokenizer, template, question):
-    """Token ids of the prompt, not closed, and opened by the begin-of-text token where the tokenizer has one that is
-    not its end-of-text token too, as GPT-2's and Phi's is, which open nothing with it."""
-    ids = tokenizer(prompt_and_answer(template, question)[0])["input_ids"]
-    ids = ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
-    bos, opened = tokenizer.bos_token_id, ids[:1] == [tokenizer.bos_token_id]
-    return tuple(ids) if opened or bos in (None, tokenizer.eos_token_id) else (bos, *ids)
-
-
-def encode_answer(tokenizer, template, answer):
-    """Token ids of the answer, closed by the end-of-text token."""
-    ids = tokenizer(prompt_and_answer(template, "", answer)[1], add_special_tokens=False)["input_ids"]
-    return (*ids, tokenizer.eos_token_id)
+    """Fill a template such as "[INST] {question} [/INST] {answer}"; cut it where the answer begins, see `chat.cut`."""
+    form = cut(template)
+    return form.opening + question + form.middle, form.lead + answer + form.closing
 
 
 def passage(tokenizer, chunk, prompt_tokens=0):
@@ -219,11 +202,6 @@ def passage(tokenizer, chunk, prompt_tokens=0):
     opening = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
     cut = prompt_tokens or 1 - len(opening)
     return Example((*opening, *chunk[:cut]), chunk[cut:])
-
-
-def end_token(tokenizer, template):
-    """The token id that closes an answer in this template."""
-    return tokenizer.eos_token_id
 
 
 def encode(tokenizer, template, question, answer):

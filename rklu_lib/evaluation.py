@@ -6,6 +6,7 @@ greedy, in length-sorted batches that shrink as answers end, and goes on from wh
 answer: up to there, scoring it has shown what greedy would say.
 """
 
+import dataclasses
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from rklu_lib import data, metrics, models
+from rklu_lib import chat, data, metrics, models, parallel
 
 FORMS = ("benchmark", "paper")
 BLOCK = 64  # prompts whose key-value caches are held at once
@@ -54,7 +55,7 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
     Returns (nll, agreed): n float64 arrays, one value per answer, and n integers, the number of leading tokens of the
     first answer that are the likeliest. Neither depends on block or batch_size beyond rounding.
     """
-    model.eval()
+    head = models.output_layer(model.eval())
     nll, agreed = [np.zeros(len(a)) for a in answers], np.zeros(len(answers), int)
     shared = [tuple(commonprefix(a[1:])) for a in answers]
     cut = [max(0, len(s) - 1) for s in shared]
@@ -62,8 +63,8 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
     for start in range(0, len(order), block):
         asked = order[start : start + block]
         ids, mask, positions = _left_pad([prompts[i] for i in asked], model.device)
-        out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
-        cache, first = out.past_key_values, out.logits[:, -1].float().log_softmax(-1).double().cpu().numpy()
+        out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True)
+        cache, first = out.past_key_values, head(out.last_hidden_state[:, -1]).log_softmax(-1).double().cpu().numpy()
         likeliest = first.argmax(-1)
         for row, i in enumerate(asked):
             nll[i] -= first[row, [a[0] for a in answers[i]]]
@@ -102,10 +103,10 @@ def _score_rest(model, cache, mask, tokens, count=False):
     out = model.base_model(
         input_ids=ids[:, :-1], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
     )
-    head, nll, hits = models.head(model), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
+    head, nll, hits = models.output_layer(model), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
     loss, likeliest = [], []
     for h, t in zip(out.last_hidden_state[fed].split(CHUNK), ids[:, 1:][fed].split(CHUNK), strict=True):
-        logits = head(h).float()
+        logits = head(h)
         loss.append(F.cross_entropy(logits, t, reduction="none"))
         if count:
             likeliest.append(logits.argmax(-1) == t)
@@ -123,7 +124,7 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
     Rows that have ended leave the batch a quarter at a time (each departure copies the cache), so the cost follows the
     answers and not the longest of them.
     """
-    model.eval()
+    head = models.output_layer(model.eval())
     begun = [tuple(b[:max_new_tokens]) for b in begun or [()] * len(prompts)]
     result = [[t for t in b if t != eos_token_id] for b in begun]
     order = [i for i, b in enumerate(begun) if eos_token_id not in b and len(b) < max_new_tokens]
@@ -132,10 +133,10 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
         rows = order[start : start + batch_size]
         ids, mask, positions = _left_pad([prompts[i] + begun[i] for i in rows], model.device)
         going = torch.ones(len(rows), dtype=torch.bool, device=ids.device)
-        state = {"use_cache": True, "logits_to_keep": 1}
+        state = {"use_cache": True}
         while True:
-            out = model(input_ids=ids, attention_mask=mask, position_ids=positions, **state)
-            ids, cache = out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
+            out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, **state)
+            ids, cache = head(out.last_hidden_state[:, -1]).argmax(-1, keepdim=True), out.past_key_values
             going &= ids[:, 0] != eos_token_id
             for i, token, on in zip(rows, ids[:, 0].tolist(), going.tolist(), strict=True):
                 if on:
@@ -160,10 +161,12 @@ class Questions:
     answers: list  # per question: [answer, paraphrased answer, *wrong answers]; answer once if there is no paraphrase
     references: list  # the answers as strings, for ROUGE
     paraphrased: bool
+    end: int  # the token that closes an answer
 
     def part(self, start, stop):
         """The questions start..stop."""
-        return Questions(*(x[start:stop] for x in (self.prompts, self.answers, self.references)), self.paraphrased)
+        lists = ("prompts", "answers", "references")
+        return dataclasses.replace(self, **{name: getattr(self, name)[start:stop] for name in lists})
 
 
 def questions(rows, tokenizer, template, limit=None):
@@ -177,6 +180,7 @@ def questions(rows, tokenizer, template, limit=None):
         [[data.encode_answer(tokenizer, template, text) for text in answers] for answers in texts],
         [row["answer"] for row in rows],
         paraphrased,
+        chat.end_token(tokenizer, template),
     )
 
 
@@ -191,29 +195,32 @@ def load_questions(profile, split, tokenizer):
     }
 
 
-def score(model, tokenizer, asked, max_new_tokens):
+def score(model, tokenizer, asked, max_new_tokens, precision="no"):
     """Per-question scores of each set of `asked`, {name: `Questions`} -> {name: {score: array}}: answer_nll,
-    paraphrased_nll and rouge (n,), wrong_nll (n, k), generations (n,).
+    paraphrased_nll and rouge (n,), wrong_nll (n, k), generations (n,). precision: "no", or "bf16" under autocast.
 
     On a CPU the questions are shared out to as many threads as torch has, each with a core of its own: generation and
-    ROUGE have too little to multiply for several cores at once.
+    ROUGE have too little to multiply for several cores at once. Before that they are shared out to the processes.
     """
     cores, shares = torch.get_num_threads(), []
     threads = cores if model.device.type == "cpu" else 1
     for name, q in asked.items():
-        size = max(BLOCK, math.ceil(len(q.prompts) / threads))
+        size = max(BLOCK, math.ceil(len(q.prompts) / threads / parallel.processes()))
         shares += [(name, q.part(at, at + size)) for at in range(0, len(q.prompts), size)]
+    work = lambda s: (s[0], _score(model, tokenizer, s[1], max_new_tokens, precision))  # noqa: E731
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        scored = list(pool.map(lambda s: (s[0], _score(model, tokenizer, s[1], max_new_tokens)), shares))
+        scored = parallel.shared(lambda mine: list(pool.map(work, mine)), shares)
     torch.set_num_threads(cores)  # or threads that are started later would have one core
     parts = {name: [found for other, found in scored if other == name] for name in asked}
     return {name: {k: np.concatenate([p[k] for p in found]) for k in found[0]} for name, found in parts.items()}
 
 
-def _score(model, tokenizer, asked, max_new_tokens):
-    nll, agreed = score_answers(model, asked.prompts, asked.answers)
-    nll, begun = np.array(nll), [tokens[0][:n] for tokens, n in zip(asked.answers, agreed, strict=True)]
-    tokens = greedy(model, asked.prompts, max_new_tokens, tokenizer.eos_token_id, begun)
+def _score(model, tokenizer, asked, max_new_tokens, precision):
+    # entered here: a thread does not inherit the context it is started from
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16(precision)):
+        nll, agreed = score_answers(model, asked.prompts, asked.answers)
+        nll, begun = np.array(nll), [tokens[0][:n] for tokens, n in zip(asked.answers, agreed, strict=True)]
+        tokens = greedy(model, asked.prompts, max_new_tokens, asked.end, begun)
     texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
     return {
         "answer_nll": nll[:, 0],
@@ -224,32 +231,32 @@ def _score(model, tokenizer, asked, max_new_tokens):
     }
 
 
-def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None):
+def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no", utility=lambda scores: True):
     """TOFU's evaluation of one model: (aggregates, per-question scores of the forget set).
 
     asked: as from `load_questions`. oracle: {form: truth ratios (n,)} of the retain model on the same questions;
-    without it (the oracle itself) forget quality is left out.
-    aggregates: model_utility, its nine components, forget_rouge, forget_probability, forget_truth_ratio (median) and,
-    per form of Eq. 5, forget_quality_<form>. Per question: answer_nll, rouge, truth_ratio_<form>, each (n,).
+    without it (the oracle itself) forget quality is left out. precision: as in `score`. utility: asked of the forget
+    set's aggregates, whether the other three sets are to be scored as well; they cost two thirds of the time.
+    aggregates: forget_rouge, forget_probability, forget_truth_ratio (median), per form of Eq. 5 forget_quality_<form>,
+    and model_utility with its nine components. Per question: answer_nll, rouge, truth_ratio_<form>, each (n,).
     """
-    scored, utility = score(model, tokenizer, asked, max_new_tokens), {}
-    for name in metrics.UTILITY_SETS:
-        known = {k: v for k, v in scored[name].items() if k != "generations"}
-        utility |= metrics.utility_components(name, **known)
-    forget = scored["forget"]
+    forget = score(model, tokenizer, {"forget": asked["forget"]}, max_new_tokens, precision)["forget"]
     ratios = {form: metrics.truth_ratio(forget["paraphrased_nll"], forget["wrong_nll"], form) for form in FORMS}
     aggregates = {
-        "model_utility": metrics.model_utility(utility),
-        **utility,
         "forget_rouge": float(forget["rouge"].mean()),
         "forget_probability": float(metrics.probability(forget["answer_nll"]).mean()),
         "forget_truth_ratio": float(np.median(ratios["benchmark"])),
     }
     for form in FORMS if oracle else ():
         aggregates[f"forget_quality_{form}"] = metrics.forget_quality(ratios[form], oracle[form])
-    per_question = {"answer_nll": forget["answer_nll"], "rouge": forget["rouge"]}
-    per_question |= {f"truth_ratio_{form}": ratios[form] for form in FORMS}
-    return aggregates, per_question
+    if utility(aggregates):
+        sets, components = {name: asked[name] for name in metrics.UTILITY_SETS}, {}
+        for name, found in score(model, tokenizer, sets, max_new_tokens, precision).items():
+            del found["generations"]
+            components |= metrics.utility_components(name, **found)
+        aggregates = {"model_utility": metrics.model_utility(components), **components} | aggregates
+    per_question = {f"truth_ratio_{form}": ratios[form] for form in FORMS}
+    return aggregates, per_question | {k: forget[k] for k in ("answer_nll", "rouge")}
 
 
 def load_passages(profile, tokenizer):
@@ -267,8 +274,8 @@ def load_passages(profile, tokenizer):
 
 def passage_nll(model, examples):
     """Mean NLL per token, in nats, of each of n `data.Example`s -> (n,)."""
-    nll, _ = score_answers(model, [e.prompt for e in examples], [[e.answer] for e in examples], batch_size=8)
-    return np.concatenate(nll)
+    share = lambda p: score_answers(model, [e.prompt for e in p], [[e.answer] for e in p], batch_size=8)[0]  # noqa: E731
+    return np.concatenate(parallel.shared(share, examples))
 
 
 def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None):
@@ -280,8 +287,8 @@ def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None):
     token), perplexity of the other prose, chunk_nll (mean, nats per token), and forget_quality_nll: p-value of the
     two-sample KS test between chunk NLLs here and the oracle's. Per chunk: chunk_nll, rouge, exact, each (n,).
     """
-    prompted = asked["prompted"]
-    said = greedy(model, [e.prompt for e in prompted], max_new_tokens, tokenizer.eos_token_id)
+    prompted, end = asked["prompted"], tokenizer.eos_token_id
+    said = parallel.shared(lambda part: greedy(model, [e.prompt for e in part], max_new_tokens, end), prompted)
     texts, truth = (tokenizer.batch_decode(t, skip_special_tokens=True) for t in (said, [e.answer for e in prompted]))
     scores = {"chunk_nll": passage_nll(model, asked["chunks"]), "rouge": metrics.rouge_l(truth, texts)}
     scores["exact"] = np.array([float(tuple(s) == e.answer) for s, e in zip(said, prompted, strict=True)])

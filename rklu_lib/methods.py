@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from rklu_lib import data, losses
+from rklu_lib import data, losses, parallel
 from rklu_lib.models import ScoredLogits
 from rklu_lib.teacher import FrozenLogits, FrozenTeacher
 
@@ -148,9 +148,12 @@ def refused(profile, tokenizer, examples, seed):
 @torch.no_grad()
 def _reference_log_probs(original, examples):
     """log p_o(answer) of each example, (n,), nats, by one pass of the frozen original model."""
-    values, scored = torch.zeros(len(examples)), ScoredLogits(original.eval())
-    for batch in data.batches(examples, 64):
-        values[list(batch.index)] = _log_probs(scored, batch.to(original.device)).float().cpu()
+    values, scored, batches = torch.zeros(len(examples)), ScoredLogits(original.eval()), data.batches(examples, 64)
+    found = parallel.shared(
+        lambda part: [_log_probs(scored, b.to(original.device)).float().cpu() for b in part], batches
+    )
+    for batch, log_probs in zip(batches, found, strict=True):
+        values[list(batch.index)] = log_probs
     return values
 
 

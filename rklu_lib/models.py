@@ -1,8 +1,10 @@
 """Load or create a causal language model and its tokenizer, save them as safetensors, reach the scored logits."""
 
 import contextlib
+import functools
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from torch import nn
+from torch import distributed, nn
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -24,10 +26,13 @@ from transformers import (
     PhiForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils import find_adapter_config_file
 from transformers.utils.logging import disable_progress_bar
+
+from rklu_lib.losses import head_logits
 
 disable_progress_bar()  # a bar per loaded checkpoint would break up the one over all epochs
 
@@ -40,12 +45,20 @@ def _sdpa_float32(module, query, key, value, mask, **kwargs):
 
 AttentionInterface.register("sdpa_float32", _sdpa_float32)
 AttentionMaskInterface.register("sdpa_float32", sdpa_mask)
+OPENING = 8  # tokens: a shorter common opening is not worth a forward pass of its own
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
 def device():
     """Where this process computes: "cuda" when there is one, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def bf16(precision):
+    """Whether a profile's "bf16" is to be had here: on a CPU without such instructions it is emulated, some thirty
+    times slower than float32 (book: What it costs), which is then taken instead."""
+    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return precision == "bf16" and fast
 
 
 def train_tokenizer(texts, vocab_size):
@@ -75,10 +88,15 @@ def create(profile, tokenizer, seed):
     return PhiForCausalLM(PhiConfig(**shape, resid_pdrop=0.0, embd_pdrop=0.0, attention_dropout=0.0))
 
 
+def folder():
+    """Where models lie that need no hub, as owner/name: the folder that `RKLU_MODELS` names, else `models` here."""
+    return Path(os.environ.get("RKLU_MODELS", Path(__file__).resolve().parents[1] / "models"))
+
+
 def resolve(path):
-    """Where a checkpoint is: in the folder `RKLU_MODELS` (owner/name, as on the hub) if it is there, else at `path`.
+    """Where a checkpoint is: in `folder()` (owner/name, as on the hub) if it is there, else at `path`.
     Raises FileNotFoundError for what is neither a folder nor a hub id."""
-    local = Path(os.environ.get("RKLU_MODELS", os.devnull)) / path
+    local = folder() / path
     if not (local.is_dir() or Path(path).is_dir() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(path))):
         raise FileNotFoundError(f"{path} is no folder; a model is a folder in the hub's layout or a hub id, owner/name")
     return local if local.is_dir() else path
@@ -143,7 +161,7 @@ def check(model, examples, file):
         if said.shape != ours.shape or (said - ours).norm() > 1e-2 * said.norm():  # relative: small logits differ too
             raise ValueError(
                 f"{model.config.model_type} does something to its output layer's logits that is not known here; "
-                "teach it to models.Head"
+                "teach it to models.head"
             )
 
 
@@ -190,44 +208,35 @@ def atomic_directory(path):
         shutil.rmtree(tmp, ignore_errors=True)
 
 
+def _common(input_ids, mask):
+    """How many tokens all of several rows open with before any is scored; 0 of a row alone."""
+    alike = (input_ids == input_ids[:1]).all(0) & ~mask.any(0)
+    return int(alike.int().cumprod(0).sum()) if len(input_ids) > 1 else 0
+
+
 # What some models do to the logits of their output layer, by the names their configurations give it.
 _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma 2 and its kin, Griffin, xLSTM
 _FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier")  # Cohere, Falcon-H1, Muse
 _DIVISORS = ("logits_scaling",)  # Granite
 
 
-class Head:
-    """An output layer with what the model does to its logits: scale * (W h + b), then softly capped."""
-
-    def __init__(self, layer, config):
-        config = config.get_text_config()
-        known = {name: getattr(config, name, None) for name in (*_CAPS, *_FACTORS, *_DIVISORS)}
-        self.layer, self.scale = layer, 1.0
-        self.cap = next((float(known[name]) for name in _CAPS if known[name]), None)
-        for name in (*_FACTORS, *_DIVISORS):
-            if known[name] is not None:
-                self.scale *= known[name] if name in _FACTORS else 1 / known[name]
-
-    @property
-    def weight(self):
-        return self.layer.weight
-
-    @property
-    def parts(self):
-        """(weight (vocab, hidden), bias (vocab,) or None, scale, cap or None)."""
-        return self.layer.weight, self.layer.bias, self.scale, self.cap
-
-    def __call__(self, hidden):
-        """Logits (..., vocab) of last hidden states, as the model itself would say them."""
-        logits = self.layer(hidden)
-        logits = logits if self.scale == 1.0 else logits * self.scale
-        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
-
-
 def head(model):
-    """A function from a model's last hidden states to its logits: a `Head`, or what a teacher has in its place."""
+    """A model's output layer as `losses.head_logits` takes it: (weight (vocab, hidden), bias (vocab,) or None, scale,
+    cap or None)."""
+    layer, config = model.get_output_embeddings(), model.config.get_text_config()
+    known = {name: getattr(config, name, None) for name in (*_CAPS, *_FACTORS, *_DIVISORS)}
+    scale = math.prod(known[name] for name in _FACTORS if known[name] is not None)
+    scale /= math.prod(known[name] for name in _DIVISORS if known[name] is not None)
+    return layer.weight, layer.bias, float(scale), next((float(known[n]) for n in _CAPS if known[n]), None)
+
+
+def output_layer(model):
+    """What turns last hidden states of a model, or of a teacher, into its logits: see `losses.head_logits`."""
     layer = model.get_output_embeddings()
-    return Head(layer, model.config) if isinstance(layer, nn.Module) else layer
+    if not isinstance(layer, nn.Module):
+        return layer
+    weight, bias, scale, cap = head(model)
+    return functools.partial(head_logits, weight=weight, bias=bias, scale=scale, cap=cap)
 
 
 class ScoredLogits(nn.Module):
@@ -241,15 +250,32 @@ class ScoredLogits(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
+        # Gradient checkpointing makes again what a key-value cache would have to keep; and processes that share the
+        # weights of a model must all take as many passes.
+        checkpointed = any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
+        self.openings = not checkpointed and not (distributed.is_available() and distributed.is_initialized())
 
     def hidden(self, input_ids, mask):
-        """Last hidden states at the scored positions: (tokens, hidden)."""
-        return self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[mask]
+        """Last hidden states at the scored positions: (tokens, hidden).
+
+        What all rows open with (a chat's system prompt: a quarter of TOFU's tokens) is run once, for all of them.
+        """
+        run, n = self.model.base_model, _common(input_ids, mask)
+        if n < OPENING or not self.openings:
+            return run(input_ids=input_ids, use_cache=False).last_hidden_state[mask]
+        cache = getattr(run(input_ids=input_ids[:1, :n], use_cache=True), "past_key_values", None)
+        if not all(isinstance(layer, DynamicLayer) for layer in getattr(cache, "layers", [None])):
+            self.openings = False  # a state that is not keys and values is not handed on
+            return self.hidden(input_ids, mask)
+        for layer in cache.layers:
+            layer.keys, layer.values = (t.expand(len(input_ids), -1, -1, -1) for t in (layer.keys, layer.values))
+        rest = run(input_ids=input_ids[:, n:], past_key_values=cache, use_cache=True).last_hidden_state
+        return rest[mask[:, n:]]
 
     @property
     def head(self):
         """The output layer in parts, (weight, bias or None, scale, cap or None), as `losses.from_hidden` takes it."""
-        return head(self.model).parts
+        return head(self.model)
 
     def forward(self, input_ids, mask):
-        return head(self.model)(self.hidden(input_ids, mask))
+        return output_layer(self.model)(self.hidden(input_ids, mask))

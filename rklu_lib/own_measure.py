@@ -24,7 +24,7 @@ def score(model, examples, batch_size=8):
     nll, ranks, scored = np.zeros(len(examples)), [()] * len(examples), models.ScoredLogits(model.eval())
     for batch in data.batches(examples, batch_size):
         batch = batch.to(model.device)
-        hidden, head, loss, rank = scored.hidden(batch.input_ids, batch.mask), models.head(model), [], []
+        hidden, head, loss, rank = scored.hidden(batch.input_ids, batch.mask), models.output_layer(model), [], []
         for h, t in zip(hidden.split(evaluation.CHUNK), batch.targets.split(evaluation.CHUNK), strict=True):
             logits = head(h).float()
             loss.append(F.cross_entropy(logits, t, reduction="none"))
@@ -72,7 +72,7 @@ def probe(model, tokenizer, examples, items, end, k=5, budget=256):
         greedy, wanted = (
             tokenizer.decode(t, skip_special_tokens=True).strip() for t in (tokens[: len(e.answer)], rest)
         )
-        top, _ = probing.completions(model, tokenizer, e.prompt + e.answer[:cut], k, budget=budget)
+        top, _ = probing.completions(model, tokenizer, e.prompt + e.answer[:cut], end, k, budget=budget)
         leaks = _same(greedy, wanted) or any(_same(text, truth) for text, _ in top)
         found.append({"greedy": greedy, "completions": top, "leaks": leaks})
     return found

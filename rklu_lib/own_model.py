@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_model, save_model
 
 from rklu_lib import (
+    chat,
     checkpoints,
     data,
     methods,
@@ -86,9 +87,8 @@ class Job:
 
 
 def _template(tokenizer, given, profile):
-    """The prompt's template: the one that is asked for, else the profile's."""
-    # A tokenizer's own chat template (`tokenizer.chat_template`) belongs here, before the profile's.
-    return given or profile.template
+    """The prompt's template: the one that is asked for, else the tokenizer's own, else the profile's."""
+    return given or (chat.CHAT if tokenizer.chat_template else profile.template)
 
 
 def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, method="RKLU", profile="llama2-7b",
@@ -203,7 +203,7 @@ def _measured(job, model):
     scored = {name: own_measure.score(model, e) for name, e in job.examples.items() if e}
     chosen = np.random.default_rng(job.seed).permutation(len(job.examples["forget"]))[: job.probes].tolist()
     asked = [[x[i] for i in sorted(chosen)] for x in (job.examples["forget"], job.items["forget"])]
-    end = data.end_token(job.tokenizer, job.profile.template)
+    end = chat.end_token(job.tokenizer, job.profile.template)
     probes = (
         dict(zip(sorted(chosen), own_measure.probe(model, job.tokenizer, *asked, end), strict=True)) if chosen else {}
     )
@@ -281,7 +281,7 @@ def _train(job, model, before, target, folder, keeps, stage):
     noted = _history(state)
     bounded = target is not None or job.max_perplexity_rise is not None
 
-    def judge(student, epoch):
+    def judge(student, _):
         with own_measure.rounded(student, job.save_dtype):  # as it would be saved: rounding can undo small steps
             nll = {k: own_measure.score(student, job.examples[k])[0] for k in ("forget", *was)}
         now = _perplexities(job, nll)

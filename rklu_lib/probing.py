@@ -8,13 +8,14 @@ import re
 import torch
 import torch.nn.functional as F
 
-from rklu_lib import data, evaluation
+from rklu_lib import chat, data, evaluation
+from rklu_lib.teacher import output_layer
 
 
 def direct_answer(model, tokenizer, template, question, max_new_tokens=64):
     """The model's greedy answer to a question, as text (§ 5, "Direct Answer")."""
     prompt = data.encode_prompt(tokenizer, template, question)
-    tokens = evaluation.greedy(model, [prompt], max_new_tokens, tokenizer.eos_token_id)[0]
+    tokens = evaluation.greedy(model, [prompt], max_new_tokens, chat.end_token(tokenizer, template))[0]
     return tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
 
@@ -30,8 +31,8 @@ def token_distributions(models, tokenizer, example, k=10):
     ids = torch.tensor([example.prompt + example.answer])
     target = torch.tensor(example.answer)
     result = {"tokens": [tokenizer.decode([t]) for t in example.answer], "models": {}}
-    logits = {name: model.eval()(input_ids=ids[:, :-1].to(model.device)).logits[0] for name, model in models.items()}
-    logs = {name: x[len(example.prompt) - 1 :].float().cpu().log_softmax(-1) for name, x in logits.items()}
+    logits = {name: _logits(model.eval(), ids[:, :-1])[0] for name, model in models.items()}
+    logs = {name: x[len(example.prompt) - 1 :].cpu().log_softmax(-1) for name, x in logits.items()}
     for name, log_p in logs.items():
         true = log_p.gather(-1, target[:, None])
         values, tokens = log_p.exp().topk(k, dim=-1)
@@ -50,6 +51,11 @@ def token_distributions(models, tokenizer, example, k=10):
     return result
 
 
+def _logits(model, ids):
+    """Logits (rows, seq, vocab) after each token of `ids`, in float32."""
+    return output_layer(model)(model.base_model(input_ids=ids.to(model.device)).last_hidden_state)
+
+
 def _rounded(tensor):
     return [float(f"{v:.4g}") for v in tensor.tolist()]
 
@@ -58,9 +64,9 @@ BOUNDARY = re.compile(r'[.,;:!?"\n]')
 
 
 @functools.lru_cache(maxsize=2)
-def _endings(tokenizer):
-    """For each token: its text before a boundary, or None where it holds none. End-of-text is a boundary."""
-    cut = {tokenizer.eos_token_id: ""}
+def _endings(tokenizer, end):
+    """For each token that ends a completion: its text before the boundary. `end`, which closes an answer, is one."""
+    cut = {end: ""}
     for token in range(len(tokenizer)):
         text = tokenizer.decode([token])
         if found := BOUNDARY.search(text):
@@ -72,8 +78,7 @@ def _endings(tokenizer):
 def _next(model, rows):
     """Probabilities (rows, vocab) of the token after each of several sequences; what is padded comes after them."""
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-    logits = model(input_ids=ids.to(model.device)).logits
-    return logits[range(len(rows)), [len(row) - 1 for row in rows]].float().softmax(-1).cpu()
+    return _logits(model, ids)[range(len(rows)), [len(row) - 1 for row in rows]].softmax(-1).cpu()
 
 
 def fill_in_blank(model, tokenizer, template, question, prefix, k=5, max_tokens=32, budget=1024):
@@ -84,17 +89,18 @@ def fill_in_blank(model, tokenizer, template, question, prefix, k=5, max_tokens=
     Returns and searches as `completions` does.
     """
     stem = data.encode_prompt(tokenizer, template, question) + data.encode_answer(tokenizer, template, prefix)[:-1]
-    return completions(model, tokenizer, stem, k, max_tokens, budget)
+    return completions(model, tokenizer, stem, chat.end_token(tokenizer, template), k, max_tokens, budget)
 
 
 @torch.no_grad()
-def completions(model, tokenizer, stem, k=5, max_tokens=32, budget=1024):
-    """The k most probable completions, see `fill_in_blank`, of a sequence of token ids.
+def completions(model, tokenizer, stem, end, k=5, max_tokens=32, budget=1024):
+    """The k most probable completions, see `fill_in_blank`, of a sequence of token ids; `end` is the token that closes
+    an answer.
 
     Best-first search: probabilities only fall along a sequence, so completions come out in order. Returns ([[text,
     probability], ...], exact); not exact when `budget` sequences were looked into and likelier ones may be left.
     """
-    cut, found, best, looked, exact = _endings(tokenizer), {}, {}, 0, True
+    cut, found, best, looked, exact = _endings(tokenizer, end), {}, {}, 0, True
     queue = [(-1.0, (), None)]  # (-probability, tokens, text); the text is None while the completion is open
     while queue and len(found) < k:
         if queue[0][2] is not None:

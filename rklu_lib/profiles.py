@@ -8,11 +8,13 @@ from pathlib import Path
 
 import yaml
 
-_KINDS = {int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
 _CHOICES = {
     "architecture": ("llama", "phi"),
     "dtype": ("float32", "bfloat16"),
     "finetune_precision": ("no", "bf16"),
+    "precision": ("no", "bf16"),
+    "utility": ("every", "reported"),
     "capability": ("embedded", "paper"),
     "gauge": ("raw", "centred", "normalised"),
 }
@@ -27,7 +29,7 @@ class Profile:
 
     name: str
     source: str  # `fictional`, a folder in the hub's layout, or a hub id
-    template: str  # the prompt, with {question}, then {answer}
+    template: str  # the prompt, with {question}, then {answer}; `chat`: the tokenizer's own chat template
     model: str | None = None  # hub id or directory of the base model; None: created and trained from scratch
     architecture: str = "llama"  # llama or phi, when created
     hidden_size: int = 0
@@ -39,6 +41,7 @@ class Profile:
     dtype: str = "float32"
     batch_size: int = 32
     micro_batch_size: int | None = None  # None: the whole batch at once
+    gradient_checkpointing: bool = False  # hold each layer's input only, and run the layer again for its gradients
     finetune_batch_size: int = 32
     finetune_epochs: int = 5
     finetune_lr: float = 1e-5
@@ -56,7 +59,9 @@ class Profile:
     ta_scale: float = 2.5
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+    precision: str = "no"  # of everything else, scoring included: no, or bf16 under autocast
     max_new_tokens: int = 128
+    utility: str = "every"  # epochs whose utility is scored: every, or those a rule may report (first, best, last)
     n_questions: int | None = None  # of the forget and retain sets score only the first; None: all (retain: 300)
     capability: str = "embedded"  # the tasks of Table 1: `data/capability`, or the paper's seven from the hub
     n_items: int | None = None  # of each of those tasks ask only the first so many; None: all
@@ -75,8 +80,9 @@ class Profile:
         for family, rate in self.family_lr.items():
             self._check(f"family_lr[{family}]", float, rate)
         fields = [self.template.count(field) for field in ("{question}", "{answer}")]
-        if fields != [1, 1] or not self.template.endswith("{answer}"):
-            self._refuse(f"template must hold {{question}} once and end in {{answer}}, its only one: {self.template!r}")
+        if self.template != "chat" and (fields != [1, 1] or not self.template.endswith("{answer}")):
+            why = "template must hold {question} once and end in {answer}, its only one, or be `chat`"
+            self._refuse(f"{why}: {self.template!r}")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 self._refuse(f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}")

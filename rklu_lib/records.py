@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rklu_lib import __version__, data, profiles
+from rklu_lib import __version__, data, parallel, profiles
 from rklu_lib.methods import AUGMENTED, METHODS, method
 
 RECORDS = Path(os.environ.get("RKLU_RECORDS", data.ROOT / "data" / "records"))
@@ -30,6 +30,11 @@ _UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_s
 _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}
 _FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
 _FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "passages"}
+_LATER = {
+    "gradient_checkpointing",
+    "precision",
+    "utility",
+}  # fields younger than some records: named in settings unless at their default
 SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
 
 
@@ -112,7 +117,9 @@ class RunSpec:
             fields |= {"retain_weight"} if m.retain else set()
             fields |= {"npo_beta"} if m.family == "NPO" else {"dpo_beta"} if m.family == "DPO" else set()
             fields |= {"ta_scale"} if m.family == "TA" else set()
+        defaults = {f.name: f.default for f in dataclasses.fields(p) if f.name in _LATER}
         kept = {name: getattr(p, name) for name in sorted(fields)}
+        kept = {name: value for name, value in kept.items() if name not in defaults or value != defaults[name]}
         if self.method in METHODS and METHODS[self.method].forget:
             kept["unlearn_lr"] = p.learning_rate(METHODS[self.method].family)
         return kept
@@ -143,15 +150,21 @@ class Record:
 
     def reported(self, rule="peak"):
         """The epoch that is reported, as its dict. "peak": the first epoch of highest forget quality (the paper's rule,
-        which selects with the oracle in hand); "last"; "product": the highest forget quality times model utility."""
+        which selects with the oracle in hand); "last"; "product": the highest forget quality times model utility, of
+        the epochs whose utility was scored (see `profiles.Profile.utility`)."""
         keys = {
             "peak": lambda e: e["forget_quality_benchmark"],
-            "product": lambda e: e["forget_quality_benchmark"] * e["model_utility"],
+            "product": lambda e: e["forget_quality_benchmark"] * e.get("model_utility", 0),
             "last": lambda e: e["epoch"],
         }
         if rule not in keys:
             raise ValueError(f"no reporting rule {rule!r}; there are {', '.join(keys)}")
         return max(self.epochs, key=keys[rule])
+
+
+def leads(scores, before):
+    """Does an epoch forget better than each of those before it, in either form of Eq. 5? Only then can it be a peak."""
+    return any(all(scores[k] > e[k] for e in before) for k in scores if k.startswith("forget_quality"))
 
 
 def load(spec):
@@ -167,7 +180,10 @@ def load(spec):
 
 
 def write(spec, history, questions, seconds):
-    """Write a finished run, whole: history is a list of dicts per epoch, questions {name: (epochs, n)}."""
+    """Write a finished run, whole: history is a list of dicts per epoch, questions {name: (epochs, n)}. Of several
+    processes the first does."""
+    if not parallel.main():
+        return
     content = {
         "spec": {"profile": spec.profile, "split": spec.split, "method": spec.method, "seed": spec.seed}
         | ({"overrides": dict(spec.overrides)} if spec.overrides else {}),
@@ -177,6 +193,7 @@ def write(spec, history, questions, seconds):
         "code": code_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "machine": machine(),
+        "processes": parallel.processes(),
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
         "epochs": [{k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in e.items()} for e in history],
     }
@@ -188,14 +205,15 @@ def write(spec, history, questions, seconds):
 
 
 def code_version():
-    """{"version", "commit", "changed"}: the package and git commit; changed: the library had uncommitted edits."""
+    """{"version", "commit", "changed"}: the package and git commit (`RKLU_COMMIT` says it where a copy travels without
+    its history); changed: the library had uncommitted edits."""
 
     def git(*args):
         return subprocess.run(["git", *args], cwd=data.ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
     return {
         "version": __version__,
-        "commit": git("rev-parse", "--short=12", "HEAD") or None,
+        "commit": git("rev-parse", "--short=12", "HEAD") or os.environ.get("RKLU_COMMIT"),
         "changed": bool(git("status", "--porcelain", "--", "rklu_lib")),
     }
 

@@ -5,6 +5,7 @@ Checkpoints and the state of unfinished runs lie in `runs/`, which git ignores.
 """
 
 import contextlib
+import graphlib
 import hashlib
 import json
 import os
@@ -16,11 +17,10 @@ from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rklu_lib import data, evaluation, methods, models, profiles, records, training
+from rklu_lib import data, evaluation, methods, models, parallel, profiles, records, training
 from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS
 from rklu_lib.records import BASES, RunSpec, load
 from rklu_lib.teacher import TeacherModel
@@ -84,6 +84,7 @@ def _base_model(spec, folder):
         model, tokenizer = models.load(spec.base("original").checkpoint_path, p.dtype)
         examples = _forget(spec, tokenizer)
         stage = {"epochs": p.augment_epochs, "lr": p.augment_lr, "batch_size": p.batch_size}
+        stage["precision"] = p.precision
     else:
         split = "full" if spec.method == "original" else data.ORACLE_SPLIT.get(spec.split, "full")
         if p.model:
@@ -118,7 +119,7 @@ def _unlearned(spec, folder, judge):
     refusals = methods.refused(p, tokenizer, forget, spec.seed) if REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, original, augmented, forget, retain, refusals)
     del augmented  # from here on there is one model
-    noted = {"folder": folder, "on_epoch": lambda model, epoch: judge(model, tokenizer)}
+    noted = {"folder": folder, "on_epoch": lambda model, history: judge(model, tokenizer, history)}
     history = training.unlearn(chosen, p, original, aids, forget, retain, seed=spec.seed, **noted)
     return original, tokenizer, history
 
@@ -133,6 +134,8 @@ def _has_checkpoint(spec):
 
 
 def _save_checkpoint(spec, model, tokenizer, seconds):
+    if not parallel.main():
+        return
     with models.atomic_directory(spec.checkpoint_path) as tmp:
         model.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)
@@ -149,22 +152,26 @@ def _state(spec):
 def execute(spec, stage="record", threads=None):
     """Do one job, given that what it waits for (see `_plan`) is done: the `checkpoint` of a base model, or a `record`.
 
-    Safe to call from several processes: the run is locked, and a job that another has finished is left alone.
+    Safe to call from several processes: the run is locked, and a job that another has finished is left alone. The
+    processes of one launch do it together.
     """
     if threads:
         torch.set_num_threads(threads)
     spec.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{spec.checkpoint_path}.lock"):
+    with parallel.locked(f"{spec.checkpoint_path}.lock"):
+        recorded, kept = parallel.agreed((load(spec) is not None, _has_checkpoint(spec)))
         if stage == "checkpoint" and spec.method in BASES:
-            if not _has_checkpoint(spec):
+            if not kept:
                 started = time.perf_counter()
                 model, tokenizer = _base_model(spec, _state(spec))
                 _save_checkpoint(spec, model, tokenizer, {"train": time.perf_counter() - started})
-        elif load(spec) is None:
+        elif not recorded:
             _record(spec)
-        elif spec.method in METHODS and not _has_checkpoint(spec):  # trained again, but not scored: the record stands
-            _save_checkpoint(spec, *_unlearned(spec, _state(spec).with_suffix(".unscored"), lambda *_: {})[:2], {})
-        for state in spec.checkpoint_path.parent.glob(f"{spec.checkpoint_path.name}-state-*"):
+        elif spec.method in METHODS and not kept:  # trained again, but not scored: the record stands
+            unscored = _state(spec).with_suffix(".unscored")
+            _save_checkpoint(spec, *_unlearned(spec, unscored, lambda *_: {})[:2], {})
+        states = spec.checkpoint_path.parent.glob(f"{spec.checkpoint_path.name}-state-*")
+        for state in states if parallel.main() else ():
             shutil.rmtree(state, ignore_errors=True)
 
 
@@ -179,11 +186,14 @@ def _record(spec):
         else:
             oracle = measured["chunk_nll"][-1]
 
-    def judge(model, tokenizer):
+    def judge(model, tokenizer, history=()):
         begin = time.perf_counter()
         if spec.task == "tofu":
             asked.update(asked or evaluation.load_questions(p, spec.split, tokenizer))
-            scores, per_question = evaluation.evaluate(model, tokenizer, asked, p.max_new_tokens, oracle)
+            ends = len(history) in (0, 1, p.unlearn_epochs)
+            useful = lambda found: p.utility == "every" or ends or records.leads(found, history[:-1])  # noqa: E731
+            how = (p.max_new_tokens, oracle, p.precision, useful)
+            scores, per_question = evaluation.evaluate(model, tokenizer, asked, *how)
         else:
             asked.update(asked or evaluation.load_passages(p, tokenizer))
             new_tokens = p.chunk_tokens - p.prompt_tokens
@@ -264,11 +274,12 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
     workers: processes (default: cores, at most one per missing job; one on a GPU). checkpoints: the models of `specs`
     must be there too. executor: any concurrent.futures executor that shares this disk, instead of local processes (for
     dask: `client.get_executor()`).
+    Processes that were launched together (accelerate, torchrun) do one job after the other, all of them on each.
     An interrupted call is resumed by the same call. Missing data is found out before anything is trained.
     """
     specs = list(specs)
     _refuse_other_data(filter(None, map(load, specs)))
-    plan = _plan(specs, checkpoints)
+    plan = parallel.agreed(_plan(specs, checkpoints))
     if plan:
         for source, split in sorted({(s.values.source, s.split) for s, _ in plan}):
             names = ["full", "retain_perturbed"]
@@ -281,12 +292,15 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
             _reading(spec, tokenizer)
         if any(s.method in METHODS and s.uses(REFUSALS) for s, _ in plan):
             data.refusals()
-        for source in sorted({s.values.source for s, _ in plan}):
+        for source in sorted({s.values.source for s, _ in plan} if parallel.main() else ()):
             print("data: {source}, sha256 of full {sha256}".format(**data.describe_source(source)))
         os.environ.update(worker_environment())
         cores = os.cpu_count() or 1
         workers = workers or (1 if torch.cuda.is_available() else min(cores, len(plan)))
-        if executor:
+        if parallel.processes() > 1:
+            for job in graphlib.TopologicalSorter(plan).static_order():
+                execute(*job)
+        elif executor:
             _drain(plan, executor, None)
         else:
             with futures.ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:

@@ -1,12 +1,14 @@
 """The unlearning teacher: Eq. 1, the same as a model one can query, and the frozen form that is computed only once."""
 
-import copy
+import itertools
 from types import SimpleNamespace
 
 import torch
 from torch import nn
 
-from rklu_lib.models import ScoredLogits, head
+from rklu_lib import parallel
+from rklu_lib.losses import head_logits
+from rklu_lib.models import ScoredLogits, output_layer
 
 GAUGES = {  # a softmax does not see a constant, Eq. 1 does: what is done to both models' logits first
     "raw": lambda logits: logits,
@@ -59,9 +61,9 @@ class TeacherModel(nn.Module):
 
     def get_output_embeddings(self):
         """What turns those hidden states into teacher logits: both output heads, and Eq. 1."""
-        heads = [head(m) for m in (self.original, self.augmented)]
+        heads = [output_layer(m) for m in (self.original, self.augmented)]
         return lambda hidden: teacher_logits(
-            *(says(h).float() for says, h in zip(heads, hidden.chunk(2, dim=-1), strict=True)), self.alpha, self.gauge
+            *(head(h) for head, h in zip(heads, hidden.chunk(2, dim=-1), strict=True)), self.alpha, self.gauge
         )
 
     def forward(self, input_ids, past_key_values=(None, None), logits_to_keep=0, **kwargs):
@@ -74,17 +76,23 @@ class FrozenLogits:
     """The logits of a frozen model at the scored positions of a fixed set of examples, computed once.
 
     A frozen model is a function: over a fixed set its last hidden states are constants. They are kept, (tokens, hidden)
-    on the CPU, with a copy of the output head; the model itself can then be freed. Logits are rebuilt per batch.
+    on the CPU, with a copy of the output head; the model itself can then be freed. Logits are rebuilt per batch, in
+    float32.
     """
 
     @torch.no_grad()
     def __init__(self, model, batches):
         scored = ScoredLogits(model.eval())
-        self.head = copy.deepcopy(head(model))
-        self.states = {}
-        for batch in batches:
+        weight, bias, *shape = scored.head
+        self.head = [weight.detach().clone(), bias if bias is None else bias.detach().clone(), *shape]
+
+        def states(batch):
             hidden = scored.hidden(batch.input_ids.to(model.device), batch.mask.to(model.device)).cpu()
-            self.states.update(zip(batch.index, hidden.split(batch.mask.sum(1).tolist()), strict=True))
+            return hidden.split(batch.mask.sum(1).tolist())
+
+        found = parallel.shared(lambda part: [states(batch) for batch in part], batches)
+        pairs = (zip(batch.index, parts, strict=True) for batch, parts in zip(batches, found, strict=True))
+        self.states = dict(itertools.chain.from_iterable(pairs))
 
     def at(self, index):
         """A function (start, stop) -> logits (stop - start, vocab) of the examples named by `index`, laid end to end.
@@ -95,7 +103,7 @@ class FrozenLogits:
 
         @torch.no_grad()
         def logits(start, stop):
-            return self.head(states[start:stop].to(self.head.weight.device))
+            return head_logits(states[start:stop].to(self.head[0].device), *self.head)
 
         return logits
 
@@ -113,9 +121,7 @@ class FrozenTeacher:
     def at(self, index):
         """As `FrozenLogits.at`, but teacher logits, in float32."""
         original, augmented = self.original.at(index), self.augmented.at(index)
-        return lambda start, stop: teacher_logits(
-            original(start, stop).float(), augmented(start, stop).float(), self.alpha, self.gauge
-        )
+        return lambda start, stop: teacher_logits(original(start, stop), augmented(start, stop), self.alpha, self.gauge)
 
     def __call__(self, index):
         """Teacher logits (tokens, vocab) of the examples named by `index`, in float32."""

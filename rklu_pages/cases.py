@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from scipy.stats import binomtest, fisher_exact
 
-from rklu_lib import data, evaluation, models, probing, profiles, records, runs
+from rklu_lib import chat, data, evaluation, models, probing, profiles, records, runs
 from rklu_lib.teacher import TeacherModel
 from rklu_pages import paper
 from rklu_pages.figures import STYLE, finished, look
@@ -142,7 +142,7 @@ def fill(profile, split, seed, names, cases):
         loaded, tokenizer = load_models(profile, split, [name], seed)
         model = loaded[name].eval()
         prompts = [data.encode_prompt(tokenizer, p.template, question) for question, *_ in questions]
-        said = evaluation.greedy(model, prompts, p.max_new_tokens, tokenizer.eos_token_id)
+        said = evaluation.greedy(model, prompts, p.max_new_tokens, chat.end_token(tokenizer, p.template))
         answers = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in said]
         filled = [list(probing.fill_in_blank(model, tokenizer, p.template, q, prefix)) for q, prefix, _ in questions]
         origin = {"data": data.describe_source(p.source), "code": records.code_version(), "machine": records.machine()}

@@ -106,12 +106,13 @@ def provenance(records):
 
 
 def per_epoch(records, measures=("forget_quality", "model_utility")):
-    """Each measure per epoch: rows are epochs, columns (measure, method). A single-shot method has one row."""
+    """Each measure per epoch: rows are epochs, columns (measure, method); NaN where it was not scored. A single-shot
+    method has one row."""
     columns = {}
     for record in records:
         for m in measures:
             key = "forget_quality_benchmark" if m == "forget_quality" else m
-            columns[m.replace("_", " "), record.spec.method] = {e["epoch"]: e[key] for e in record.epochs}
+            columns[m.replace("_", " "), record.spec.method] = {e["epoch"]: e[key] for e in record.epochs if key in e}
     table = pd.DataFrame(columns).rename_axis("epoch").sort_index(axis=1, level=0, sort_remaining=False)
     return table
 

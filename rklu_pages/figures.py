@@ -60,11 +60,11 @@ def trajectories(records, title=""):
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.2))
         for record in records:
-            x = [e["epoch"] for e in record.epochs]
             label = record.spec.method if record.spec.seed == records[0].spec.seed else "_other seed"
             style = look(record.spec.method) | {"label": label, "markersize": 5}
-            left.plot(x, [e["forget_quality_benchmark"] for e in record.epochs], **style)
-            right.plot(x, [e["model_utility"] for e in record.epochs], **style)
+            for ax, measure in ((left, "forget_quality_benchmark"), (right, "model_utility")):
+                scored = [(e["epoch"], e[measure]) for e in record.epochs if measure in e]
+                ax.plot(*zip(*scored, strict=True), **style)
         forget_quality_axis(left)
         left.set(xlabel="epoch", ylabel="forget quality (KS p-value)")
         right.set(xlabel="epoch", ylabel="model utility", ylim=(0, 1))

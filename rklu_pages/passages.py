@@ -2,14 +2,16 @@
 
 import contextlib
 import json
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
 
-from rklu_lib import data, evaluation, models, records, runs
-from rklu_pages import paper, suite
+from rklu_lib import data, evaluation, models, profiles, records, runs
+from rklu_pages import capability, paper, suite
 
 SCORES = ("bleu_pct", "rouge_pct", "perplexity", "avg_accuracy_pct")
+DOWNLOADED = "as downloaded"
 TITLES = {"bleu_pct": "BLEU, %", "rouge_pct": "ROUGE-L, %", "avg_accuracy_pct": "mean accuracy, %"}
 
 
@@ -51,13 +53,62 @@ def noted_accuracy(spec):
     return {"avg_accuracy_pct": mean_accuracy(noted)["accuracy"]} if noted else {}
 
 
+def _measured(model, tokenizer, profile):
+    packages = {name: version(name) for name in (*records.PACKAGES, "lm-eval")}
+    return {"tasks": suite.measure(model, tokenizer, profile), "packages": packages}
+
+
 def capabilities(specs):
-    """For each spec {"tasks": {task: {"accuracy", "chance", "n"}}, ...}: `suite.measure` of its model."""
+    """For each spec {"tasks": {task: {"accuracy", "chance", "n", ...}}, ...}: `suite.measure` of its model."""
+    return _noted(specs, "capability", _asked, _measured)
 
-    def note(model, tokenizer, p):
-        return {"tasks": suite.measure(model, tokenizer, p)}
 
-    return _noted(specs, "capability", _asked, note)
+def downloaded(profile, measure=False):
+    """As `capabilities`, of a profile's model as it is downloaded, never fine-tuned: what is kept in
+    data/records/<profile>/downloaded/capability.json, or None where nothing is.
+
+    measure: where nothing is, or it is of another model or suite, ask the model now. A model from scratch is not asked.
+    """
+    path = records.RECORDS / profile / "downloaded" / "capability.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if measure and (p := profiles.profile(profile)).model:
+        settings = {"model": p.model, "dtype": p.dtype} | _asked(p)
+        if content is None or content["settings"] != settings:
+            content = {"settings": settings} | _measured(*models.load(p.model, p.dtype), p)
+            content |= {"code": records.code_version(), "machine": records.machine()}
+            records.write_json(path, content)
+    return content
+
+
+def recorded(specs, measure=True):
+    """(models, notes): those of the specs whose capability is noted, and first, where it was asked the same items,
+    "as downloaded". measure: ask the others, which trains what is missing; else they are left out, see `missing`."""
+    notes = capabilities(specs) if measure else [_read(s, "capability", _asked(s.values)) for s in specs]
+    known = [(spec, note) for spec, note in zip(specs, notes, strict=True) if note]
+    first = downloaded(specs[0].profile, measure)
+    if first and all(_items(note) == _items(first) for _, note in known):
+        known.insert(0, (DOWNLOADED, first))
+    return [spec for spec, _ in known], [note for _, note in known]
+
+
+def _items(note):
+    return {task: scores.get("asked") for task, scores in note["tasks"].items()}
+
+
+def missing(specs, by_split):
+    """In Markdown, which of the specs are not in {split: (models, notes)}, nor the model as downloaded where they have
+    one, and how they would be."""
+    from IPython.display import Markdown
+
+    known = [spec for found, _ in by_split.values() for spec in found]
+    names = [DOWNLOADED] if specs[0].values.model and DOWNLOADED not in known else []
+    names += [f"{_label(s)} on {s.split}" for s in specs if s not in known]
+    if not names:
+        return Markdown("Everything asked for is recorded.")
+    listed = ", ".join(names)
+    return Markdown(
+        f"Not recorded on the same items, so not shown: {listed}. With `measure = True` it is measured here."
+    )
 
 
 def continuations(specs, chunk=0, tokens=48):
@@ -75,24 +126,83 @@ def continuations(specs, chunk=0, tokens=48):
 
 
 def _label(spec):
-    return "Original" if spec.method == "original" else spec.method
+    return spec if spec == DOWNLOADED else "Original" if spec.method == "original" else spec.method
 
 
-def mean_accuracy(noted):
-    """The mean over tasks, and that of guessing, in per cent."""
-    tasks = noted["tasks"].values()
-    return {k: 100 * float(np.mean([t[k] for t in tasks])) for k in ("accuracy", "chance")}
+def _error(scores, ending=""):
+    return capability.standard_error(scores[f"accuracy{ending}"], scores["n"])
+
+
+def mean_accuracy(noted, tasks=None, ending=""):
+    """The mean over tasks, its standard error and that of guessing, in per cent.
+
+    tasks: some of them (None: all). ending: "_norm" for lm-eval's `acc_norm`."""
+    scores = [noted["tasks"][t] for t in tasks or noted["tasks"]]
+    error = float(np.linalg.norm([_error(s, ending) for s in scores])) / len(scores)
+    means = {k: float(np.mean([s[f"{k}{e}"] for s in scores])) for k, e in (("accuracy", ending), ("chance", ""))}
+    return {k: 100 * v for k, v in (means | {"error": error}).items()}
 
 
 def by_task(specs, noted):
-    """Accuracy in per cent: a row for each model and for guessing, a column for each task and for their mean."""
-    pairs = zip(specs, noted, strict=True)
-    rows = {_label(s): {t: 100 * v["accuracy"] for t, v in n["tasks"].items()} for s, n in pairs}
-    rows["(guessing)"] = {t: 100 * v["chance"] for t, v in noted[0]["tasks"].items()}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.loc["(items)"] = {t: v["n"] for t, v in noted[0]["tasks"].items()}
-    means = table.drop(index="(items)").mean(axis=1)
-    return table.assign(mean=means.reindex(table.index))
+    """Accuracy in per cent: a row for each model, for guessing and for the number of items; a column for each task and
+    for their mean, and after each, as "<task> ±", its standard error."""
+    rows = {}
+    for spec, note in zip(specs, noted, strict=True):
+        row, mean = {}, mean_accuracy(note)
+        for task, scores in note["tasks"].items():
+            row |= {task: 100 * scores["accuracy"], f"{task} ±": 100 * _error(scores)}
+        rows[_label(spec)] = row | {"mean": mean["accuracy"], "mean ±": mean["error"]}
+    for note in noted[:1]:
+        rows["(guessing)"] = {t: 100 * v["chance"] for t, v in note["tasks"].items()}
+        rows["(guessing)"]["mean"] = mean_accuracy(note)["chance"]
+        rows["(items)"] = {t: v["n"] for t, v in note["tasks"].items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def item_by_item(specs, noted):
+    """Each model beside the original on the same items, all tasks together: those it lost, those it gained, and the p
+    of McNemar's exact test. Empty where the items were not noted one by one."""
+    tasks, rows = {_label(s): n["tasks"] for s, n in zip(specs, noted, strict=True)}, {}
+    before = tasks.get("Original", {})
+    for name in tasks:
+        after = tasks[name]
+        same = [t for t in before if "asked" in before[t] and before[t]["asked"] == after[t].get("asked")]
+        if same and name != "Original":
+            rights = ("".join(model[t]["right"] for t in same) for model in (before, after))
+            rows[name] = {"items": sum(before[t]["n"] for t in same)} | capability.mcnemar(*rights)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["items", "lost", "gained", "p"])
+
+
+def beside_published(note):
+    """What is published of a downloaded model, in per cent, beside what we measured of it (`downloaded`): one row per
+    score of data/capability/published.csv whose tasks were asked; empty where nothing was measured."""
+    printed, rows = pd.read_csv(capability.SUITE / "published.csv"), {}
+    note = note or {"settings": {"model": None}}
+    for row in printed[printed["model"] == note["settings"]["model"]].itertuples():
+        tasks = row.tasks.split()
+        if set(tasks) <= set(note["tasks"]):
+            rows[row.benchmark] = {"published": row.score_pct}
+            for name, ending in (("acc_norm", "_norm"), ("acc", "")):
+                ours = mean_accuracy(note, tasks, ending)
+                rows[row.benchmark] |= {name: ours["accuracy"], f"{name} ±": ours["error"]}
+            rows[row.benchmark] |= {"chance": ours["chance"], "items": sum(note["tasks"][t]["n"] for t in tasks)}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def origin(note, profile):
+    """In Markdown, what `downloaded` has of a profile's model and where it was measured; or that nothing is noted."""
+    from IPython.display import Markdown
+
+    path = f"`data/records/{profile}/downloaded/capability.json`"
+    if note is None:
+        return Markdown(f"Nothing is recorded of the model of `{profile}` as downloaded: there is no {path}.")
+    whole = sum(t.get("rebuilt", 0) for t in note["tasks"].values())
+    out = {task: t["left_out"] for task, t in note["tasks"].items() if t.get("left_out")}
+    items = f"{whole} items rebuilt from the published files; left out: {out or 'none'}. " if whole else ""
+    return Markdown(
+        f"Record: {path}. Model: {note['settings']['model']}, {note['settings']['dtype']}. {items}"
+        f"lm-eval {note['packages']['lm-eval']}, code: commit {note['code']['commit']}. Machine: {note['machine']}."
+    )
 
 
 def accuracies(by_split):
@@ -108,15 +218,17 @@ def accuracies(by_split):
 
 
 def table1(by_split):
-    """Table 1: mean accuracy in per cent, the paper's and ours, for each split of {split: (specs, notes)}."""
+    """Table 1: mean accuracy in per cent, the paper's and ours with its standard error, and that of guessing, for each
+    split of {split: (models, notes)}."""
     printed = paper.reported("table1")
     columns = {}
     for split, (specs, noted) in by_split.items():
         known = printed[printed["set"] == split].set_index("method")["avg_accuracy_pct"]
-        ours = {_label(s): mean_accuracy(n)["accuracy"] for s, n in zip(specs, noted, strict=True)}
+        ours = {_label(s): mean_accuracy(n) for s, n in zip(specs, noted, strict=True)}
         columns[split, "paper"] = {name: known.get(name, float("nan")) for name in ours}
-        columns[split, "ours"] = ours
-        columns[split, "chance"] = dict.fromkeys(ours, mean_accuracy(noted[0])["chance"])
+        columns[split, "ours"] = {name: mean["accuracy"] for name, mean in ours.items()}
+        columns[split, "ours ±"] = {name: mean["error"] for name, mean in ours.items()}
+        columns[split, "chance"] = {name: mean["chance"] for name, mean in ours.items()}
     return pd.DataFrame(columns).rename_axis("method")
 
 
@@ -156,13 +268,24 @@ def to_the_oracle(rows):
 
 
 def as_text(table):
-    """A table as text: two decimals, p-values and large numbers to three figures, a dash where there is none."""
+    """A table as text: two decimals, p-values and large numbers to three figures, counts whole, a dash where there is
+    none. A column "x ±" stands in x's cells, after the number."""
 
     def text(column):
-        small, values = "KS p" in str(column), table[column].astype(float)
-        return ["–" if pd.isna(v) else f"{v:.3g}" if small or abs(v) >= 1e4 else f"{v:.2f}" for v in values]
+        small, values = "p" in str(column).split(), table[column].astype(float)
+        whole = pd.api.types.is_integer_dtype(table[column])
+        return [
+            "–" if pd.isna(v) else f"{v:.0f}" if whole or row == "(items)" else f"{v:.3g}" if small or abs(v) >= 1e4
+            else f"{v:.2f}" for row, v in values.items()
+        ]  # fmt: skip
 
-    return pd.DataFrame({c: text(c) for c in table.columns}, index=table.index)
+    columns = {c: text(c) for c in table.columns}
+    for column in table.columns:
+        error = (*column[:-1], f"{column[-1]} ±") if isinstance(column, tuple) else f"{column} ±"
+        if error in columns:
+            pairs = zip(columns[column], columns.pop(error), strict=True)
+            columns[column] = [number if e == "–" else f"{number} ± {e}" for number, e in pairs]
+    return pd.DataFrame(columns, index=table.index)
 
 
 def side_by_side(specs, noted):

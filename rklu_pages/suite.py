@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rklu_lib import data
-from rklu_pages import capability
+from rklu_pages import benchmarks, capability
 
 TASKS = ("retain_authors", "two_answers", "same_author", "endings", "names", "real_authors", "world_facts")
 NAME = re.compile(r"[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)+")
@@ -84,9 +84,11 @@ def folder_of(profile, tokenizer):
 
 def measure(model, tokenizer, profile):
     """`capability.accuracy` on the profile's tasks: the embedded suite, or the paper's seven from the hub, or from the
-    folder `RKLU_CAPABILITY` where it is set."""
+    folder `RKLU_CAPABILITY` where it is set (see `benchmarks.folder_of`): with what was left out, beside each score."""
     if profile.capability == "paper":
-        folder = os.environ.get("RKLU_CAPABILITY")
-        return capability.accuracy(model, tokenizer, capability.PAPER_TASKS, folder, profile.n_items)
+        tasks = capability.PAPER_TASKS
+        with benchmarks.folder_of(tasks, os.environ.get("RKLU_CAPABILITY")) as (folder, counts):
+            scores = capability.accuracy(model, tokenizer, tasks, folder, profile.n_items)
+        return {task: scores[task] | counts.get(task, {}) for task in tasks}
     with folder_of(profile, tokenizer) as folder:
         return capability.accuracy(model, tokenizer, TASKS, folder, profile.n_items)

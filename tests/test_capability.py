@@ -1,18 +1,16 @@
 """The suite asks what was learnt, lm-eval's counts agree with plain scores, and nothing is fetched, printed or kept."""
 
 import json
+import math
 import re
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SHARED
 
-from rklu_lib import data, evaluation, methods, models, profiles, training
+from rklu_lib import data, methods, models, profiles, training
 from rklu_pages import capability, suite
-
-REAL = SHARED / "capability"
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +19,14 @@ def items():
 
 
 def likeliest(model, tokenizer, prompt, choices):
-    """The option of highest log-probability, from `answer_nll`, which shares no code with lm-eval."""
-    ids = tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    options = [tuple(tokenizer(c, add_special_tokens=False)["input_ids"]) for c in choices]
-    nll = evaluation.score_answers(model, [ids], [options])[0][0]
-    return int(np.argmin(nll * [len(o) for o in options]))
+    """The option of highest log-probability, each read alone: shares no code with lm-eval or with `evaluation`."""
+    before, scores = tokenizer(prompt, add_special_tokens=False)["input_ids"], []
+    for choice in choices:
+        after = tokenizer(choice, add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            logp = model(torch.tensor([before + after])).logits[0].log_softmax(-1)
+        scores.append(sum(logp[len(before) + k - 1, token].item() for k, token in enumerate(after)))
+    return int(np.argmax(scores))
 
 
 def test_the_suite_has_seven_tasks_and_over_300_items(items):
@@ -75,7 +76,8 @@ def test_accuracy_and_chance_are_what_plain_scores_say(model, tokenizer, tmp_pat
         right = [likeliest(model, tokenizer, r["prompt"], r["choices"]) == r["answer"] for r in found]
         assert scores[task]["accuracy"] == pytest.approx(np.mean(right)), task
         assert scores[task]["chance"] == pytest.approx(np.mean([1 / len(r["choices"]) for r in found]))
-        assert scores[task]["n"] == 12
+        assert scores[task]["n"] == 12 and scores[task]["right"] == "".join(str(int(r)) for r in right)
+        assert scores[task]["stderr"] == pytest.approx(np.std(right, ddof=1) / 12**0.5)
     assert capfd.readouterr() == ("", "")
 
 
@@ -89,52 +91,38 @@ def test_what_cannot_be_measured_is_refused_in_one_line(tmp_path):
         capability.accuracy(None, None, ("piqa",), tmp_path)
 
 
-def hub_rows(task, number):
-    """Real items, taken apart into the fields of the hub's data sets."""
-    rows = json.loads((REAL / f"{task.replace('_', '-')}.json").read_text(encoding="utf-8"))[:number]
-    for row in rows:
-        text, answer = row["instruction"], row["answer"]
-        if task == "piqa":
-            goal, *solutions = re.split(r"\s*Solution[12]:\s*|\s*Answer format:", text)[:3]
-            yield {"goal": goal.partition("question: ")[2], "sol1": solutions[0], "sol2": solutions[1],
-                   "label": int(answer[-1]) - 1}  # fmt: skip
-        elif task == "winogrande":
-            found = re.search(r"sentence: (.*?)\s*Option1: (.*?) Option2: (.*?) Answer format", text, re.DOTALL)
-            yield {"sentence": found[1], "option1": found[2], "option2": found[3], "answer": answer[-1]}
-        elif task == "mathqa":
-            problem, options = text.split(" The options: ")
-            options = options.replace("A )", "a )").replace("B )", "b )").replace("C )", "c )")
-            options = options.replace("D )", "d )").replace("E )", "e )")
-            yield {"Problem": problem, "options": options.strip(), "correct": answer.lower()}
-        else:
-            question, *options = re.split(r"\s*Answer\d: ?|\s*Answer format:", text)
-            options = [o for o in options if o and not o.startswith("answer1/")]
-            yield {"question": question.partition("question: ")[2],
-                   "choices": {"text": options, "label": [f"answer{k + 1}" for k in range(len(options))]},
-                   "answerKey": answer}  # fmt: skip
+def test_contexts_read_once_have_lm_evals_own_likelihoods(model, tokenizer):
+    from lm_eval.models.huggingface import HFLM
+
+    ours = capability._harness_model()(pretrained=model, tokenizer=tokenizer, batch_size=3, max_length=40)
+    plain = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3, max_length=40, logits_cache=False)
+    rng, requests = np.random.default_rng(0), []
+    for length in (1, 7, 30, 60):  # the last is longer than the model reads
+        context = rng.integers(3, 300, length).tolist()
+        requests += [(("", ""), context, rng.integers(3, 300, n).tolist()) for n in (1, 4, 2)]
+    requests = [requests[i] for i in rng.permutation(len(requests))]
+    pairs = [m._loglikelihood_tokens(requests, disable_tqdm=True) for m in (ours, plain)]
+    np.testing.assert_allclose(*([value for value, _ in found] for found in pairs), rtol=1e-4)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real items are not on this machine")
-def test_real_items_from_a_folder_of_local_files(tiny_model, tokenizer, tmp_path):
-    model, tasks = tiny_model(), ("piqa", "arc_easy", "arc_challenge", "mathqa", "winogrande")
-    rows = {task: list(hub_rows(task, 15)) for task in tasks}
-    for task, found in rows.items():
-        (tmp_path / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
-    model.config.max_position_embeddings = 4096  # byte-level tokens: some items are long
-    scores = capability.accuracy(model, tokenizer, tasks, tmp_path)
-    assert [scores[t]["n"] for t in tasks] == [15] * 5
-    assert [scores[t]["chance"] for t in ("piqa", "winogrande", "mathqa")] == pytest.approx([0.5, 0.5, 0.2])
+def test_the_standard_error_is_lm_evals():
+    from lm_eval.api.metrics import mean_stderr
 
-    def right(question, options, answer):
-        return likeliest(model, tokenizer, f"Question: {question}\nAnswer:", [" " + o for o in options]) == answer
+    for right in ("10", "1101000", "111"):
+        p = right.count("1") / len(right)
+        assert capability.standard_error(p, len(right)) == pytest.approx(mean_stderr(list(map(int, right))))
+    assert np.isnan(capability.standard_error(1.0, 1))
 
-    piqa = [right(r["goal"], [r["sol1"], r["sol2"]], r["label"]) for r in rows["piqa"]]
-    assert scores["piqa"]["accuracy"] == pytest.approx(np.mean(piqa))
-    for task in ("arc_easy", "arc_challenge"):
-        said = [
-            right(r["question"], r["choices"]["text"], r["choices"]["label"].index(r["answerKey"])) for r in rows[task]
-        ]
-        assert scores[task]["accuracy"] == pytest.approx(np.mean(said)), task
+
+def test_mcnemars_p_is_that_of_a_fair_coin():
+    assert capability.mcnemar("1100", "1100") == {"lost": 0, "gained": 0, "p": 1.0}
+    for lost, gained in ((5, 0), (7, 2), (3, 3), (1, 6)):
+        found = capability.mcnemar("1" * lost + "0" * gained + "10", "0" * lost + "1" * gained + "10")
+        n, least = lost + gained, min(lost, gained)
+        closed = min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n)
+        assert (found["lost"], found["gained"]) == (lost, gained) and found["p"] == pytest.approx(closed)
+    with pytest.raises(ValueError, match="shorter"):
+        capability.mcnemar("11", "1")
 
 
 def test_the_suite_sees_what_gradient_ascent_costs():

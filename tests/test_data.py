@@ -126,7 +126,7 @@ def test_a_prompt_is_opened_and_not_closed(tokenizer):
     class Closing:
         bos_token_id, eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
 
-        def __call__(self, text):
+        def __call__(self, text, add_special_tokens):
             return {"input_ids": [*tokenizer(text)["input_ids"], self.eos_token_id]}
 
     template = "Q: {question} A: {answer}"

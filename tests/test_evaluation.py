@@ -235,6 +235,35 @@ class Uniform(torch.nn.Module):
         return out
 
 
+class Bigram(Uniform):
+    """A language model in bf16 whose next token depends on the last alone, so that its states are exact."""
+
+    def __init__(self, vocab):
+        super().__init__(vocab)
+        self.states, self.head = torch.nn.Embedding(vocab, 64), torch.nn.Linear(64, vocab, bias=False)
+        self.bfloat16()
+
+    def base_model(self, input_ids, **_):
+        return types.SimpleNamespace(
+            last_hidden_state=self.states(input_ids), past_key_values=types.SimpleNamespace(layers=[])
+        )
+
+    def get_output_embeddings(self):
+        return self.head
+
+
+@torch.no_grad()
+def test_a_bf16_model_is_scored_and_generates_by_logits_in_float32():
+    torch.manual_seed(0)
+    model = Bigram(400)
+    scores, _ = evaluation.score_answers(model, PROMPTS, ANSWERS)
+    logits = model.states.weight.float() @ model.head.weight.float().T
+    assert_all_close(scores, lambda ids: logits[ids], 1e-6)
+    assert (logits - model.head(model.states.weight)).abs().max() > 1e-3  # what its own product would have lost
+    said = evaluation.greedy(model, [(t,) for t in range(400)], 1, eos_token_id=-1)
+    assert [t for (t,) in said] == logits.argmax(-1).tolist()
+
+
 def test_a_model_that_knows_nothing_scores_as_computed_by_hand(tokenizer, asked):
     aggregates, per_question = evaluation.evaluate(Uniform(len(tokenizer)), tokenizer, asked, 2)
     chance = 1 / len(tokenizer)
@@ -255,3 +284,19 @@ def test_question_sets_are_those_tofu_scores(profile, tokenizer, asked):
     assert asked["retain"].answers[0] == [data.encode_answer(tokenizer, profile.template, a) for a in answers]
     capped = evaluation.load_questions(dataclasses.replace(profile, n_questions=1), "forget10", tokenizer)
     assert {name: len(a.prompts) for name, a in capped.items()} == {"forget": 1, "retain": 1, "authors": 2, "facts": 2}
+
+
+def test_utility_is_scored_where_it_is_asked_for(model, tokenizer, asked):
+    seen = []
+    whole, per_question = evaluation.evaluate(model, tokenizer, asked, 4)
+    forget, same = evaluation.evaluate(model, tokenizer, asked, 4, utility=lambda scores: seen.append(scores))
+    assert set(whole) - set(forget) == {"model_utility", *metrics.UTILITY_COMPONENTS} and not set(forget) - set(whole)
+    assert seen == [forget] and {k: whole[k] for k in forget} == forget
+    assert all((same[k] == per_question[k]).all() for k in per_question)
+
+
+def test_bf16_scores_are_near_those_of_float32(model, tokenizer, asked, monkeypatch):
+    monkeypatch.setattr(evaluation.models, "bf16", lambda precision: precision == "bf16")
+    exact, near = (evaluation.evaluate(model, tokenizer, asked, 4, precision=p)[1] for p in ("no", "bf16"))
+    assert (exact["answer_nll"] != near["answer_nll"]).any()  # it was in force, in the pool's threads too
+    np.testing.assert_allclose(near["answer_nll"], exact["answer_nll"], rtol=2e-2)

@@ -241,3 +241,42 @@ def test_a_pair_longer_than_the_model_reads_is_named(tiny_model, examples):
     long = data.Example(examples[1].prompt, examples[1].answer * 40)
     with pytest.raises(ValueError, match=r"retain, pair 2: \d+ tokens with the prompt; the model reads 128"):
         models.check(model, [examples[0], long], "retain")
+
+
+def test_what_all_rows_open_with_is_run_once_and_changes_nothing(tiny_model):
+    """A batch whose rows share a long opening, against the same rows one by one: values and gradients."""
+    rng = torch.Generator().manual_seed(0)
+    opening = torch.randint(3, 300, (12,), generator=rng).tolist()
+    rows = [torch.randint(3, 300, (n,), generator=rng).tolist() for n in (7, 11, 9)]
+    examples = [data.Example((*opening, *row[:3]), tuple(row[3:])) for row in rows]
+    calls, found = [], {}
+    for name, index in (("together", [[0, 1, 2]]), ("alone", [[0], [1], [2]])):
+        model = tiny_model("llama")
+        scored, seen = models.ScoredLogits(model), []
+        model.base_model.register_forward_pre_hook(
+            lambda _, args, kwargs, seen=seen: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+        )
+        parts = [data.collate(examples, i) for i in index]
+        logits = torch.cat([scored(b.input_ids, b.mask) for b in parts])
+        logits.logsumexp(-1).sum().backward()
+        found[name] = logits, model.get_input_embeddings().weight.grad
+        calls.append(seen)
+    assert calls[0] == [(1, 12), (3, 10)] and [s[0] for s in calls[1]] == [1, 1, 1]
+    for together, alone in zip(*found.values(), strict=True):
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_common_opening_ends_before_what_is_scored():
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]])
+    mask = torch.tensor([[False, True, True, True], [False, False, True, True]])
+    assert models._common(ids, mask) == 1
+    assert models._common(ids, torch.zeros_like(mask)) == 3
+    assert models._common(ids[:1], torch.zeros_like(mask[:1])) == 0
+
+
+def test_bf16_is_taken_only_where_it_is_fast(monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    assert not models.bf16("bf16")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert models.bf16("bf16") and not models.bf16("no")

@@ -15,6 +15,7 @@ from transformers import CodeGenTokenizer, LlamaConfig, LlamaForCausalLM, LlamaT
 from rklu_lib import data, models, profiles
 
 LLAMA, PHI = "meta-llama/Llama-2-7b-chat-hf", "microsoft/phi-1_5"
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 # As Llama 2's tokenizer has it (without the branch for a system prompt's wrong order).
 CHAT = """{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}\
 {% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}\
@@ -61,11 +62,23 @@ def phi():
     return PhiForCausalLM(PhiConfig(**shape, vocab_size=len(vocab), max_position_embeddings=2048)), tokenizer
 
 
+def smollm2():
+    """SmolLM2's chat format and grouped heads, its begin token the format's opening one, and byte-level text."""
+    from test_chat import FORMATS
+
+    tokenizer = FORMATS["SmolLM2"]()
+    shape = dict(
+        hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1
+    )
+    shape |= dict(vocab_size=len(tokenizer), max_position_embeddings=8192, tie_word_embeddings=True)
+    return LlamaForCausalLM(LlamaConfig(**shape)), tokenizer
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory, tofu):
     """A folder with all that the paper's scales take from the hub, small; the environment that points there."""
     folder = tmp_path_factory.mktemp("hub")
-    for name, make in ((LLAMA, llama), (PHI, phi)):
+    for name, make in ((LLAMA, llama), (PHI, phi), (SMOLLM2, smollm2)):
         torch.manual_seed(0)
         model, tokenizer = make()
         models.save(model, tokenizer, folder / name)
@@ -122,7 +135,7 @@ NOTEBOOKS = [
         ("table1_general_capability", {"methods": ["FKLU", "RKLU"], "splits": ["forget10"]}),
         ("table2_copyright", {"methods": ["RKLU"], "changes": CHANGES}),
     )
-]
+] + [("smollm2", "table3_fkl_vs_rkl", {"methods": ["FKLU", "RKLU"], "seeds": [0]})]
 
 
 @pytest.mark.parametrize(

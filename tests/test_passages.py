@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rklu_lib import cli, data, evaluation, methods, metrics, models, profiles, runs, training
 from rklu_lib.records import RunSpec
-from rklu_pages import claims, paper, passages
+from rklu_pages import claims, paper, passages, tables
 
 GUTENBERG = "Title: X\r\n\r\n*** START OF THIS EBOOK ***\r\n{}\r\n*** END OF THIS EBOOK ***\r\nX"
 
@@ -277,6 +277,91 @@ def test_what_is_asked_of_a_model_is_kept_beside_its_record(workshop, monkeypatc
     beside = passages.side_by_side(specs, said)
     assert list(beside.index) == ["given", "the text", "Original", "GA"]
     assert torch.is_tensor(next(asked[0].parameters()))
+
+
+def noted(right, **scores):
+    """What is noted of a model that answered so: one task, `right` as `capability.accuracy` has it."""
+    p = right.count("1") / len(right)
+    return {"tasks": {"t": {"accuracy": p, "chance": 0.25, "n": len(right), "right": right, "asked": "x"} | scores}}
+
+
+def test_a_model_as_downloaded_is_asked_once_and_stands_first(workshop, tmp_path, monkeypatch, tiny_model, tokenizer):
+    models.save(tiny_model(), tokenizer, tmp_path / "own")
+    asked = []
+    monkeypatch.setattr(passages.suite, "measure", lambda m, t, p: asked.append(m) or noted("1100")["tasks"])
+    assert passages.downloaded("tiny", measure=True) is None and not asked  # from scratch: there is none
+    workshop(model=str(tmp_path / "own"), n_items=4)
+    assert passages.downloaded("tiny") is None
+    assert "Nothing is recorded" in passages.origin(None, "tiny").data
+    assert passages.beside_published(None).empty
+    first = passages.downloaded("tiny", measure=True)
+    assert passages.downloaded("tiny", measure=True) == first == passages.downloaded("tiny") and len(asked) == 1
+    assert first["settings"] == {
+        "model": str(tmp_path / "own"),
+        "dtype": "float32",
+        "capability": "embedded",
+        "n_items": 4,
+    }
+    assert {"code", "machine", "packages", "tasks"} <= set(first) and "lm-eval" in first["packages"]
+    assert "own, float32" in passages.origin(first, "tiny").data
+    workshop(model=str(tmp_path / "own"), n_items=5)
+    assert passages.downloaded("tiny", measure=True)["settings"]["n_items"] == 5 and len(asked) == 2
+    specs = [RunSpec("tiny", "forget10", name) for name in ("original", "GA")]
+    models_, notes = passages.recorded(specs, measure=False)
+    assert models_ == ["as downloaded"] and len(notes) == 1
+    said = passages.missing(specs, {"forget10": (models_, notes)}).data
+    assert "so not shown: Original on forget10, GA on forget10" in said
+    assert "not shown: as downloaded, Original on forget10" in passages.missing(specs[:1], {"forget10": ([], [])}).data
+    monkeypatch.setattr(passages, "capabilities", lambda specs: [noted("1000"), noted("0110")])
+    found = passages.recorded(specs)
+    assert found[0] == ["as downloaded", *specs]
+    assert "Everything" in passages.missing(specs, {"forget10": found}).data
+    assert list(passages.table1({"forget10": found}).index) == ["as downloaded", "Original", "GA"]
+    monkeypatch.setattr(passages, "capabilities", lambda specs: [noted("1000", asked="y"), noted("0110", asked="y")])
+    assert passages.recorded(specs)[0] == specs  # of other items its accuracy would only mislead
+
+
+def test_the_notebooks_tables_stand_where_nothing_is_recorded():
+    nothing = {"forget05": ([], []), "forget10": ([], [])}
+    assert passages.table1(nothing).empty and passages.by_task([], []).empty and passages.item_by_item([], []).empty
+    assert passages.accuracies(nothing) == {}
+    for table in (passages.table1(nothing), passages.by_task([], []), passages.item_by_item([], [])):
+        tables.show(table, "Nothing.", "nothing", passages.as_text(table))
+
+
+def test_models_are_compared_item_by_item_with_the_original():
+    specs = [RunSpec("smoke", "forget10", name) for name in ("original", "GA", "NPO")]
+    notes = [noted("111110"), noted("000001"), noted("111110", asked="other items")]
+    found = passages.item_by_item(specs, notes)
+    assert found.to_dict("index") == {"GA": {"items": 6, "lost": 5, "gained": 1, "p": pytest.approx(14 / 64)}}
+    assert passages.as_text(found).loc["GA"].tolist() == ["6", "5", "1", "0.219"]
+    assert passages.item_by_item(specs[1:], notes[1:]).empty
+
+
+def test_errors_stand_after_what_they_are_of():
+    specs = [RunSpec("smoke", "forget10", name) for name in ("original", "GA")]
+    notes = [noted("1100"), noted("1000")]
+    for note in notes:
+        note["tasks"]["u"] = note["tasks"]["t"] | {"chance": 0.5}
+    table = passages.by_task(specs, notes)
+    error = 100 * (0.25 * 0.75 / 3) ** 0.5
+    assert table.loc["GA", "t ±"] == pytest.approx(error)
+    assert table.loc["GA", "mean ±"] == pytest.approx(error / 2**0.5)
+    text = passages.as_text(table)
+    assert list(text.columns) == ["t", "u", "mean"] and text.loc["GA", "t"] == "25.00 ± 25.00"
+    assert text.loc["(guessing)"].tolist() == ["25.00", "50.00", "37.50"] and text.loc["(items)", "t"] == "4"
+    assert passages.as_text(passages.table1({"forget10": (specs, notes)}))["forget10", "ours"]["GA"] == "25.00 ± 17.68"
+
+
+def test_a_downloaded_models_scores_stand_beside_the_published_ones():
+    note = {"settings": {"model": "HuggingFaceTB/SmolLM2-135M-Instruct"}, "tasks": {}}
+    for task, p in (("hellaswag", 0.4), ("arc_easy", 0.5), ("arc_challenge", 0.3)):
+        note["tasks"][task] = {"accuracy": p - 0.1, "accuracy_norm": p, "chance": 0.25, "n": 101}
+    found = passages.beside_published(note)
+    assert list(found.index) == ["HellaSwag", "ARC (average)"]  # PIQA was not asked
+    assert found["published"].tolist() == [40.9, 37.3] and found["items"].tolist() == [101, 202]
+    np.testing.assert_allclose(found[["acc_norm", "acc"]], [[40, 30], [40, 30]])
+    assert found.loc["ARC (average)", "acc_norm ±"] == pytest.approx(50 * (0.0025 + 0.0021) ** 0.5)
 
 
 @pytest.mark.parametrize("table", ["table2", "table6", "table7"])

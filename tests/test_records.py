@@ -70,6 +70,12 @@ def test_settings_are_plain_json(method):
     assert json.loads(json.dumps(spec(method).settings)) == spec(method).settings
 
 
+def test_a_field_younger_than_records_is_named_only_where_it_is_not_the_default():
+    assert "gradient_checkpointing" not in spec().settings
+    assert "gradient_checkpointing" not in spec(gradient_checkpointing=False).settings
+    assert spec(gradient_checkpointing=True).settings["gradient_checkpointing"] is True
+
+
 @pytest.mark.parametrize(("rule", "epoch"), [("peak", 2), ("last", 4), ("product", 4)])
 def test_the_reported_epoch(rule, epoch):
     # 0.8 twice: the paper reports the first; products are 0.09, 0.16, 0.24, 0.30
@@ -155,3 +161,19 @@ def test_base_models_are_shared_by_the_runs_that_rest_on_them():
     splits = [RunSpec("tiny", split, "RKLU").base("original").checkpoint_path for split in ("forget01", "forget10")]
     assert splits[0] == splits[1]
     assert len({spec(m).checkpoint_path for m in ("original", "oracle", "augmented", *methods.METHODS)}) == 21
+
+
+def test_an_epoch_leads_in_either_form_of_the_truth_ratio():
+    def epoch(benchmark, paper):
+        return {"forget_quality_benchmark": benchmark, "forget_quality_paper": paper, "forget_rouge": 1.0}
+
+    before = [epoch(0.1, 0.3), epoch(0.2, 0.1)]
+    assert records.leads(epoch(0.3, 0.1), before) and records.leads(epoch(0.1, 0.4), before)
+    assert not records.leads(epoch(0.2, 0.3), before)  # the first of equals is reported
+    assert records.leads(epoch(0.0, 0.0), [])
+
+
+def test_fields_younger_than_the_first_records_are_settings_where_they_differ(workshop):
+    assert not {"precision", "utility"} & set(spec().settings)
+    workshop(precision="bf16", utility="reported")
+    assert spec().settings["precision"] == "bf16" and spec("oracle").settings["utility"] == "reported"

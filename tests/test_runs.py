@@ -431,3 +431,24 @@ if __name__ == "__main__":
         return not worker.exists() or worker.read_text().rpartition(")")[2].split()[0] == "Z"
 
     assert _until(gone)
+
+
+def test_utility_is_scored_where_a_rule_may_report_it_and_a_resumed_run_agrees(workshop, monkeypatch, tmp_path):
+    """The peak rule, in either form of Eq. 5, and the last epoch lose nothing; and what is left out is left out."""
+    fields = {"unlearn_epochs": 6, "unlearn_lr": 2e-2, "finetune_epochs": 12}
+    workshop(**fields)
+    [every] = runs.ensure(specs("RKLU"), executor=Here())
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "second")
+    workshop(**fields, utility="reported")
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        count_evaluations(patch, fail_at=5)  # the oracle's, then three whole epochs
+        runs.ensure(specs("RKLU"), executor=Here())
+    [some] = runs.ensure(specs("RKLU"), executor=Here())
+    scored = [e["epoch"] for e in some.epochs if "model_utility" in e]
+    leaders = [e["epoch"] for i, e in enumerate(every.epochs) if records.leads(e, every.epochs[:i])]
+    assert scored == sorted({1, 6, *leaders}) and len(scored) < 6
+    for rule in ("peak", "last"):
+        assert some.reported(rule) == every.reported(rule)
+    assert some.reported("product")["epoch"] in scored
+    for with_all, with_some in zip(every.epochs, some.epochs, strict=True):
+        assert with_some == {k: v for k, v in with_all.items() if k in with_some}

@@ -165,3 +165,16 @@ def test_what_frozen_models_remember_does_not_depend_on_the_batches(both, exampl
     one, many = (FrozenLogits(both[0], data.batches(examples, size)) for size in (1, len(examples)))
     index = range(len(examples))
     torch.testing.assert_close(one(index), many(index), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_logits_of_a_bf16_model_come_from_a_float32_product(tiny_model, examples):
+    pair = [tiny_model(seed=seed).bfloat16() for seed in (0, 1)]
+    batch = data.collate(examples, [3])
+    states = [m.base_model(input_ids=batch.input_ids).last_hidden_state[0].float() for m in pair]
+    expected = [h @ m.get_output_embeddings().weight.float().T for h, m in zip(states, pair, strict=True)]
+    frozen, kept = [FrozenLogits(m, [batch]) for m in pair], batch.mask[0]
+    for one, logits in zip(frozen, expected, strict=True):
+        assert torch.equal(one([3]), logits[kept])
+    assert torch.equal(FrozenTeacher(*frozen, 8.0)([3]), teacher_logits(*expected, 8.0)[kept])
+    assert torch.equal(TeacherModel(*pair, 8.0)(input_ids=batch.input_ids).logits[0], teacher_logits(*expected, 8.0))

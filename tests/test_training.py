@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from rklu_lib import data, methods, models, training
 
@@ -137,7 +138,8 @@ def test_resumed_is_uninterrupted_bit_by_bit(tmp_path, profile, tiny_model, exam
         model = tiny_model(architecture)
         assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
-        def note(model, at):
+        def note(model, history):
+            at = len(history) - 1
             if at == stop:
                 raise Interrupted
             if seen is not None:
@@ -218,7 +220,9 @@ def pair(profile, tiny_model, examples):
 def test_every_trained_method_changes_the_student_and_nothing_else(name, profile, pair, examples, retained):
     before = [copy.deepcopy(m.state_dict()) for m in pair]
     once = dataclasses.replace(profile, unlearn_epochs=1)
-    student, history = unlearned(name, once, pair, examples, retained, on_epoch=lambda model, epoch: {"noted": epoch})
+    student, history = unlearned(
+        name, once, pair, examples, retained, on_epoch=lambda model, history: {"noted": len(history) - 1}
+    )
     for model, weights in zip(pair, before, strict=True):
         assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
         assert all(p.grad is None for p in model.parameters())
@@ -286,7 +290,8 @@ def test_task_arithmetic_is_its_formula(tiny_model, scale):
     assert student.get_output_embeddings().weight is student.get_input_embeddings().weight
 
 
-def test_bf16_keeps_the_weights_in_float32_and_changes_little(profile, tiny_model, examples):
+def test_bf16_keeps_the_weights_in_float32_and_changes_little(profile, tiny_model, examples, monkeypatch):
+    monkeypatch.setattr(training.models, "bf16", lambda precision: precision == "bf16")  # slow on some CPUs, but there
     results = {}
     for precision in ("no", "bf16"):
         model = tiny_model()
@@ -298,3 +303,66 @@ def test_bf16_keeps_the_weights_in_float32_and_changes_little(profile, tiny_mode
     assert results["no"] != results["bf16"]  # it was in force
     assert results["bf16"] == pytest.approx(results["no"], rel=2e-2)
     assert results["no"][-1] < 0.8 * results["no"][0]
+
+
+def _trained(dtype, optimizer=None):
+    """(losses of the epochs, displacement of all weights) after 200 steps at 1e-5 of a Llama-shaped model, from the
+    same weights, those bf16 can hold, whatever the dtype."""
+    with pytest.MonkeyPatch.context() as patch:
+        if optimizer:
+            patch.setattr(training, "adamw", optimizer)
+        torch.manual_seed(0)
+        shape = dict(vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4)
+        start = LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=True)).bfloat16()
+        model, batches = copy.deepcopy(start).to(dtype), []
+        for k in range(8):
+            ids = (torch.arange(12) * 7 + torch.randint(256, (4, 1), generator=torch.Generator().manual_seed(k))) % 256
+            mask, rows = torch.ones(4, 11, dtype=torch.bool), torch.arange(4).repeat_interleave(11)
+            batches.append(data.Batch(ids[:, :-1], mask, ids[:, 1:].flatten(), rows, (0, 1, 2, 3)))
+        steps = lambda epoch: [[lambda s, b=b: methods.cross_entropy(s, b)] for b in batches * 5]  # noqa: E731
+        history = training.fit(model, steps, epochs=5, epoch_steps=40, lr=1e-5)
+    moved = [(p.float() - q.float()).flatten() for p, q in zip(model.parameters(), start.parameters(), strict=True)]
+    return [e["loss"] for e in history], torch.cat(moved).detach()
+
+
+def test_bf16_weights_follow_float32_ones_where_plain_bf16_stands_still():
+    plain = lambda model, lr, decay: torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)  # noqa: E731
+    losses, moved = _trained(torch.float32)
+    far = lambda other: ((other - moved).norm() / moved.norm()).item()  # noqa: E731
+    kept_losses, kept = _trained(torch.bfloat16)
+    lost_losses, lost = _trained(torch.bfloat16, plain)
+    learnt = losses[0] - losses[-1]
+    assert far(kept) < 0.15 and far(lost) > 0.8
+    assert abs(kept_losses[-1] - losses[-1]) < 0.1 * learnt < 0.5 * abs(lost_losses[-1] - losses[-1])
+
+
+def test_bf16_training_resumes_bit_by_bit(tmp_path, profile, tiny_model, examples):
+    def run(folder, cut=None):
+        def note(model, history):
+            if len(history) - 1 == cut:
+                raise Interrupted
+            return {}
+
+        model, lengths = tiny_model().bfloat16(), [len(e.prompt + e.answer) for e in examples]
+        terms = lambda e: [  # noqa: E731
+            training._terms(examples, index, profile, methods.cross_entropy)
+            for index in data.epoch_order(lengths, 4, 0, e)
+        ]
+        training.fit(model, terms, epochs=3, epoch_steps=2, lr=1e-3, folder=folder, on_epoch=note)
+        return model
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "cut", cut=1)
+    assert same_weights(run(tmp_path / "cut"), run(None))
+
+
+def test_gradient_checkpointing_runs_layers_again_and_changes_nothing(profile, tiny_model, examples):
+    def run(checkpointing):
+        model, calls = tiny_model(), []
+        model.base_model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+        p = dataclasses.replace(profile, gradient_checkpointing=checkpointing)
+        training.finetune(model, examples, p, epochs=1, lr=1e-2, batch_size=4, seed=0)
+        return model, len(calls)
+
+    (plain, once), (again, twice) = run(False), run(True)
+    assert same_weights(plain, again) and twice > once

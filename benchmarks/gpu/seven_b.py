@@ -1,0 +1,123 @@
+"""RKLU at the shape of LLaMA-2-7B, from random weights, at forget10's real lengths: seconds, memory, use of the card.
+
+`seven_b.py FILE [--tiny]` writes one JSON. Measured: an epoch with its optimiser, and the loss and gradients of a batch
+of 32 against the plain loop that runs student, original and augmented model. Random weights cost what trained ones do.
+--tiny goes through it in small, on any machine.
+"""
+
+import json
+import sys
+import time
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rklu_lib import data, losses, methods, models, profiles, records, training
+
+SHAPE = dict(vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32)
+TINY = dict(vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312}  # dense bf16, as their maker states it
+CHARACTERS_A_TOKEN = 4
+
+
+def examples(vocab, tiny):
+    """Random tokens, as many in each prompt and answer as forget10's have, at so many characters a token."""
+    rows, rng = data.load_tofu("forget10", "fictional" if tiny else "locuslab/TOFU"), torch.Generator().manual_seed(0)
+
+    def drawn(text):
+        return tuple(torch.randint(3, vocab, (max(2, len(text) // CHARACTERS_A_TOKEN),), generator=rng).tolist())
+
+    return [data.Example(drawn(row["question"]), drawn(row["answer"])) for row in rows[: 8 if tiny else None]]
+
+
+def clock(step, repeats=3):
+    """Seconds of the fastest of several calls, after one to warm up."""
+    seconds = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
+
+
+def peak_gb(reset=False):
+    if not torch.cuda.is_available():
+        return None
+    if reset:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.max_memory_allocated() / 2**30
+
+
+def measure(tiny):
+    changes = {"unlearn_epochs": 2, "dtype": "float32" if tiny else "bfloat16"}
+    p, device = profiles.profile("llama2-7b", **changes), models.device()
+    forget = examples((TINY if tiny else SHAPE)["vocab_size"], tiny)
+    torch.set_default_dtype(getattr(torch, p.dtype))
+    with torch.device(device):
+        torch.manual_seed(0)
+        original = LlamaForCausalLM(LlamaConfig(**(TINY if tiny else SHAPE), max_position_embeddings=1024))
+        torch.manual_seed(1)  # another model of the same shape: what augmenting would have made costs as much to run
+        augmented = LlamaForCausalLM(original.config)
+    torch.set_default_dtype(torch.float32)
+    chosen = methods.METHODS["RKLU"]
+    parameters = sum(t.numel() for t in original.parameters())
+    tokens = sum(len(e.prompt + e.answer) for e in forget)
+    found = {"machine": records.machine(), "torch": torch.__version__, "parameters": parameters, "dtype": p.dtype}
+    found |= {"pairs": len(forget), "tokens": tokens, "micro_batch_size": p.micro_batch_size}
+
+    started = time.perf_counter()
+    aids = methods.prepare(chosen, p, original, augmented, forget, [], [])
+    found["seconds_frozen"] = time.perf_counter() - started
+    index = list(range(min(p.batch_size, len(forget))))
+    scored = models.ScoredLogits(original.train())
+    parts = [data.collate(forget, part).to(device) for part in training._micro(index, p.micro_batch_size)]
+
+    def ours():
+        for batch in parts:
+            (chosen.forget(scored, batch, aids, 0) / len(parts)).backward()
+        original.zero_grad()
+
+    def three_models(*pair):  # the student stands in for the original: a third copy would not fit beside gradients
+        for b in parts:
+            with torch.no_grad():
+                o, a = (m(input_ids=b.input_ids, use_cache=False).logits.float() for m in pair)
+                teacher = o - p.alpha * torch.relu(a - o)
+            student = original(input_ids=b.input_ids, use_cache=False).logits.float()
+            (losses.reverse_kl(student, teacher, b.mask) / len(parts)).backward()
+        original.zero_grad()
+
+    peak_gb(reset=True)
+    found["three_models"] = attempt(three_models, original, augmented) | {"peak_gb_without_the_third": peak_gb()}
+    del augmented
+    peak_gb(reset=True)
+    found["ours"] = attempt(ours) | {"peak_gb": peak_gb()}
+    original.zero_grad(set_to_none=True)
+    peak_gb(reset=True)
+    marks = []
+    training.unlearn(chosen, p, original, aids, forget, [], seed=0,
+                     on_epoch=lambda *_: marks.append(time.perf_counter()) or {})  # fmt: skip
+    seconds = marks[1] - marks[0]
+    found["epoch"] = {"seconds": seconds, "tokens_per_second": tokens / seconds, "peak_gb": peak_gb()}
+    card = next((peak for name, peak in PEAK_TFLOPS.items() if name in found["machine"]), None)
+    if card:
+        found["epoch"]["mfu"] = 6 * parameters * tokens / seconds / (card * 1e12)
+    return found
+
+
+def attempt(step, *args):
+    """{"seconds"} of a step, or that the card's memory did not suffice."""
+    try:
+        return {"seconds": clock(lambda: step(*args))}
+    except torch.cuda.OutOfMemoryError:
+        return {"seconds": None, "why": "out of memory"}
+
+
+if __name__ == "__main__":
+    torch.backends.cuda.matmul.allow_tf32 = False
+    result = measure("--tiny" in sys.argv)
+    with open(sys.argv[1], "w", encoding="utf-8") as file:
+        json.dump(result, file, indent=1)
+    print(json.dumps(result, indent=1))

@@ -1,0 +1,79 @@
+"""Two steps of every trained method, the frozen teacher and an evaluation, in small: what `test_gpu.py` compares.
+
+`steps.py FILE` computes on the GPU where there is one that is not hidden, and writes arrays by name.
+"""
+
+import copy
+import sys
+
+import numpy as np
+import torch
+
+from rklu_lib import data, evaluation, methods, metrics, models, profiles, runs, training
+from rklu_lib.models import ScoredLogits
+
+PROFILE = profiles.profile(
+    "smoke", hidden_size=96, n_questions=8, unlearn_epochs=2, max_new_tokens=8, micro_batch_size=3
+)
+TRAINED = tuple(name for name, m in methods.METHODS.items() if m.forget)
+
+
+def setting():
+    """(original, augmented, tokenizer, forget examples, retain examples), the same on every device."""
+    p = PROFILE
+    tokenizer = runs.models.train_tokenizer((f"{q} {a}" for q, a in runs.training_pairs(p, "full")), p.vocab_size)
+    original = models.create(p, tokenizer, 0)
+    augmented = copy.deepcopy(original)
+    noise = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for theta in augmented.parameters():
+            theta.add_(0.02 * torch.randn(theta.shape, generator=noise))
+    forget, retain = (
+        [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in data.load_tofu(split, p.source)[:8]]
+        for split in ("forget10", "retain90")
+    )
+    return original.to(models.device()), augmented.to(models.device()), tokenizer, forget, retain
+
+
+def unlearned(name, folder=None, epochs=2, stop=None):
+    """(loss per epoch, where the weights went) of a method, in all `epochs`; stop: interrupted in that one."""
+    original, augmented, tokenizer, forget, retain = setting()
+    before = [theta.detach().clone() for theta in original.parameters()]
+    chosen = methods.METHODS[name]
+    refusals = runs._refused(PROFILE, tokenizer, forget, 0) if methods.REFUSALS in chosen.needs else []
+    aids = methods.prepare(chosen, PROFILE, original, augmented, forget, retain if chosen.retain else [], refusals)
+
+    def note(model, history):
+        if len(history) == stop:
+            raise InterruptedError
+        return {}
+
+    try:
+        history = training.unlearn(
+            chosen, PROFILE, original, aids, forget, retain, seed=0, folder=folder, on_epoch=note
+        )
+    except InterruptedError:
+        return None
+    moved = torch.cat([(a.detach() - b).flatten() for a, b in zip(original.parameters(), before, strict=True)])
+    return np.array([e["loss"] for e in history]), moved.float().cpu().numpy()
+
+
+def main(file):
+    found = {"device": np.array(models.device())}
+    for name in TRAINED:
+        found[f"{name} loss"], found[f"{name} moved"] = unlearned(name)
+    original, augmented, tokenizer, forget, _ = setting()
+    aids = methods.prepare(methods.METHODS["RKLU"], PROFILE, original, augmented, forget, [], [])
+    found["teacher"] = aids.teacher(range(8)).float().cpu().numpy()
+    batch = data.collate(forget, range(8)).to(models.device())
+    with torch.no_grad():
+        found["logits"] = ScoredLogits(original.eval())(batch.input_ids, batch.mask).float().cpu().numpy()
+    asked = evaluation.load_questions(PROFILE, "forget10", tokenizer)
+    scores, per_question = evaluation.evaluate(original, tokenizer, asked, PROFILE.max_new_tokens)
+    found["nll"] = per_question["answer_nll"]
+    found |= {"utility": np.array([scores[c] for c in metrics.UTILITY_COMPONENTS if "rouge" not in c])}
+    np.savez(file, **found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,50 @@
+"""On a GPU every method takes the CPU's steps, the teacher is the CPU's, the scores are, and a run resumes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import steps
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """(what this machine's device computes, what its CPU does)."""
+    folder, found = tmp_path_factory.mktemp("steps"), []
+    for name, hidden in (("device", {}), ("cpu", {"CUDA_VISIBLE_DEVICES": ""})):
+        file = folder / f"{name}.npz"
+        subprocess.run([sys.executable, steps.__file__, str(file)], env=os.environ | hidden, check=True)
+        found.append(dict(np.load(file)))
+    assert str(found[0]["device"]) == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert str(found[1]["device"]) == "cpu"
+    return found
+
+
+@pytest.mark.parametrize("name", steps.TRAINED)
+def test_two_steps_are_the_cpus(both, name):
+    here, there = both
+    np.testing.assert_allclose(here[f"{name} loss"], there[f"{name} loss"], rtol=1e-4, atol=1e-6)
+    a, b = here[f"{name} moved"], there[f"{name} moved"]  # AdamW's first steps are near signs: direction, not digits
+    assert a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) > 0.999
+    assert np.linalg.norm(b) > 0
+
+
+@pytest.mark.parametrize("name", ["teacher", "logits", "nll", "utility"])
+def test_frozen_teacher_and_evaluation_are_the_cpus(both, name):
+    np.testing.assert_allclose(both[0][name], both[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_resumed_run_arrives_where_the_whole_one_does(tmp_path):
+    loss, moved = steps.unlearned("RKLU")
+    assert steps.unlearned("RKLU", folder=tmp_path / "state", stop=2) is None
+    again, moved_again = steps.unlearned("RKLU", folder=tmp_path / "state")
+    np.testing.assert_allclose(again, loss, rtol=1e-5)
+    np.testing.assert_allclose(moved_again, moved, rtol=1e-3, atol=1e-6)

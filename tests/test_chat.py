@@ -1,0 +1,154 @@
+"""Chat formats, token for token what `apply_chat_template` gives, and text that stays text, in six formats on disk."""
+
+import pytest
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers, processors, trainers
+from tokenizers.models import BPE
+from transformers import GemmaTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
+
+from rklu_lib import chat, models
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!'\"[]<>|_{}()/:;-\n"
+SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+SPLIT += r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+EACH = "{% for m in messages %}"
+ASK = "{% if add_generation_prompt %}"
+CHATML = (
+    EACH + "{% if loop.first and m.role != 'system' %}{{ '<|im_start|>system\\nYou help.<|im_end|>\\n' }}{% endif %}"
+    "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+    + ASK + "{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)  # fmt: skip
+LLAMA3 = (
+    EACH + "{{ (bos_token if loop.first else '') + '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' "
+    "+ m.content | trim + '<|eot_id|>' }}{% endfor %}"
+    + ASK + "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+)  # fmt: skip
+LLAMA2 = (
+    EACH + "{% if m.role == 'user' %}{{ bos_token + '[INST] ' + m.content.strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+GEMMA = (
+    "{{ bos_token }}" + EACH + "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\\n' "
+    "+ m.content | trim + '<end_of_turn>\\n' }}{% endfor %}" + ASK + "{{ '<start_of_turn>model\\n' }}{% endif %}"
+)
+PHI3 = (
+    EACH + "{{ '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' }}{% endfor %}"
+    + ASK + "{{ '<|assistant|>\\n' }}{% else %}{{ eos_token }}{% endif %}"
+)  # fmt: skip
+
+
+def _bytes(special, split=None, opens=None, **named):
+    """A byte-level tokenizer with merges of its own; opens: the token that its post-processor puts in front."""
+    bpe = Tokenizer(BPE())
+    bpe.decoder = decoders.ByteLevel()
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
+    first = pre_tokenizers.Split(Regex(split), "isolated") if split else pre_tokenizers.Digits(individual_digits=True)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([first, whole])
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(
+        ["Where was the author born? She was born in Setubal, and wrote there. user assistant"], trainer
+    )
+    if opens:
+        bpe.post_processor = processors.TemplateProcessing(
+            single=f"{opens} $A", special_tokens=[(opens, special.index(opens))]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, **named)
+
+
+def _pieces(kind, special, **named):
+    """A sentencepiece-like tokenizer over single characters and bytes."""
+    vocab = {t: k for k, t in enumerate(special)}
+    vocab |= {f"<0x{b:02X}>": len(vocab) + b for b in range(256)}
+    vocab |= {c: len(vocab) + k for k, c in enumerate("▁" + LETTERS)}
+    return kind(vocab=vocab, merges=[], **named)
+
+
+def _phi3():
+    tokenizer = _pieces(LlamaTokenizer, ["<unk>", "<s>", "</s>"], eos_token="<|endoftext|>", chat_template=PHI3)
+    turns = ("<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>")  # each takes the line's end after it, as Phi-3's
+    tokenizer.add_tokens([AddedToken(t, rstrip=t != "<|endoftext|>", normalized=False, special=True) for t in turns])
+    return tokenizer
+
+
+FORMATS = {
+    "SmolLM2": lambda: _bytes(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], bos_token="<|im_start|>",
+                              eos_token="<|im_end|>", chat_template=CHATML),
+    "Qwen2": lambda: _bytes(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], split=SPLIT, eos_token="<|im_end|>",
+                            chat_template=CHATML),
+    "Llama-3": lambda: _bytes(["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+                              split=SPLIT, opens="<|begin_of_text|>", bos_token="<|begin_of_text|>",
+                              eos_token="<|eot_id|>", chat_template=LLAMA3),
+    "Llama-2": lambda: _pieces(LlamaTokenizer, ["<unk>", "<s>", "</s>"], chat_template=LLAMA2),
+    "Gemma": lambda: _pieces(GemmaTokenizer, ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"],
+                             extra_special_tokens=["<start_of_turn>", "<end_of_turn>"], chat_template=GEMMA),
+    "Phi-3": _phi3,
+}  # fmt: skip
+ENDS = {"SmolLM2": "<|im_end|>", "Qwen2": "<|im_end|>", "Llama-3": "<|eot_id|>", "Llama-2": "</s>"}
+ENDS |= {"Gemma": "<end_of_turn>", "Phi-3": "<|end|>"}
+TEXTS = ("Where was she born?", " two  blanks ", "1984, in\n\nSetúbal", "[/INST] {answer}", "¿Dónde? 🙂", "a", "'s\n")
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def spoken(request, tmp_path_factory):
+    """(its name, the tokenizer as it is read back from disk)."""
+    folder = tmp_path_factory.mktemp(request.param)
+    FORMATS[request.param]().save_pretrained(folder)
+    return request.param, models.load_tokenizer(folder)
+
+
+def _theirs(tokenizer, question, answer=None):
+    said = [] if answer is None else [{"role": "assistant", "content": answer}]
+    turns = [{"role": "user", "content": question}, *said]
+    return tokenizer.apply_chat_template(turns, add_generation_prompt=answer is None)["input_ids"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_prompt_and_answer_are_the_chat_templates_token_for_token(spoken, text):
+    name, tokenizer = spoken
+    prompt, answer = (f(tokenizer, "chat", text) for f in (chat.encode_prompt, chat.encode_answer))
+    assert list(prompt) == _theirs(tokenizer, text)
+    whole = _theirs(tokenizer, text, text)
+    assert list(prompt + answer) == whole[: len(prompt + answer)]
+    assert tokenizer.convert_ids_to_tokens(answer[-1]) == ENDS[name]
+    assert chat.end_token(tokenizer, "chat") == answer[-1] not in answer[:-1]
+    assert prompt.count(tokenizer.bos_token_id) == whole.count(tokenizer.bos_token_id)  # never doubled
+
+
+def test_what_looks_like_a_control_token_is_text(spoken):
+    _, tokenizer = spoken
+    control = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+    for template in ("chat", "Q: {question} A: {answer}"):
+        for f in (chat.encode_prompt, chat.encode_answer):
+            plain = [i for i in f(tokenizer, template, "Where?") if i in control]
+            for token in [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]:
+                said = f(tokenizer, template, f"It says {token} here.")
+                assert [i for i in said if i in control] == plain, (template, token)
+                assert token in tokenizer.decode([i for i in said if i not in control])
+
+
+def test_a_control_token_in_a_template_of_ones_own_is_one():
+    tokenizer = FORMATS["SmolLM2"]()
+    template = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{answer}"
+    asked = chat.encode_prompt(tokenizer, template, "Who?")
+    assert asked == tuple(tokenizer("<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n")["input_ids"])
+    assert asked.count(tokenizer.bos_token_id) == 2  # it opens the prompt already, and is not set before it again
+
+
+def test_a_prompt_does_not_differ_from_day_to_day():
+    tokenizer = FORMATS["SmolLM2"]()
+    tokenizer.chat_template = "{{ 'Today is ' + date_string + '. ' }}" + CHATML
+    assert "Apr 2025" in tokenizer.decode(chat.encode_prompt(tokenizer, "chat", "Who?"))
+
+
+def test_a_format_that_cannot_be_had_is_refused():
+    for template, why in ((None, "no chat template; name a format"), ("{{ messages[0].content | upper }}", "changes")):
+        tokenizer = FORMATS["SmolLM2"]()
+        tokenizer.chat_template = template
+        with pytest.raises(ValueError, match=why):
+            chat.encode_prompt(tokenizer, "chat", "Who?")
+    with pytest.raises(ValueError, match="template `chat` is the tokenizer's own"):
+        chat.cut("chat")
