@@ -25,7 +25,11 @@ def configuration(path):
     folder = Path(source) if Path(source).is_dir() else None
     if folder and not (folder / "config.json").is_file():
         raise ValueError(f"{name} holds no config.json; a model is a folder in the hub's layout")
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except OSError as error:  # transformers' own runs over several lines
+        why = str(error).splitlines()[0]
+        raise FileNotFoundError(f"{name} is no folder here, and the hub does not give it: {why}") from None
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(
             f"{name} is of the type {config.model_type}, which is no causal language model of transformers"

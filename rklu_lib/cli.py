@@ -191,13 +191,17 @@ def unlearn(
     )
     if found["leak"]:
         typer.echo("{hits} of {n} probed answers leak. ".format(**found["leak"]["after"]) + f"Read {out}/report.html")
-    if found["rule"]["target"] is not None and not found["rule"]["met"]:
-        typer.echo(
-            f"The target of {found['rule']['target']:.3g} was not reached: raise --lr, --epochs or --alpha", err=True
-        )
+    rule = found["rule"]
+    if rule["target"] is not None and not rule["met"]:
+        costly = [e for e in found["epochs"] if e["forget_probability"] <= rule["target"]]
+        fix = "raise --lr, --epochs or --alpha"
+        if costly:
+            rise = min(e["perplexity_rise"] for e in costly)
+            fix = f"epochs that did raised a perplexity by {rise:.0%} or more; a lower --lr or +RT may do both"
+        typer.echo(f"The target of {rule['target']:.3g} was not reached: {fix}", err=True)
     elif after > before / 2:
         typer.echo("Little is forgotten: raise --lr, --epochs or --alpha", err=True)
-    if (rise := found["epochs"][found["rule"]["kept"] - 1]["perplexity_rise"]) > 0.2:
+    if (rise := found["epochs"][rule["kept"] - 1]["perplexity_rise"]) > 0.2:
         typer.echo(f"A perplexity rose by {rise:.0%}: --max-perplexity-rise bounds it, a lower --lr helps", err=True)
 
 
@@ -217,10 +221,10 @@ def _stages():
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
 
-        def on_stage(name, steps):
+        def on_stage(name, steps, done):
             for task in progress.task_ids:
                 progress.stop_task(task)
-            task = progress.add_task(name, total=steps)
+            task = progress.add_task(name, total=steps, completed=done)
             return lambda: progress.advance(task)
 
         yield on_stage

@@ -217,17 +217,17 @@ def _perplexities(job, nll):
 
 
 def run(job, resumable=False, resume=False, on_stage=None):
-    """Do a `Job`. on_stage(name, steps) is told of each stage and returns what to call after each of its steps."""
-    stage = on_stage or (lambda name, steps: None)
+    """Do a `Job`. on_stage(name, steps, done) is told of each stage and returns what to call after each step."""
+    stage = on_stage or (lambda *_: None)
     with _workplace(job, resumable, resume) as (folder, keeps):
         reference, target = None, job.target
         if job.reference:
-            stage("measuring the reference", None)
+            stage("measuring the reference", None, 0)
             model = models.load(job.reference, job.profile.dtype)[0]
             reference = own_measure.score(model, job.examples["forget"])[0]
             target = float(metrics.probability(reference).mean()) if target is None else target
             del model
-        stage("measuring the original", None)
+        stage("measuring the original", None, 0)
         model, tokenizer = models.load(job.model, job.profile.dtype)
         for name in ("forget", "retain"):
             models.check(model, job.examples[name], name)
@@ -240,7 +240,7 @@ def run(job, resumable=False, resume=False, on_stage=None):
             raise ValueError(f"every epoch raised the perplexity beyond the bound, the least by {least:.0%}; {fix}")
         if kept < len(history) - 1:
             load_model(model, folder / "best.safetensors", device=str(model.device))
-        stage("measuring what came out", None)
+        stage("measuring what came out", None, 0)
         trained, copies = own_measure.score(model, job.examples["forget"])[0], {}
         for kind in sorted({"bfloat16", "4-bit", job.save_dtype}):
             with own_measure.rounded(model, kind):
@@ -259,21 +259,26 @@ def run(job, resumable=False, resume=False, on_stage=None):
     return content
 
 
+def _history(folder):
+    """What `training.fit` noted of the epochs that are done already, in an interrupted run."""
+    file = folder / "history.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+
 def _train(job, model, before, target, folder, keeps, stage):
     """Augment, build the teacher, distil: `model` becomes the student. Returns the epochs' notes."""
     p, chosen, forget, retain = job.profile, job.method, job.examples["forget"], job.examples["retain"]
     steps, augmented = -(-len(forget) // p.batch_size), None
     if AUGMENTED in chosen.needs:
-        on_step = stage("augmenting", steps * p.augment_epochs)
+        on_step = stage("augmenting", steps * p.augment_epochs, steps * len(_history(folder / "augment")))
         augmented = copy.deepcopy(model)
         how = {"epochs": p.augment_epochs, "lr": p.augment_lr, "batch_size": p.batch_size, "seed": job.seed}
         training.finetune(augmented, forget, p, **how, folder=folder / "augment" if keeps else None, on_step=on_step)
     refusals = methods.refused(p, job.tokenizer, forget, job.seed) if REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, model, augmented, forget, retain, refusals)
     del augmented  # from here on there is one model
-    state, noted, was = folder / "unlearn", [], _perplexities(job, before["nll"])
-    if (state / "history.json").exists():
-        noted += json.loads((state / "history.json").read_text(encoding="utf-8"))
+    state, was = folder / "unlearn", _perplexities(job, before["nll"])
+    noted = _history(state)
     bounded = target is not None or job.max_perplexity_rise is not None
 
     def judge(student, _):
@@ -290,6 +295,6 @@ def _train(job, model, before, target, folder, keeps, stage):
             save_model(student, folder / "best.safetensors")
         return note
 
-    on_step = stage("unlearning", steps * p.unlearn_epochs)
+    on_step = stage("unlearning", steps * p.unlearn_epochs, steps * len(noted))
     return training.unlearn(chosen, p, model, aids, forget, retain, seed=job.seed, on_epoch=judge, on_step=on_step,
                             folder=state if keeps else None)  # fmt: skip

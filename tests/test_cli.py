@@ -96,6 +96,54 @@ def test_options_reach_the_training(own, monkeypatch):
     assert (profile.augment_epochs, profile.unlearn_epochs, profile.learning_rate("NPO")) == (7, 7, 1e-4)
 
 
+@pytest.fixture
+def no_weights(monkeypatch):
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were loaded"))
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_dry_run_says_what_would_be_done_and_loads_nothing(own, tmp_path, tokenizer, profile):
+    (tmp_path / "more.csv").write_text("question,answer\nWhere was she born?,In Zadar.\n", encoding="utf-8")
+    result = own("--dry-run", "--forget", tmp_path / "more.csv", target=0.05, **{"max-perplexity-rise": 0.1})
+    assert result.exit_code == 0, result.output
+    said = plain(result.stdout)
+    model = models.create(profile, tokenizer, 0)
+    assert f"llama, {sum(p.numel() for p in model.parameters()):,} parameters, float32" in said
+    assert "forget.jsonl (8 rows), more.csv (1 rows)" in said and "9 examples in batches of 4" in said
+    assert "2 epochs of augmenting, then up to 2 of unlearning; alpha 8, learning rate 0.002" in said
+    assert (
+        "rose by no more than 10% at which the forgotten answers' mean probability" in said and "at most 0.05" in said
+    )
+    assert re.search(r"memory [\d.e-]+ GB and activations", said) and re.search(r"time about \d+ s", said)
+    e = data.encode(
+        tokenizer, profile.template, *(data.load_tofu("forget10", profile.source)[0][k] for k in ("question", "answer"))
+    )
+    prompt, answer = ("|".join(tokenizer.decode([t]) for t in tokens) for tokens in (e.prompt, e.answer))
+    assert plain(prompt) in said and plain(answer) in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_command_says_how_it_goes_on_and_does(own, tmp_path, monkeypatch):
+    fit, calls = training.fit, []
+
+    def interrupted(*args, on_step=None, **kwargs):
+        def step():
+            calls.append(1)
+            on_step()
+            if len(calls) == 7:  # two steps an epoch: in the second epoch of unlearning
+                raise KeyboardInterrupt
+
+        return fit(*args, on_step=step, **kwargs)
+
+    monkeypatch.setattr(training, "fit", interrupted)
+    result = own()
+    assert result.exit_code == 130 and "The same command with --resume goes on" in result.stderr
+    assert refused(own(), "out was begun and not finished; --resume goes on, or remove")
+    result = own("--resume")
+    assert result.exit_code == 0, result.output
+    assert len(calls) == 9 and (tmp_path / "out" / "report.html").exists()  # only that epoch was done again
+
+
 def plain(text):
     """Output without colours and the box that typer draws, on one line."""
     return re.sub(r"[\s│╭╮╰╯─]+", " ", re.sub(r"\x1b\[[0-9;]*m", "", text))

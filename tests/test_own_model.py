@@ -292,6 +292,14 @@ def test_checkpoints_that_cannot_be_used_are_one_line(tmp_path, start, tiny_mode
         assert "\n" not in str(refused.value)
 
 
+def test_a_name_that_the_hub_does_not_give_is_one_line(start):
+    with pytest.raises(
+        FileNotFoundError, match="nobody/none is no folder here, and the hub does not give it: "
+    ) as refused:
+        start(model="nobody/none")
+    assert "\n" not in str(refused.value)
+
+
 def test_it_is_refused_where_memory_or_disk_are_too_small(start, monkeypatch):
     monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("training had begun"))
     with monkeypatch.context() as patch:
