@@ -13,7 +13,12 @@ from rklu_lib import data
 
 @pytest.mark.timeout(1200)
 def test_the_script_is_rehearsed(tmp_path):
-    environment = os.environ | {"PYTHON": sys.executable, "REHEARSAL": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {
+        "PYTHON": sys.executable,
+        "REHEARSAL": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "SECONDS_RIGHT": "600",
+    }
     command = [str(data.ROOT / "benchmarks" / "gpu" / "run.sh"), str(tmp_path / "out"), str(tmp_path / "parts")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     logs = {p.name: p.read_text()[-2000:] for p in (tmp_path / "out").glob("*.log")}

