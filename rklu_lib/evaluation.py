@@ -47,11 +47,11 @@ def _rows(cache, index):
 
 
 @torch.no_grad()
-def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
+def score_answers(model, prompts, answers, block=BLOCK, batch_size=None):
     """Mean NLL per token, in nats, of every answer to every prompt, and how far greedy decoding would say the first.
 
     prompts: n token-id tuples. answers: n lists of token-id tuples (each closed by end-of-text; any number per prompt).
-    block: prompts at a time; batch_size: answers per forward pass.
+    block: prompts at a time; batch_size: answers per forward pass (None: 16 on a CPU, 128 elsewhere).
     Returns (nll, agreed): n float64 arrays, one value per answer, and n integers, the number of leading tokens of the
     first answer that are the likeliest. Neither depends on block or batch_size beyond rounding.
     """
@@ -59,6 +59,7 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=16):
     nll, agreed = [np.zeros(len(a)) for a in answers], np.zeros(len(answers), int)
     shared = [tuple(commonprefix(a[1:])) for a in answers]
     cut = [max(0, len(s) - 1) for s in shared]
+    batch_size = batch_size or (16 if model.device.type == "cpu" else 128)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) + len(shared[i]), max(map(len, answers[i]))))
     for start in range(0, len(order), block):
         asked = order[start : start + block]
