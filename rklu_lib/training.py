@@ -28,7 +28,7 @@ def adamw(model, lr, weight_decay):
     """AdamW as the model's weights need it: PyTorch's for float32, and one with Kahan compensation for bf16.
 
     A bf16 weight is known to 1 in 256, so that most steps of 1e-5 would be rounded away; optimi keeps what was rounded
-    in a second bf16 number and adds it to the next step. After 200 steps the weights are 8 % of the way from where
+    in a second bf16 number and adds it to the next step. After 200 steps the weights are 10 % of the way from where
     float32 is; 46 % with torchao's stochastic rounding, which also needs a compiler and is not repeatable; 96 % with
     neither. Its second moments are bf16 too, where a decay of 0.999 would be rounded away: of gradients that shrink
     tenfold in 2,000 steps they remember 4.6 times too much, and 1.15 times with 0.99.
