@@ -86,7 +86,8 @@ def show(job, found):
     for name, value in rows.items():
         table.add_row(Text(name, style="bold"), Text(value))
     first = job.examples["forget"][0]
-    prompt, answer = ([job.tokenizer.decode([t]) for t in tokens] for tokens in (first.prompt, first.answer))
+    decode = job.tokenizer.decode
+    prompt, answer = ([decode([t]).replace("\n", "↵") for t in tokens] for tokens in (first.prompt, first.answer))
     shown = Text.assemble(
         "\nThe first example, one token between bars; only what is marked is scored:\n", no_wrap=False
     )
