@@ -5,7 +5,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name):
     if name == "unlearn":  # on demand: importing the package stays light
-        from rklu_lib.own_model import unlearn
+        from rklu_lib.own.unlearning import unlearn
 
         return unlearn
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

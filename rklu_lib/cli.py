@@ -85,7 +85,7 @@ def report(
 ):
     """Make the report of an unlearned model again, or print the recorded runs of one split; computes nothing."""
     if out:
-        from rklu_lib.report import rebuild
+        from rklu_lib.own.report import rebuild
 
         typer.echo(rebuild(out))
         return
@@ -163,23 +163,23 @@ def unlearn(
     """Make a model of your own forget pairs, chats or documents, and report what came of it."""
     from rich.console import Console
 
-    from rklu_lib import own_model, own_plan
+    from rklu_lib.own import plan, unlearning
 
     template = template and template.replace("\\n", "\n")  # a shell passes \n on as two characters
     named = dict(retain=retain or (), watch=watch or (), holdout=holdout or (), prose=prose, method=method)
     named |= dict(profile=profile, template=template, alpha=alpha, lr=lr, epochs=epochs, dtype=dtype, seed=seed, by=by)
     named |= dict(save_dtype=save_dtype, reference=reference, target=target, probes=probes, redact=redact)
-    job = own_model.prepare(model, forget, out, max_perplexity_rise=max_perplexity_rise, **named)
+    job = unlearning.prepare(model, forget, out, max_perplexity_rise=max_perplexity_rise, **named)
     if dry_run:
-        found = own_plan.estimate(job, resumable=True)
-        Console().print(*own_plan.show(job, found), sep="\n")
-        own_plan.refuse(job, found)
+        found = plan.estimate(job, resumable=True)
+        Console().print(*plan.show(job, found), sep="\n")
+        plan.refuse(job, found)
         return
     for note in job.notes:
         typer.echo(f"Note: {note}", err=True)
     try:
         with _stages() as on_stage:
-            found = own_model.run(job, resumable=True, resume=resume, on_stage=on_stage)
+            found = unlearning.run(job, resumable=True, resume=resume, on_stage=on_stage)
     except KeyboardInterrupt:
         typer.echo("Interrupted. The same command with --resume goes on after the last whole epoch", err=True)
         raise typer.Exit(130) from None
@@ -207,7 +207,7 @@ def unlearn(
 
 @contextlib.contextmanager
 def _stages():
-    """A progress bar for each stage of `own_model.run`, with the time that is left."""
+    """A progress bar for each stage of `unlearning.run`, with the time that is left."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -6,10 +6,9 @@ greedy, in length-sorted batches that shrink as answers end, and goes on from wh
 answer: up to there, scoring it has shown what greedy would say.
 """
 
-import dataclasses
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import commonprefix
 
 import numpy as np
@@ -166,8 +165,8 @@ class Questions:
 
     def part(self, start, stop):
         """The questions start..stop."""
-        lists = ("prompts", "answers", "references")
-        return dataclasses.replace(self, **{name: getattr(self, name)[start:stop] for name in lists})
+        parts = {name: getattr(self, name)[start:stop] for name in ("prompts", "answers", "references")}
+        return replace(self, **parts)
 
 
 def questions(rows, tokenizer, template, limit=None):
@@ -238,8 +237,8 @@ def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no
     asked: as from `load_questions`. oracle: {form: truth ratios (n,)} of the retain model on the same questions;
     without it (the oracle itself) forget quality is left out. precision: as in `score`. utility: asked of the forget
     set's aggregates, whether the other three sets are to be scored as well; they cost two thirds of the time.
-    aggregates: forget_rouge, forget_probability, forget_truth_ratio (median), per form of Eq. 5 forget_quality_<form>,
-    and model_utility with its nine components. Per question: answer_nll, rouge, truth_ratio_<form>, each (n,).
+    aggregates: forget_rouge, forget_probability, forget_truth_ratio (median), forget_quality_<form of Eq. 5>, and
+    model_utility with its nine components. Per question: answer_nll, rouge, truth_ratio_<form>, each (n,).
     """
     forget = score(model, tokenizer, {"forget": asked["forget"]}, max_new_tokens, precision)["forget"]
     ratios = {form: metrics.truth_ratio(forget["paraphrased_nll"], forget["wrong_nll"], form) for form in FORMS}
@@ -251,11 +250,8 @@ def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no
     for form in FORMS if oracle else ():
         aggregates[f"forget_quality_{form}"] = metrics.forget_quality(ratios[form], oracle[form])
     if utility(aggregates):
-        sets, components = {name: asked[name] for name in metrics.UTILITY_SETS}, {}
-        for name, found in score(model, tokenizer, sets, max_new_tokens, precision).items():
-            del found["generations"]
-            components |= metrics.utility_components(name, **found)
-        aggregates = {"model_utility": metrics.model_utility(components), **components} | aggregates
+        sets = {name: asked[name] for name in metrics.UTILITY_SETS}
+        aggregates = metrics.utility(score(model, tokenizer, sets, max_new_tokens, precision)) | aggregates
     per_question = {f"truth_ratio_{form}": ratios[form] for form in FORMS}
     return aggregates, per_question | {k: forget[k] for k in ("answer_nll", "rouge")}
 

@@ -154,3 +154,13 @@ def utility_components(name, answer_nll, paraphrased_nll, wrong_nll, rouge):
         f"{name}_probability": float(np.mean(chance)),
         f"{name}_truth_ratio": float(np.mean(np.maximum(0, 1 - ratio))),
     }
+
+
+def utility(scored):
+    """{"model_utility" and its nine components} of the utility sets' per-question scores, {set: as `utility_components`
+    takes them}; other scores of a set are passed over."""
+    names = ("answer_nll", "paraphrased_nll", "wrong_nll", "rouge")
+    found = {}
+    for name in UTILITY_SETS:
+        found |= utility_components(name, **{k: scored[name][k] for k in names})
+    return {"model_utility": model_utility(found), **found}

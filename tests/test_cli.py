@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from rklu_lib import cli, data, models, own_model, records, runs, training
+from rklu_lib import cli, data, models, records, runs, training
+from rklu_lib.own import unlearning
 from rklu_lib.records import RunSpec
 
 
@@ -84,7 +85,7 @@ def test_options_reach_the_training(own, monkeypatch):
             "epochs": [{"perplexity_rise": 0.3}]
         }
 
-    monkeypatch.setattr(own_model, "run", seeing)
+    monkeypatch.setattr(unlearning, "run", seeing)
     template = "U: {question}\nM: {answer}"
     result = own(template=template, alpha=3, lr="1e-4", epochs=7, seed=5, method="NPO")
     assert result.exit_code == 0, result.output

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from rklu_lib import data, evaluation, methods, models, own_model, records, runs, training
+from rklu_lib import data, evaluation, methods, models, records, runs, training
+from rklu_lib.own import unlearning
 from rklu_lib.records import RunSpec
 from rklu_lib.teacher import teacher_logits
 from rklu_pages import cases
@@ -125,7 +126,7 @@ def test_while_a_student_learns_it_is_the_only_model_there_is(workshop, monkeypa
     assert seen == [1]
     forget, retain = (data.load_tofu(split, str(tofu)) for split in ("forget10", "retain90"))
     options = {"retain": retain if "+" in name else (), "method": name, "profile": original.values}
-    own_model.unlearn(str(original.checkpoint_path), forget, tmp_path / "out", **options)
+    unlearning.unlearn(str(original.checkpoint_path), forget, tmp_path / "out", **options)
     assert seen[-1] == 1
 
 

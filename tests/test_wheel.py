@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CODE = """
 from pathlib import Path
 import rklu_lib
-from rklu_lib import data, profiles, records, report
+from rklu_lib import data, profiles, records
+from rklu_lib.own import report
 from rklu_pages import paper
 assert Path(rklu_lib.__file__).is_relative_to(SITE), rklu_lib.__file__
 assert len(data.load_tofu("full", "fictional")) > 100 and data.refusals() and data.load_prose("test", "fictional")

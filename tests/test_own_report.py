@@ -7,7 +7,8 @@ from bs4 import BeautifulSoup
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
-from rklu_lib import cli, models, own_model, report
+from rklu_lib import cli, models
+from rklu_lib.own import report, unlearning
 
 EVIL = [
     {
@@ -32,7 +33,7 @@ def made(tmp_path_factory, tiny_model, tokenizer, profile):
             "by": by,
             "watch": [{"text": "Quite another text."}],
         }
-        own_model.unlearn(str(folder / "own"), EVIL, out, **options)
+        unlearning.unlearn(str(folder / "own"), EVIL, out, **options)
     return lambda redact: folder / f"out-{redact}"
 
 

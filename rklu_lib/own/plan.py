@@ -7,8 +7,9 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from rklu_lib import checkpoints, models
+from rklu_lib import models
 from rklu_lib.methods import AUGMENTED
+from rklu_lib.own import checkpoints
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _EFFICIENCY = 0.3  # of the speed of one large product that a training step comes to

@@ -17,22 +17,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
 
-from rklu_lib import (
-    chat,
-    checkpoints,
-    data,
-    methods,
-    metrics,
-    models,
-    own_data,
-    own_measure,
-    own_plan,
-    probing,
-    profiles,
-    training,
-)
-from rklu_lib import report as reports
+from rklu_lib import chat, data, methods, metrics, models, probing, profiles, training
 from rklu_lib.methods import AUGMENTED, REFUSALS
+from rklu_lib.own import checkpoints, inputs, measure, plan, report
 
 PROSE_TOKENS, PROSE_CHUNKS = 128, 64  # of general text, on which a perplexity is measured
 WIDGET = 3  # forgotten answers whose token distributions the report shows
@@ -41,7 +28,7 @@ PURPOSES = ("forget", "retain", "watch", "holdout")
 
 @dataclass(frozen=True)
 class Job:
-    """All that is known before any weights are loaded. examples and items: {purpose: list}, see `own_data.encode`."""
+    """All that is known before any weights are loaded. examples and items: {purpose: list}, see `inputs.encode`."""
 
     model: str
     out: Path
@@ -101,16 +88,16 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
         profile = dataclasses.replace(profile, **changes | ({"family_lr": {}} if lr else {}))
     else:
         profile = profiles.profile(profile, **changes)
-    chosen, corpora, out = methods.method(method), {"forget": own_data.read(forget)}, Path(out)
+    chosen, corpora, out = methods.method(method), {"forget": inputs.read(forget)}, Path(out)
     methods.check(chosen, retain)
     if retain and not chosen.retain:
         fix = "choose a method with +RT or +KL, or --watch it, which only measures"
         raise ValueError(f"{method} would not look at --retain; {fix}")
     if out.exists():
         raise ValueError(f"{out} exists; name a new directory")
-    corpora |= {"retain": own_data.read(retain), "watch": own_data.read(watch), "holdout": own_data.read(holdout)}
+    corpora |= {"retain": inputs.read(retain), "watch": inputs.read(watch), "holdout": inputs.read(holdout)}
     for name in PURPOSES[1:]:
-        if both := own_data.shared(corpora["forget"], corpora[name]):
+        if both := inputs.shared(corpora["forget"], corpora[name]):
             kind = f" (--forget and --{name})"
             raise ValueError(f"{len(both)} questions stand in both files, such as {min(both)!r}{kind}")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +106,7 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     profile = dataclasses.replace(profile, template=_template(tokenizer, template, profile))
     limit, examples, items = models.context(config), {}, {}
     for name, corpus in corpora.items():
-        examples[name], items[name] = own_data.encode(corpus, tokenizer, profile.template, limit)
+        examples[name], items[name] = inputs.encode(corpus, tokenizer, profile.template, limit)
         models.check_lengths(limit, examples[name], name, [i.where for i in items[name]])
     if REFUSALS in chosen.needs and any(i.question is None for i in items["forget"]):
         raise ValueError(
@@ -130,9 +117,9 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     n = min(PROSE_CHUNKS, len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) // size) or 1
     examples["prose"] = [data.passage(tokenizer, c) for c in data.chunks(text, n, size, tokenizer, prose or "prose")]
     own = checkpoints.dtype(model, config)
-    saved = save_dtype or (dtype if dtype and dtype != "float32" else own if own in own_measure.SAVED else "float32")
-    if saved not in own_measure.SAVED:
-        raise ValueError(f"save_dtype must be {', '.join(own_measure.SAVED)}, not {saved!r}")
+    saved = save_dtype or (dtype if dtype and dtype != "float32" else own if own in measure.SAVED else "float32")
+    if saved not in measure.SAVED:
+        raise ValueError(f"save_dtype must be {', '.join(measure.SAVED)}, not {saved!r}")
     for name, value in {k: rest.get(k) for k in ("target", "max_perplexity_rise")}.items():
         if value is not None and (value <= 0 or (name == "target" and value >= 1)):
             raise ValueError(f"{name} must be {'between 0 and 1' if name == 'target' else '> 0'}, not {value}")
@@ -143,7 +130,7 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
         notes.append("the adapter was merged into the model it rests on; the result is a whole model")
     read = {"corpora": corpora, "examples": examples, "items": items, "notes": tuple(notes)}
     job = Job(model, out, chosen, profile, config, tokenizer, source_dtype=own, save_dtype=saved, **read, **rest)
-    own_plan.refuse(job, own_plan.estimate(job, resumable=True))
+    plan.refuse(job, plan.estimate(job, resumable=True))
     return job
 
 
@@ -161,7 +148,7 @@ def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None,
     """Make a model forget, and say what came of it. Returns the report, a dict, see `report`; `out` has it as a page.
 
     model: a directory or hub id: any causal LM of transformers, or an adapter. forget: what to forget: files, hub data
-    sets or rows, see `own_data.read`. out: the directory to make. Options, all by name:
+    sets or rows, see `inputs.read`. out: the directory to make. Options, all by name:
     retain: what to keep, for +RT and +KL. watch: answers whose change is only measured. holdout: like the forgotten
     ones, but never trained on, for the membership test. prose: a text file (default: the embedded passages).
     method, profile (a name or a `profiles.Profile`), template, alpha, lr, epochs, seed: as in the study.
@@ -200,20 +187,18 @@ def _workplace(job, resumable, resume):
 
 def _measured(job, model):
     """What is measured of a model before and after: {purpose: nll (n,)}, ranks, probes, token distributions."""
-    scored = {name: own_measure.score(model, e) for name, e in job.examples.items() if e}
+    scored = {name: measure.score(model, e) for name, e in job.examples.items() if e}
     chosen = np.random.default_rng(job.seed).permutation(len(job.examples["forget"]))[: job.probes].tolist()
     asked = [[x[i] for i in sorted(chosen)] for x in (job.examples["forget"], job.items["forget"])]
     end = chat.end_token(job.tokenizer, job.profile.template)
-    probes = (
-        dict(zip(sorted(chosen), own_measure.probe(model, job.tokenizer, *asked, end), strict=True)) if chosen else {}
-    )
+    probes = dict(zip(sorted(chosen), measure.probe(model, job.tokenizer, *asked, end), strict=True)) if chosen else {}
     shown = [probing.token_distributions({"m": model}, job.tokenizer, e) for e in job.examples["forget"][:WIDGET]]
     nll = {name: s[0] for name, s in scored.items()}
     return {"nll": nll, "ranks": scored["forget"][1], "probes": probes, "shown": shown}
 
 
 def _perplexities(job, nll):
-    return {k: own_measure.perplexity(nll[k], job.examples[k]) for k in ("retain", "watch", "prose") if k in nll}
+    return {k: measure.perplexity(nll[k], job.examples[k]) for k in ("retain", "watch", "prose") if k in nll}
 
 
 def run(job, resumable=False, resume=False, on_stage=None):
@@ -224,7 +209,7 @@ def run(job, resumable=False, resume=False, on_stage=None):
         if job.reference:
             stage("measuring the reference", None, 0)
             model = models.load(job.reference, job.profile.dtype)[0]
-            reference = own_measure.score(model, job.examples["forget"])[0]
+            reference = measure.score(model, job.examples["forget"])[0]
             target = float(metrics.probability(reference).mean()) if target is None else target
             del model
         stage("measuring the original", None, 0)
@@ -241,21 +226,21 @@ def run(job, resumable=False, resume=False, on_stage=None):
         if kept < len(history) - 1:
             load_model(model, folder / "best.safetensors", device=str(model.device))
         stage("measuring what came out", None, 0)
-        trained, copies = own_measure.score(model, job.examples["forget"])[0], {}
+        trained, copies = measure.score(model, job.examples["forget"])[0], {}
         for kind in sorted({"bfloat16", "4-bit", job.save_dtype}):
-            with own_measure.rounded(model, kind):
-                nll = own_measure.score(model, job.examples["forget"])[0]
+            with measure.rounded(model, kind):
+                nll = measure.score(model, job.examples["forget"])[0]
                 copies[kind] = {"probability": float(metrics.probability(nll).mean())}
-                copies[kind]["kept"] = own_measure.kept_share(before["nll"]["forget"], trained, nll)
-        own_measure.round_(model, job.save_dtype)  # from here on the weights are those on disk
+                copies[kind]["kept"] = measure.kept_share(before["nll"]["forget"], trained, nll)
+        measure.round_(model, job.save_dtype)  # from here on the weights are those on disk
         after = _measured(job, model)
         with models.atomic_directory(job.out) as tmp:
             model.to(getattr(torch, job.save_dtype)).save_pretrained(tmp)
             tokenizer.save_pretrained(tmp)
             found = {"before": before, "after": after, "reference": reference, "target": target, "copies": copies}
             found |= {"trained": trained, "history": history, "kept": kept, "weights": checkpoints.sha256(tmp)}
-            content = reports.content(job, found)
-            reports.write(content, tmp)
+            content = report.content(job, found)
+            report.write(content, tmp)
     return content
 
 
@@ -282,8 +267,8 @@ def _train(job, model, before, target, folder, keeps, stage):
     bounded = target is not None or job.max_perplexity_rise is not None
 
     def judge(student, _):
-        with own_measure.rounded(student, job.save_dtype):  # as it would be saved: rounding can undo small steps
-            nll = {k: own_measure.score(student, job.examples[k])[0] for k in ("forget", *was)}
+        with measure.rounded(student, job.save_dtype):  # as it would be saved: rounding can undo small steps
+            nll = {k: measure.score(student, job.examples[k])[0] for k in ("forget", *was)}
         now = _perplexities(job, nll)
         note = {"forget_probability": float(metrics.probability(nll["forget"]).mean())}
         note |= {"perplexity_rise": max(now[k] / was[k] - 1 for k in now)}

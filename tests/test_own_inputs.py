@@ -5,8 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from rklu_lib import data, own_data
-from rklu_lib.own_data import Item
+from rklu_lib import data
+from rklu_lib.own import inputs
+from rklu_lib.own.inputs import Item
 
 PAIRS = [("Where?", "Karachi"), ('Say "x", y; z', "007"), ("أين ولدت؟", "كراتشي 🙂\nNA")]
 
@@ -48,7 +49,7 @@ def forms(folder):
 
 def test_every_form_holds_the_same_pairs_as_text(tmp_path):
     for name, given in forms(tmp_path).items():
-        corpus = own_data.read(given)
+        corpus = inputs.read(given)
         assert [(i.question, i.answer) for i in corpus.items] == PAIRS, name
         assert sum(s["rows"] for s in corpus.sources) == 3 and not corpus.notes
 
@@ -56,7 +57,7 @@ def test_every_form_holds_the_same_pairs_as_text(tmp_path):
 def test_several_files_are_one_corpus_and_each_item_knows_its_place(tmp_path):
     one = write(tmp_path, "a.jsonl", '\n{"question": "Q?", "answer": "A."}\n')
     two = write(tmp_path, "b.jsonl", '{"text": "A document."}\n{"text": "Another."}\n')
-    corpus = own_data.read([one, str(two), write(tmp_path, "c.txt", "All of it.\nIs one.")])
+    corpus = inputs.read([one, str(two), write(tmp_path, "c.txt", "All of it.\nIs one.")])
     assert [i.where for i in corpus.items] == [f"{one}:2", f"{two}:1", f"{two}:2", str(tmp_path / "c.txt")]
     assert corpus.items[-1] == Item(None, "All of it.\nIs one.", str(tmp_path / "c.txt"))
     assert [(s["name"], s["rows"]) for s in corpus.sources] == [("a.jsonl", 1), ("b.jsonl", 2), ("c.txt", 1)]
@@ -68,7 +69,7 @@ def test_a_chat_gives_every_answer_and_says_what_was_left_out(tmp_path):
     parts = {
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Three?"}]}, chat("", "3.")["messages"][1]]
     }
-    corpus = own_data.read([long, parts])
+    corpus = inputs.read([long, parts])
     assert [(i.question, i.answer) for i in corpus.items] == [("One?", "1."), ("Two?", "2."), ("Three?", "3.")]
     assert len(corpus.notes) == 2
     assert "1 system prompts are left out" in corpus.notes[0] and "1 later turns" in corpus.notes[1]
@@ -98,23 +99,23 @@ WRONG = {
 def test_what_cannot_be_used_is_one_line(tmp_path, message):
     name = next((n for n in ("e.csv", "f.parquet") if message.startswith(n)), "a.jsonl")
     with pytest.raises(data.DataError) as refused:
-        own_data.read(write(tmp_path, name, WRONG[message]))
+        inputs.read(write(tmp_path, name, WRONG[message]))
     assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_places_that_hold_nothing_are_named(tmp_path):
     with pytest.raises(data.DataError, match="is a folder; name its files"):
-        own_data.read(tmp_path)
+        inputs.read(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"gone.csv does not exist; name a file \(.jsonl, .*owner/name:config"):
-        own_data.read(tmp_path / "gone.csv")
+        inputs.read(tmp_path / "gone.csv")
     with pytest.raises(data.DataError, match=r"^nobody/nothing: [^\n]*owner/name:config:split\)$"):
-        own_data.read("nobody/nothing:some:train")  # tests have no network
+        inputs.read("nobody/nothing:some:train")  # tests have no network
 
 
 def test_a_document_is_split_and_every_token_of_it_is_scored_once(tokenizer):
     text = "Mira was born in Zadar. </s> <s> " * 40  # control tokens in a document are text
-    corpus = own_data.read([{"text": text}, {"question": "Q?", "answer": "A."}])
-    examples, items = own_data.encode(corpus, tokenizer, "Q: {question} A: {answer}", limit=64)
+    corpus = inputs.read([{"text": text}, {"question": "Q?", "answer": "A."}])
+    examples, items = inputs.encode(corpus, tokenizer, "Q: {question} A: {answer}", limit=64)
     parts = examples[:-1]
     assert len(parts) > 3 and all(len(e.prompt) + len(e.answer) <= 64 for e in parts)
     assert all(e.prompt == (tokenizer.bos_token_id,) for e in parts)
@@ -128,6 +129,6 @@ def test_a_document_is_split_and_every_token_of_it_is_scored_once(tokenizer):
 
 
 def test_what_stands_in_two_corpora_is_found():
-    one = own_data.read([{"question": "Q?", "answer": "A."}, {"text": "A document."}])
-    other = own_data.read([{"question": "Q?", "answer": "B."}, {"text": "A document."}, {"text": "Q!"}])
-    assert own_data.shared(one, other) == {"Q?", "A document."}
+    one = inputs.read([{"question": "Q?", "answer": "A."}, {"text": "A document."}])
+    other = inputs.read([{"question": "Q?", "answer": "B."}, {"text": "A document."}, {"text": "Q!"}])
+    assert inputs.shared(one, other) == {"Q?", "A document."}

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPConfig, GPT2Config, LlamaConfig
 
 import rklu_lib
-from rklu_lib import checkpoints, data, models, own_measure, own_model, training
+from rklu_lib import data, models, training
+from rklu_lib.own import checkpoints, measure, unlearning
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +69,7 @@ def test_a_failed_unlearning_leaves_nothing(start, knowing, tmp_path, monkeypatc
         raise OSError("disk full")
 
     place = {"fit": (training, "fit"), "save": (type(models.load_tokenizer(knowing)), "save_pretrained")}
-    monkeypatch.setattr(*place.get(where, (own_model.reports, "page")), fails)
+    monkeypatch.setattr(*place.get(where, (unlearning.report, "page")), fails)
     with pytest.raises(OSError, match="disk full"):
         start(epochs=1)
     assert {p.name for p in tmp_path.iterdir()} == {"refusals.txt"}
@@ -101,7 +102,7 @@ EPOCHS = [{"forget_probability": p, "perplexity_rise": r} for p, r in [(0.5, 0.3
      (0.4, 0.25, 2), (None, -0.1, None), (0.2, -0.1, None)],
 )  # fmt: skip
 def test_the_epoch_that_is_kept(target, bound, kept):
-    assert own_model.choose(EPOCHS, target, bound) == kept
+    assert unlearning.choose(EPOCHS, target, bound) == kept
 
 
 def test_it_stops_at_the_target_and_keeps_that_epoch(start, tmp_path, profile, rows):
@@ -199,10 +200,10 @@ def test_rounded_weights_come_back(tiny_model):
     model = tiny_model()
     before = [p.detach().clone() for p in model.parameters()]
     for kind in ("bfloat16", "4-bit"):
-        with own_measure.rounded(model, kind):
+        with measure.rounded(model, kind):
             assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
         assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    four = own_measure._four_bit(before[0])
+    four = measure._four_bit(before[0])
     block = four.flatten()[:64]
     assert len(block.unique()) <= 15 and (four - before[0]).abs().max() <= before[0].abs().max() / 14
 
@@ -219,31 +220,31 @@ def test_what_is_watched_and_held_out_is_measured(start, rows):
 def test_the_membership_test_is_counted_pair_by_pair():
     ours, others = [0.9, 0.2, 0.5], [0.5, 0.1]
     pairs = [(a > b) + (a == b) / 2 for a in ours for b in others]
-    assert own_model.metrics.auc(ours, others) == pytest.approx(np.mean(pairs))
+    assert unlearning.metrics.auc(ours, others) == pytest.approx(np.mean(pairs))
 
 
 def test_wilsons_interval_is_the_closed_form():
     k, n, z = 3, 20, 1.959963984540054
     middle = (k / n + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(k / n * (1 - k / n) / n + z * z / (4 * n * n))
-    assert own_model.metrics.wilson(k, n) == pytest.approx((middle - half, middle + half))
+    assert unlearning.metrics.wilson(k, n) == pytest.approx((middle - half, middle + half))
 
 
 def test_a_leak_is_seen_in_what_the_model_says(knowing, profile, rows):
     model, tokenizer = models.load(knowing)
-    corpus = own_model.own_data.read(rows[0])
-    examples, items = own_model.own_data.encode(corpus, tokenizer, profile.template)
-    probes = own_measure.probe(model, tokenizer, examples, items, tokenizer.eos_token_id)
+    corpus = unlearning.inputs.read(rows[0])
+    examples, items = unlearning.inputs.encode(corpus, tokenizer, profile.template)
+    probes = measure.probe(model, tokenizer, examples, items, tokenizer.eos_token_id)
     assert np.mean([p["leaks"] for p in probes]) > 0.7  # it knows them
     assert any(p["greedy"] == i.answer for p, i in zip(probes, items, strict=True))
     stranger = [type(i)(i.question, "Wholly other words.", i.where) for i in items]
     other = [data.encode(tokenizer, profile.template, i.question, i.answer) for i in stranger]
-    assert not any(p["leaks"] for p in own_measure.probe(model, tokenizer, other, stranger, tokenizer.eos_token_id))
+    assert not any(p["leaks"] for p in measure.probe(model, tokenizer, other, stranger, tokenizer.eos_token_id))
 
 
 def test_scores_and_ranks_are_the_models(knowing, examples):
     model, _ = models.load(knowing)
-    nll, ranks = own_measure.score(model, examples, batch_size=3)
+    nll, ranks = measure.score(model, examples, batch_size=3)
     for k, e in enumerate(examples):
         logits = model(torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1]
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor(e.answer)).item()
@@ -306,6 +307,6 @@ def test_it_is_refused_where_memory_or_disk_are_too_small(start, monkeypatch):
         patch.setattr(checkpoints, "memory", lambda: 1000)
         with pytest.raises(ValueError, match=r"training takes [\d.e-]+ GB for weights.* --dtype bfloat16 halves it"):
             start()
-    monkeypatch.setattr(own_model.own_plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(unlearning.plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(ValueError, match="name another --out"):
         start()

@@ -13,7 +13,8 @@ import jinja2
 import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
 
-from rklu_lib import checkpoints, metrics, own_measure, records
+from rklu_lib import metrics, records
+from rklu_lib.own import checkpoints, measure
 
 ASSETS = Path(__file__).with_name("assets")
 MASK, OTHER = "███", "•••"
@@ -29,7 +30,7 @@ def masked(text):
 
 
 def content(job, found):
-    """The report of a finished `own_model.Job`, all that the page shows. found: what `own_model.run` measured."""
+    """The report of a finished `unlearning.Job`, all that the page shows. found: what `unlearning.run` measured."""
     before, after, forget = found["before"], found["after"], job.items["forget"]
     words = masked if job.redact else str
     told = {name: metrics.probability(m["nll"]["forget"]) for name, m in (("before", before), ("after", after))}
@@ -57,7 +58,7 @@ def content(job, found):
                  and history[kept]["forget_probability"] <= found["target"]},
         "epochs": history,
         "probability": {name: p.mean() for name, p in told.items()},
-        "leak": {n: own_measure.rate(sum(p["leaks"] for p in m["probes"].values()), len(m["probes"]))
+        "leak": {n: measure.rate(sum(p["leaks"] for p in m["probes"].values()), len(m["probes"]))
                  for n, m in (("before", before), ("after", after)) if m["probes"]},
         "rounding": {"trained": metrics.probability(found["trained"]).mean(), "copies": found["copies"]},
         "elsewhere": _elsewhere(job, before, after),
@@ -95,7 +96,7 @@ def _elsewhere(job, before, after):
             nll = {"before": before["nll"][name], "after": after["nll"][name]}
             found[name] = {
                 "n": len(examples),
-                "perplexity": {k: own_measure.perplexity(v, examples) for k, v in nll.items()},
+                "perplexity": {k: measure.perplexity(v, examples) for k, v in nll.items()},
             }
             found[name]["probability"] = {k: metrics.probability(v).mean() for k, v in nll.items()}
     return found
@@ -131,7 +132,7 @@ def page(report):
     state |= {"question": 0, "position": 0, "k": 5, "scale": "linear"}
     parts = {"script": script.replace("export default", "const widget ="), "state": state}
     parts["style"] = (ASSETS / "widgets.css").read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(r=report, leak=own_measure.LEAK, **parts)
+    return environment.get_template("report.html.j2").render(r=report, leak=measure.LEAK, **parts)
 
 
 def card(report):
