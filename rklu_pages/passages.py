@@ -197,7 +197,7 @@ def origin(note, profile):
     if note is None:
         return Markdown(f"Nothing is recorded of the model of `{profile}` as downloaded: there is no {path}.")
     whole = sum(t.get("rebuilt", 0) for t in note["tasks"].values())
-    out = {task: t["left_out"] for task, t in note["tasks"].items() if t.get("left_out")}
+    out = ", ".join(f"{task} {t['left_out']}" for task, t in note["tasks"].items() if t.get("left_out"))
     items = f"{whole} items rebuilt from the published files; left out: {out or 'none'}. " if whole else ""
     return Markdown(
         f"Record: {path}. Model: {note['settings']['model']}, {note['settings']['dtype']}. {items}"
