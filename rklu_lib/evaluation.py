@@ -296,6 +296,5 @@ def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None):
         "perplexity": metrics.perplexity(passage_nll(model, asked["segments"])),
         "chunk_nll": float(scores["chunk_nll"].mean()),
     }
-    if oracle is not None:
-        aggregates["forget_quality_nll"] = metrics.forget_quality(scores["chunk_nll"], oracle)
-    return aggregates, scores
+    tested = {} if oracle is None else {"forget_quality_nll": metrics.forget_quality(scores["chunk_nll"], oracle)}
+    return aggregates | tested, scores
