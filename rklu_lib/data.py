@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rklu_lib import hub
 from rklu_lib.chat import cut, encode_answer, encode_prompt
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
@@ -58,9 +59,8 @@ def load_tofu(split, source="locuslab/TOFU"):
         return read_json_lines(folder / f"{split}.json", FIELDS[split])
     if not re.fullmatch(r"[\w-]+/[\w.-]+", str(source)):
         raise ValueError(f"{source!r} is neither 'fictional', nor an existing folder, nor a hub id (owner/name)")
-    from datasets import load_dataset
-
-    rows = load_dataset(source, split, split="train").to_list()
+    fix = "name a folder in the hub's layout: export RKLU_TOFU=path/to/folder"
+    rows = hub.dataset(source, split, split="train", fix=fix).to_list()
     return [checked(row, FIELDS[split], f"{source}, {split}, row {i}") for i, row in enumerate(rows, 1)]
 
 
@@ -150,10 +150,9 @@ def load_prose(split, source):
     folder = PASSAGES if source == "fictional" else Path(source)
     if folder.is_dir():
         return read_text(folder / f"{split}.txt")
-    from datasets import load_dataset
-
     name = {"valid": "validation"}.get(split, split)
-    return "".join(load_dataset(source, "wikitext-2-raw-v1", split=name)["text"])
+    fix = "name a folder with valid.txt and test.txt: export RKLU_WIKITEXT=path/to/folder"
+    return "".join(hub.dataset(source, "wikitext-2-raw-v1", split=name, fix=fix)["text"])
 
 
 def load_chunks(path, n_chunks=400, chunk_tokens=512, *, tokenizer):

@@ -32,7 +32,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.utils import find_adapter_config_file
 from transformers.utils.logging import disable_progress_bar
 
-from rklu_lib import data
+from rklu_lib import data, hub
 from rklu_lib.losses import head_logits
 
 disable_progress_bar()  # a bar per loaded checkpoint would break up the one over all epochs
@@ -96,11 +96,15 @@ def folder():
 
 def resolve(path):
     """Where a checkpoint is: in `folder()` (owner/name, as on the hub) if it is there, else at `path`.
-    Raises FileNotFoundError for what is neither a folder nor a hub id."""
+    Raises FileNotFoundError for what is neither a folder nor a hub id, or is on a hub that cannot be reached."""
     local = folder() / path
     if not (local.is_dir() or Path(path).is_dir() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(path))):
         raise FileNotFoundError(f"{path} is no folder; a model is a folder in the hub's layout or a hub id, owner/name")
-    return local if local.is_dir() else path
+    if local.is_dir() or Path(path).is_dir():
+        return local if local.is_dir() else path
+    recipe = ", or `rklu fetch smollm2`" if "SmolLM2-135M-Instruct" in str(path) else ""
+    hub.check(str(path), f"put it into {folder()} in the hub's layout, or name its folder in RKLU_MODELS{recipe}")
+    return path
 
 
 def load(path, dtype="float32"):

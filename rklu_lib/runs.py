@@ -290,6 +290,8 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
             tokenizer = _new_tokenizer(spec)
             evaluation.load_passages(spec.values, tokenizer)
             _reading(spec, tokenizer)
+        for spec in {s for s, stage in plan if stage == "checkpoint" and s.method != "augmented" and s.values.model}:
+            _new_tokenizer(spec)  # what is trained starts from this model: is it to be had?
         if any(s.method in METHODS and s.uses(REFUSALS) for s, _ in plan):
             data.refusals()
         for source in sorted({s.values.source for s, _ in plan} if parallel.main() else ()):

@@ -60,7 +60,9 @@ def test_the_hub_is_asked_for_one_split_and_its_rows_are_checked(monkeypatch):
         return types.SimpleNamespace(to_list=lambda: [row(), row(answer="")])
 
     monkeypatch.delenv("RKLU_TOFU", raising=False)
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    monkeypatch.setitem(
+        sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset, config=types.SimpleNamespace())
+    )
     with pytest.raises(data.DataError, match=r"locuslab/TOFU, full, row 2: field 'answer' must be a non-empty string"):
         data.load_tofu("full")
     assert asked == [(("locuslab/TOFU", "full"), {"split": "train"})]

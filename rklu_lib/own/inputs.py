@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rklu_lib import data
+from rklu_lib import data, hub
 
 PAIRS = (("question", "answer"), ("prompt", "completion"), ("prompt", "response"))
 DOCUMENTS = (".txt", ".md")
@@ -97,9 +97,7 @@ def _load(source):
 
 def _hub(name, config=None, split=None):
     try:
-        from datasets import load_dataset
-
-        found = load_dataset(name, config, split=split)
+        found = hub.dataset(name, config, split=split, fix="download it as a file, and name that")
     except ImportError:
         raise data.DataError(f"{name}: a data set on the hub needs datasets: pip install 'rklu-lib[hub]'") from None
     except (ValueError, OSError, ConnectionError) as error:  # theirs run over several lines
