@@ -2,7 +2,7 @@
 # One borrowed GPU, in under nine minutes: is it right there, what does 7 B cost, and SmolLM2's study while time lasts.
 #   benchmarks/gpu/run.sh OUT [FOLDER]     OUT gets the results; FOLDER (default .gpu) holds what pack.sh made
 # Each part ends by itself. SECONDS_STUDY is what the study may take (default 300), WORKERS its processes (default 6),
-# SPLITS and METHODS what it covers; REHEARSAL=1 goes through all of it in small, on any machine.
+# SPLITS and METHODS what it covers; SEARCH=1 searches the study's learning rate first; REHEARSAL=1 goes through all of it in small, on any machine.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 out=$(realpath -m "$1")
@@ -34,6 +34,7 @@ if [[ ${REHEARSAL:-} ]]; then
     study=(--profile smoke --split forget10 --method TA --method RKLU --workers 1)
 else
     stage seven_b 150 $python benchmarks/gpu/seven_b.py "$out/seven_b.json"
+    [[ ${SEARCH:-} ]] && stage search "${SECONDS_SEARCH:-200}" $python benchmarks/gpu/search.py "${WORKERS:-6}"
     study=(--profile smollm2 --workers "${WORKERS:-6}")
     for split in ${SPLITS:-forget05 forget10}; do study+=(--split "$split"); done
     for method in ${METHODS:-RKLU FKLU NPO GA teacher TA DPO IDK}; do study+=(--method "$method"); done
