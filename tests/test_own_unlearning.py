@@ -301,11 +301,19 @@ def test_a_name_that_the_hub_does_not_give_is_one_line(start):
     assert "\n" not in str(refused.value)
 
 
+def test_several_processes_are_refused_before_anything_is_read(start, monkeypatch):
+    monkeypatch.setattr(unlearning.parallel, "processes", lambda: 2)
+    with pytest.raises(ValueError, match="unlearned by one process; start `rklu unlearn` without a launcher"):
+        start(forget="no such file")
+
+
 def test_it_is_refused_where_memory_or_disk_are_too_small(start, monkeypatch):
     monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("training had begun"))
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "memory", lambda: 1000)
-        with pytest.raises(ValueError, match=r"training takes [\d.e-]+ GB for weights.* --dtype bfloat16 halves it"):
+        with pytest.raises(
+            ValueError, match=r"training takes [\d.e-]+ GB for weights.* --dtype bfloat16 takes five eighths"
+        ):
             start()
     monkeypatch.setattr(unlearning.plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(ValueError, match="name another --out"):

@@ -18,8 +18,8 @@ _EFFICIENCY = 0.3  # of the speed of one large product that a training step come
 def estimate(job, resumable=False):
     """What a job takes, in bytes and seconds: parameters, memory, disk, seconds; memory_there and disk_there.
 
-    memory: weights, gradients and AdamW's two moments of what is trained, beside the original while it is augmented;
-    activations come on top. seconds: 6 operations per parameter and token forward and back, 2 forward: a rough guide.
+    memory: weights, gradients and AdamW's two moments of what is trained (in bf16 also what rounding took from the
+    weights), beside the original while it is augmented; activations come on top. seconds: 6 operations per parameter and token forward and back, 2 forward: a rough guide.
     """
     n, p = checkpoints.parameters(job.config), job.profile
     size, augments = _BYTES[p.dtype], AUGMENTED in job.method.needs
@@ -29,7 +29,7 @@ def estimate(job, resumable=False):
     disk = n * (_BYTES[job.save_dtype] + size * (1 + (6 + 3 * augments) * resumable))
     return {
         "parameters": n,
-        "memory": n * size * (5 if augments else 4),
+        "memory": n * size * (4 + augments + (p.dtype == "bfloat16")),
         "memory_there": checkpoints.memory(),
         "disk": disk,
         "disk_there": shutil.disk_usage(job.out.parent).free,
@@ -50,7 +50,7 @@ def _speed(dtype):
 def refuse(job, found):
     """Raises ValueError where the memory or the disk cannot hold what `estimate` found."""
     if found["memory"] > found["memory_there"]:
-        half = " --dtype bfloat16 halves it, and loses small updates;" if job.profile.dtype == "float32" else ""
+        half = " --dtype bfloat16 takes five eighths;" if job.profile.dtype == "float32" else ""
         raise ValueError(
             f"training takes {_gb(found['memory'])} for weights, gradients and moments, and there are "
             f"{_gb(found['memory_there'])};{half} a larger machine or a smaller model is needed"

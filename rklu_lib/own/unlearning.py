@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
 
-from rklu_lib import chat, data, methods, metrics, models, probing, profiles, training
+from rklu_lib import chat, data, methods, metrics, models, parallel, probing, profiles, training
 from rklu_lib.methods import AUGMENTED, REFUSALS
 from rklu_lib.own import checkpoints, inputs, measure, plan, report
 
@@ -81,6 +81,8 @@ def _template(tokenizer, given, profile):
 def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, method="RKLU", profile="llama2-7b",
             template=None, alpha=None, lr=None, epochs=None, dtype=None, save_dtype=None, **rest):  # fmt: skip
     """A `Job`, with everything read, tokenised and checked but the weights. Arguments as of `unlearn`."""
+    if parallel.processes() > 1:
+        raise ValueError("a model of your own is unlearned by one process; start `rklu unlearn` without a launcher")
     changes = {"alpha": alpha, "augment_lr": lr, "unlearn_lr": lr, "augment_epochs": epochs, "unlearn_epochs": epochs}
     changes |= {"template": template, "dtype": dtype or (None if isinstance(profile, profiles.Profile) else "float32")}
     changes = {k: v for k, v in changes.items() if v is not None}
