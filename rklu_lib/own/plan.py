@@ -19,7 +19,8 @@ def estimate(job, resumable=False):
     """What a job takes, in bytes and seconds: parameters, memory, disk, seconds; memory_there and disk_there.
 
     memory: weights, gradients and AdamW's two moments of what is trained (in bf16 also what rounding took from the
-    weights), beside the original while it is augmented; activations come on top. seconds: 6 operations per parameter and token forward and back, 2 forward: a rough guide.
+    weights), beside the original while it is augmented; activations come on top. seconds: 6 operations per parameter
+    and token forward and back, 2 forward: a rough guide.
     """
     n, p = checkpoints.parameters(job.config), job.profile
     size, augments = _BYTES[p.dtype], AUGMENTED in job.method.needs
