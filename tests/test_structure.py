@@ -20,7 +20,7 @@ INDEX = ROOT / "book" / "index_of_results.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other.
 ORDER = ("profiles", "chat", "hub", "data", "losses", "models", "metrics", "parallel", "teacher", "methods", "training")
-ORDER += ("evaluation", "probing", "records", "runs", "fetch", "inputs", "measure", "checkpoints", "plan")
+ORDER += ("evaluation", "probing", "records", "runs", "fetch", "doctor", "inputs", "measure", "checkpoints", "plan")
 ORDER += ("report", "unlearning", "cli")
 ALONE = ("profiles", "chat", "hub", "metrics", "losses")
 HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget", "lm_eval", "sacrebleu")

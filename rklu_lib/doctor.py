@@ -1,0 +1,120 @@
+"""What this machine has for each scale, and what it lacks: nothing is loaded, downloaded or written."""
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+
+from rklu_lib import data, hub, models, profiles, records
+
+EXTRAS = {"datasets": "hub", "lm_eval": "text", "sacrebleu": "text", "gguf": "gguf", "peft": "adapters"}
+EXTRAS |= {"papermill": "book", "jupyter_book": "book", "pytest": "test"}
+DISK_GB = {"smollm2": 10, "phi-1.5": 60, "llama2-7b": 250}  # checkpoints of one split and the state of a run
+CARD_GB = {"phi-1.5": 40, "llama2-7b": 75}
+SCALES = ("smoke", "mini", "smollm2", "phi-1.5", "llama2-7b")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: what was found, whether it will do (None: only of use), the fix, and who needs it."""
+
+    what: str
+    found: str
+    fine: bool | None = True
+    fix: str = ""
+    scales: tuple[str, ...] = ()
+
+
+def checks():
+    """All `Check`s of this machine, in the order in which a newcomer meets them."""
+    return [*_packages(), _places(), _device(), *_cards(), *_disk(), _tofu(), *_models(), *_texts(), _browser()]
+
+
+def _packages():
+    for package, extra in EXTRAS.items():
+        there = importlib.util.find_spec(package) is not None
+        yield Check(f"package {package}", "installed" if there else "missing", there or None,
+                    f"pip install 'rklu-lib[{extra}]'")  # fmt: skip
+
+
+def _places():
+    shut = [str(p) for p in (records.RECORDS, records.RUNS) if not os.access(_there(p), os.W_OK)]
+    fix = "name folders that you may write to in RKLU_RECORDS and RKLU_RUNS"
+    return Check("records and runs", f"not writable: {', '.join(shut)}" if shut else "writable", not shut, fix, SCALES)
+
+
+def _there(path):
+    """The path, or the nearest folder above it that exists."""
+    return next(p for p in (Path(path).resolve(), *Path(path).resolve().parents) if p.exists())
+
+
+def _device():
+    if torch.cuda.is_available():
+        return Check("device", records.machine())
+    fast = (
+        "multiplies in bf16" if models.bf16("bf16") else "no bf16 instructions: float32 instead, several times slower"
+    )
+    return Check("device", f"{records.machine()}; {fast}", models.bf16("bf16") or None, "a GPU, or a newer processor")
+
+
+def _cards():
+    there = torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else 0
+    for scale, needed in CARD_GB.items():
+        found = f"{there:.0f} GB" if there else "no GPU"
+        yield Check(f"card for {scale}", found, there >= needed, f"a card of {needed} GB or more, or several", (scale,))
+
+
+def _disk():
+    free = shutil.disk_usage(_there(records.RUNS)).free / 1e9
+    for scale, needed in DISK_GB.items():
+        fix = f"{needed} GB for checkpoints: name another place in RKLU_RUNS"
+        yield Check(f"disk for {scale}", f"{free:.0f} GB free", free >= needed, fix, (scale,))
+
+
+def _tofu():
+    source = data.resolve_source("locuslab/TOFU")
+    fix, scales = "export RKLU_TOFU=path/to/folder, in the hub's layout", tuple(s for s in SCALES if s != "smoke")
+    if source == "locuslab/TOFU":
+        return Check(
+            "TOFU", "on the hub" if hub.reachable() else "the hub cannot be reached", hub.reachable(), fix, scales
+        )
+    lacking = [f"{name}.json" for name in data.FIELDS if not (Path(source) / f"{name}.json").is_file()]
+    found = f"{source} lacks {', '.join(lacking)}" if lacking else f"a folder, {source}"
+    return Check("TOFU", found, not lacking, fix, scales)
+
+
+def _models():
+    for scale in SCALES:
+        if not (name := profiles.profile(scale).model):
+            continue
+        recipe = ", or `rklu fetch smollm2`" if scale == "smollm2" else ""
+        if (models.folder() / name / "config.json").is_file():
+            found = f"in {models.folder()}"
+        elif try_to_load_from_cache(name, "config.json"):
+            found = "in the hub's cache"
+        else:
+            found = "on the hub" if hub.reachable() else "nowhere, and the hub cannot be reached"
+        fix = f"put it into {models.folder()} in the hub's layout{recipe}"
+        yield Check(f"model {name}", found, not found.startswith("nowhere"), fix, (scale,))
+
+
+def _texts():
+    for name, what in (("RKLU_NOVEL", "a novel to forget"), ("RKLU_WIKITEXT", "WikiText-2")):
+        path = os.environ.get(name)
+        fine = bool(path) and Path(path).exists()
+        found = "not named" if not path else path if fine else f"{path} does not exist"
+        yield Check(f"{what}, for Tables 2, 6, 7", found, fine or None, f"export {name}=path")
+
+
+def _browser():
+    there = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return Check("browser, for tests of the pages", there or "none", bool(there) or None, "install chromium")
+
+
+def lacking(found, scale):
+    """The `Check`s that keep a scale from running, of those found."""
+    return [check for check in found if check.fine is False and scale in check.scales]
