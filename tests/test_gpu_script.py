@@ -17,6 +17,7 @@ def test_the_script_is_rehearsed(tmp_path):
         "PYTHON": sys.executable,
         "REHEARSAL": "1",
         "CUDA_VISIBLE_DEVICES": "",
+        "SECONDS_STUDY": "900",
         "SECONDS_RIGHT": "600",
     }
     command = [str(data.ROOT / "benchmarks" / "gpu" / "run.sh"), str(tmp_path / "out"), str(tmp_path / "parts")]
