@@ -295,7 +295,7 @@ def test_checkpoints_that_cannot_be_used_are_one_line(tmp_path, start, tiny_mode
 
 def test_a_name_that_the_hub_does_not_give_is_one_line(start):
     with pytest.raises(
-        FileNotFoundError, match="nobody/none is no folder here, and the hub does not give it: "
+        FileNotFoundError, match="nobody/none is not cached, and the hub cannot be reached; put it into "
     ) as refused:
         start(model="nobody/none")
     assert "\n" not in str(refused.value)
