@@ -40,7 +40,7 @@ def unlearned(name, folder=None, epochs=2, stop=None):
     original, augmented, tokenizer, forget, retain = setting()
     before = [theta.detach().clone() for theta in original.parameters()]
     chosen = methods.METHODS[name]
-    refusals = runs._refused(PROFILE, tokenizer, forget, 0) if methods.REFUSALS in chosen.needs else []
+    refusals = methods.refused(PROFILE, tokenizer, forget, 0) if methods.REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, PROFILE, original, augmented, forget, retain if chosen.retain else [], refusals)
 
     def note(model, history):
