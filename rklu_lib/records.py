@@ -30,11 +30,8 @@ _UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_s
 _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}
 _FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
 _FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "passages"}
-_LATER = {
-    "gradient_checkpointing",
-    "precision",
-    "utility",
-}  # fields younger than some records: named in settings unless at their default
+# Fields younger than some records: named in settings unless at their default.
+_LATER = {"gradient_checkpointing", "precision", "utility"}
 SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
 
 
