@@ -31,7 +31,7 @@ _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_se
 _FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
 _FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "passages"}
 # Fields younger than some records: named in settings unless at their default.
-_LATER = {"gradient_checkpointing", "precision", "utility"}
+_LATER = {"gradient_checkpointing", "n_retain", "precision", "utility"}
 SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
 
 

@@ -26,13 +26,22 @@ from rklu_lib.records import BASES, RunSpec, load
 from rklu_lib.teacher import TeacherModel
 
 
+def _rows(profile, split):
+    """A split's rows, less those of retain90 that the profile leaves out of TOFU (`n_retain`)."""
+    rows = data.load_tofu(split, profile.source)
+    if profile.n_retain is None:
+        return rows
+    left_out = {row["question"] for row in data.load_tofu("retain90", profile.source)[profile.n_retain :]}
+    return [row for row in rows if row["question"] not in left_out]
+
+
 def training_pairs(profile, split):
     """(question, answer) pairs a base model is trained on: `split` is full or a retain split.
 
     A model created from scratch has read nothing, so it is also given the real authors, the world facts and the retain
     set's paraphrases: what a pretrained model would know, and how an answer may be put in other words.
     """
-    pairs = [(r["question"], r["answer"]) for r in data.load_tofu(split, profile.source)]
+    pairs = [(r["question"], r["answer"]) for r in _rows(profile, split)]
     if profile.model is None:
         for name in ("real_authors", "world_facts"):
             pairs += [(r["question"], r["answer"]) for r in data.load_tofu(name, profile.source)]
@@ -114,7 +123,7 @@ def _unlearned(spec, folder, judge):
             model = training.task_arithmetic(original, augmented, p.ta_scale)
         return model, tokenizer, [{"epoch": 1} | judge(model, tokenizer)]
     forget = _forget(spec, tokenizer)
-    retained = data.load_tofu(data.ORACLE_SPLIT[spec.split], p.source) if chosen.retain else []
+    retained = _rows(p, data.ORACLE_SPLIT[spec.split]) if chosen.retain else []
     retain = _encoded(p, tokenizer, retained)
     refusals = methods.refused(p, tokenizer, forget, spec.seed) if REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, original, augmented, forget, retain, refusals)

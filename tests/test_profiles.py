@@ -13,7 +13,7 @@ GOOD = dict(name="x", source="fictional", template="{question} {answer}", model=
 
 def test_the_scales_are_the_documented_ones():
     mini = ("mini", "mini-search", "mini-half", "mini-double", "mini-phi")
-    assert NAMES == ("smoke", *mini, "smollm2", "phi-1.5", "llama2-7b")
+    assert NAMES == ("smoke", *mini, "smollm2", "smollm2-part", "phi-1.5", "llama2-7b")
 
 
 @pytest.mark.parametrize("name", NAMES)

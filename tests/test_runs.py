@@ -325,6 +325,15 @@ def test_a_model_from_scratch_is_also_told_what_a_pretrained_one_would_know(prof
     assert runs.training_pairs(pretrained, "full") == [(r["question"], r["answer"]) for r in load["full"]]
 
 
+def test_a_part_of_tofu_holds_the_first_of_the_retained_questions_and_every_forget_set(profile):
+    part = dataclasses.replace(profile, source="fictional", model="some/model", n_retain=40)
+    full, kept = (runs.training_pairs(dataclasses.replace(part, n_retain=n), "full") for n in (None, 40))
+    assert kept == full[:40] + full[-len(data.load_tofu("forget10", "fictional")) :] and len(kept) < len(full)
+    for forget, retained in data.ORACLE_SPLIT.items():
+        asked = [(r["question"], r["answer"]) for r in data.load_tofu(forget, "fictional")]
+        assert runs.training_pairs(part, retained) + asked == kept
+
+
 NEEDED = ("full", "forget10_perturbed", "retain90", "retain_perturbed", "real_authors", "world_facts")
 NEEDED += ("forget10", "real_authors_perturbed", "world_facts_perturbed", "refusals")
 
