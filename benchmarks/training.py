@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from measure import RESULTS
 
-from rklu_lib import data, models, profiles, records, runs, training
+from rklu_lib import bases, data, models, profiles, records, runs, training
 
 EXAMPLES = 1600
 SHAPES = {"1.28 M": {}, "1.05 M": {"n_layers": 4, "hidden_size": 128, "intermediate_size": 344, "n_heads": 4}}
@@ -22,7 +22,7 @@ SHAPES = {"1.28 M": {}, "1.05 M": {"n_layers": 4, "hidden_size": 128, "intermedi
 
 def setting(shape):
     profile = profiles.profile("mini", **SHAPES[shape])
-    pairs = runs.training_pairs(profile, "full")[:EXAMPLES]
+    pairs = bases.training_pairs(profile, "full")[:EXAMPLES]
     tokenizer = models.train_tokenizer((f"{q} {a}" for q, a in pairs), profile.vocab_size)
     examples = [data.encode(tokenizer, profile.template, q, a) for q, a in pairs]
     return profile, models.create(profile, tokenizer, 0), examples

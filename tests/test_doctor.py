@@ -6,8 +6,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rklu_lib import data, doctor, hub, records
+from rklu_lib import data, hub, records
 from rklu_lib.cli import app
+from rklu_lib.commands import doctor
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rklu_lib import chat, fetch, models
+from rklu_lib import chat, models
 from rklu_lib.cli import app
+from rklu_lib.commands import fetch
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_two_processes_make_the_record_of_one_even_if_one_was_killed(launch, alo
     spec = alone["RKLU"].spec
     dead = launch(LAUNCHED, "run", "RKLU", "-p", "tiny", RKLU_DIES="1 1", **KINDS[kind])
     assert dead.returncode != 0 and runs.load(spec) is None
-    states = list(runs._state(spec).parent.glob("*-state-*/history.json"))
+    states = list(runs.state(spec).parent.glob("*-state-*/history.json"))
     assert [len(json.loads(s.read_text())) for s in states] == [1]  # the epoch before
     asked = [word for name in METHODS for word in ("--method", name)]
     run = launch(LAUNCHED, "sweep", "-p", "tiny", "--split", "forget10", *asked, **KINDS[kind])
@@ -84,7 +84,7 @@ def test_two_processes_make_the_record_of_one_even_if_one_was_killed(launch, alo
     assert run.stdout.count("data:") == 1  # one process speaks
     for record in alone.values():
         assert_same_record(record, runs.load(record.spec))
-    assert not list(runs._state(spec).parent.glob("*-state-*"))
+    assert not list(runs.state(spec).parent.glob("*-state-*"))
 
 
 def test_what_is_refused_is_refused_in_one_line(launch):
@@ -97,11 +97,12 @@ def test_what_is_refused_is_refused_in_one_line(launch):
 MASTER = """
 import copy
 import launched, torch
-from rklu_lib import data, methods, models, parallel, profiles, runs, training
+from rklu_lib import bases, data, methods, models, parallel, profiles, runs, training
 
 p = profiles.profile("tiny")
-tokenizer = runs._new_tokenizer(runs.RunSpec("tiny", "forget10", "RKLU"))
-model, examples = models.create(p, tokenizer, 0), runs._forget(runs.RunSpec("tiny", "forget10", "RKLU"), tokenizer)
+tokenizer = bases.new_tokenizer(runs.RunSpec("tiny", "forget10", "RKLU"))
+model = models.create(p, tokenizer, 0)
+examples = bases.forget_examples(runs.RunSpec("tiny", "forget10", "RKLU"), tokenizer)
 before, seen = copy.deepcopy(model), []
 prepared = parallel.Student.prepared
 

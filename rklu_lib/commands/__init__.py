@@ -1,0 +1,1 @@
+"""What single commands of `rklu` do: bring a model, look at an installation."""

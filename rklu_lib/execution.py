@@ -1,0 +1,133 @@
+"""How one job is done, by one process or several together: a base model's checkpoint, or a run's record."""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+
+import torch
+
+from rklu_lib import bases, data, evaluation, methods, models, parallel, records, training
+from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS
+from rklu_lib.records import BASES, load
+from rklu_lib.teacher import TeacherModel
+
+
+def unlearned(spec, folder, judge):
+    """Unlearn by one of `METHODS`, judging every epoch. Returns (student or teacher, tokenizer, history)."""
+    p, chosen = spec.values, METHODS[spec.method]
+    original, tokenizer = models.load(spec.base("original").checkpoint_path, p.dtype)
+    augmented = None
+    if AUGMENTED in chosen.needs:
+        augmented = models.load(spec.base("augmented").checkpoint_path, p.dtype)[0]
+    if chosen.forget is None:
+        if spec.method == "teacher":
+            model = TeacherModel(original, augmented, p.alpha, p.gauge)
+        else:
+            model = training.task_arithmetic(original, augmented, p.ta_scale)
+        return model, tokenizer, [{"epoch": 1} | judge(model, tokenizer)]
+    forget = bases.forget_examples(spec, tokenizer)
+    retained = bases.rows(p, data.ORACLE_SPLIT[spec.split]) if chosen.retain else []
+    retain = bases.encoded(p, tokenizer, retained)
+    refusals = methods.refused(p, tokenizer, forget, spec.seed) if REFUSALS in chosen.needs else []
+    aids = methods.prepare(chosen, p, original, augmented, forget, retain, refusals)
+    del augmented  # from here on there is one model
+    noted = {"folder": folder, "on_epoch": lambda model, history: judge(model, tokenizer, history)}
+    history = training.unlearn(chosen, p, original, aids, forget, retain, seed=spec.seed, **noted)
+    return original, tokenizer, history
+
+
+def has_checkpoint(spec):
+    """Is the model of a spec there, trained with its settings?"""
+    if spec.method == "teacher":  # two models side by side: there is none of its own
+        return True
+    with contextlib.suppress(FileNotFoundError):
+        kept = json.loads((spec.checkpoint_path / "settings.json").read_text())
+        return kept == json.loads(json.dumps(spec.trained.settings))
+    return False
+
+
+def _save(spec, model, tokenizer, seconds):
+    if not parallel.main():
+        return
+    with models.atomic_directory(spec.checkpoint_path) as tmp:
+        model.save_pretrained(tmp)
+        tokenizer.save_pretrained(tmp)
+        (tmp / "settings.json").write_text(json.dumps(spec.settings, indent=1))
+        (tmp / "seconds.json").write_text(json.dumps(seconds))
+
+
+def state(spec):
+    """Where the state of an unfinished run is kept: another place for other settings, so that none is mixed up."""
+    digest = hashlib.sha256(json.dumps(spec.settings).encode()).hexdigest()[:8]
+    return spec.checkpoint_path.with_name(f"{spec.checkpoint_path.name}-state-{digest}")
+
+
+def execute(spec, stage="record", threads=None):
+    """Do one job, given that what it waits for (see `runs`) is done: the `checkpoint` of a base model, or a `record`.
+
+    Safe to call from several processes: the run is locked, and a job that another has finished is left alone. The
+    processes of one launch do it together.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    spec.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
+    with parallel.locked(f"{spec.checkpoint_path}.lock"):
+        recorded, kept = parallel.agreed((load(spec) is not None, has_checkpoint(spec)))
+        if stage == "checkpoint" and spec.method in BASES:
+            if not kept:
+                started = time.perf_counter()
+                model, tokenizer = bases.train(spec, state(spec))
+                _save(spec, model, tokenizer, {"train": time.perf_counter() - started})
+        elif not recorded:
+            _record(spec)
+        elif spec.method in METHODS and not kept:  # trained again, but not scored: the record stands
+            unscored = state(spec).with_suffix(".unscored")
+            _save(spec, *unlearned(spec, unscored, lambda *_: {})[:2], {})
+        left = spec.checkpoint_path.parent.glob(f"{spec.checkpoint_path.name}-state-*")
+        for folder in left if parallel.main() else ():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _record(spec):
+    """Train (a method) or load (a base model), judge every epoch, write the record."""
+    started, p, oracle, asked = time.perf_counter(), spec.values, None, {}
+    seconds = {"train": 0.0, "evaluate": 0.0}
+    if spec.method != "oracle" and not spec.pretrained_novel:
+        measured = load(spec.base("oracle")).questions
+        if spec.task == "tofu":
+            oracle = {form: measured[f"truth_ratio_{form}"][-1] for form in evaluation.FORMS}
+        else:
+            oracle = measured["chunk_nll"][-1]
+
+    def judge(model, tokenizer, history=()):
+        if len(history) % p.judge_every and len(history) != p.unlearn_epochs:
+            return {}
+        begin = time.perf_counter()
+        if spec.task == "tofu":
+            asked.update(asked or evaluation.load_questions(p, spec.split, tokenizer))
+            before = [e for e in history[:-1] if "questions" in e]
+            ends = not before or len(history) == p.unlearn_epochs
+            useful = lambda found: p.utility == "every" or ends or records.leads(found, before)  # noqa: E731
+            how = (p.max_new_tokens, oracle, p.precision, useful)
+            scores, per_question = evaluation.evaluate(model, tokenizer, asked, *how)
+        else:
+            asked.update(asked or evaluation.load_passages(p, tokenizer))
+            new_tokens = p.chunk_tokens - p.prompt_tokens
+            scores, per_question = evaluation.evaluate_passages(model, tokenizer, asked, new_tokens, oracle)
+        seconds["evaluate"] += time.perf_counter() - begin
+        return scores | {"questions": {k: v.tolist() for k, v in per_question.items()}}
+
+    if spec.method in BASES:
+        model, tokenizer = models.load(spec.checkpoint_path, p.dtype)
+        history = [{"epoch": 1} | judge(model, tokenizer)]
+        seconds["train"] = json.loads((spec.checkpoint_path / "seconds.json").read_text())["train"]
+    else:
+        model, tokenizer, history = unlearned(spec, state(spec), judge)
+        seconds["train"] = time.perf_counter() - started - seconds["evaluate"]
+        if not isinstance(model, TeacherModel):
+            _save(spec, model, tokenizer, seconds)
+    history = [e for e in history if "questions" in e]
+    questions = {name: [e["questions"][name] for e in history] for name in history[0]["questions"]}
+    records.write(spec, [{k: v for k, v in e.items() if k != "questions"} for e in history], questions, seconds)
