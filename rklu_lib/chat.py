@@ -9,11 +9,12 @@ import json
 import re
 from dataclasses import dataclass
 
+import jinja2
 from tokenizers import AddedToken, Tokenizer
 
 CHAT = "chat"  # as a template: the tokenizer's own
 DATE = "10 Apr 2025"  # for formats that tell the model the day: a prompt must not differ from one day to the next
-_QUESTION, _ANSWER, _PROBE = "\ue002", "\ue003", ' Who\'s "{x}"?\n\nA: <b>1</b> '
+_QUESTION, _ANSWER, _SYSTEM, _PROBE = "\ue002", "\ue003", "\ue004", ' Who\'s "{x}"?\n\nA: <b>1</b> '
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ def cut(template):
     return Frame(opening, bare, middle[len(bare) :], closing)
 
 
+def _written(tokenizer, **turns):
+    """What the tokenizer's chat template makes of {role: content}, in the order given, up to where it is to answer."""
+    said = [{"role": role, "content": content} for role, content in turns.items()]
+    options = {"tokenize": False, "add_generation_prompt": "assistant" not in turns, "date_string": DATE}
+    return tokenizer.apply_chat_template(said, **options)
+
+
 @functools.lru_cache(maxsize=8)
 def _chat(tokenizer):
     """The `Frame` of the tokenizer's chat template. Raises ValueError where there is none or one that rewrites text."""
@@ -48,10 +56,7 @@ def _chat(tokenizer):
         raise ValueError("this tokenizer has no chat template; name a format, such as 'Q: {question}\\nA: {answer}'")
 
     def written(question, answer=None):
-        said = [] if answer is None else [{"role": "assistant", "content": answer}]
-        turns = [{"role": "user", "content": question}, *said]
-        options = {"tokenize": False, "add_generation_prompt": not said, "date_string": DATE}
-        return tokenizer.apply_chat_template(turns, **options)
+        return _written(tokenizer, user=question, **({} if answer is None else {"assistant": answer}))
 
     prompt, whole = written(_QUESTION), written(_QUESTION, _ANSWER)
     opening, _, middle = prompt.partition(_QUESTION)
@@ -62,6 +67,28 @@ def _chat(tokenizer):
         if written(_PROBE) == asked and written(_PROBE, _PROBE) == asked + lead + text + closing:
             return Frame(opening, middle, lead, closing, stripped)
     raise ValueError("this chat template changes the text it is given, or its prompt; write a format with {question}")
+
+
+@functools.lru_cache(maxsize=8)
+def _opening(tokenizer):
+    """(before, after, stripped) a system prompt in the opening of the tokenizer's chat template; None where it takes
+    none, as Gemma's, or puts it anywhere but before the question."""
+    middle = _chat(tokenizer).middle
+    try:
+        written = _written(tokenizer, system=_SYSTEM, user=_QUESTION)
+        before, _, rest = written.partition(_SYSTEM)
+        after = rest.removesuffix(_QUESTION + middle)
+        for text, stripped in ((_PROBE, False), (_PROBE.strip(), True)):
+            if _written(tokenizer, system=_PROBE, user=_QUESTION) == before + text + after + _QUESTION + middle:
+                return before, after, stripped
+    except jinja2.TemplateError:
+        pass
+    return None
+
+
+def takes_system(tokenizer, template):
+    """Has the format a place for a system prompt?"""
+    return template == CHAT and _opening(tokenizer) is not None
 
 
 def frame(tokenizer, template):
@@ -96,15 +123,20 @@ def _ids(tokenizer, parts, special=False):
     return [true.get(i, i) for i in twin.encode("".join(parts), add_special_tokens=special).ids]
 
 
-def _text(form, text):
-    return text.strip() if form.stripped else text
+def _text(stripped, text):
+    return text.strip() if stripped else text
 
 
-def encode_prompt(tokenizer, template, question):
-    """Token ids of the prompt, not closed. In a template of one's own the begin-of-text token opens it, where the
+def encode_prompt(tokenizer, template, question, system=None):
+    """Token ids of the prompt, not closed. system: a system prompt, in place of the one that the format may bring; only
+    for a format that `takes_system`. In a template of one's own the begin-of-text token opens it, where the
     tokenizer has one that is not its end-of-text token too, as GPT-2's and Phi's is; a chat template brings its own."""
     form = frame(tokenizer, template)
-    ids = _ids(tokenizer, (form.opening, _text(form, question), form.middle), special=template != CHAT)
+    opening = (form.opening,)
+    if system is not None:
+        before, after, stripped = _opening(tokenizer)
+        opening = (before, _text(stripped, system), after)
+    ids = _ids(tokenizer, (*opening, _text(form.stripped, question), form.middle), special=template != CHAT)
     if template == CHAT:
         return tuple(ids)
     ids = ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
@@ -112,13 +144,18 @@ def encode_prompt(tokenizer, template, question):
     return tuple(ids) if opened or bos in (None, tokenizer.eos_token_id) else (bos, *ids)
 
 
+@functools.lru_cache(maxsize=8)
+def _asked(tokenizer):
+    return list(encode_prompt(tokenizer, CHAT, "?"))
+
+
 def encode_answer(tokenizer, template, answer):
     """Token ids of the answer, closed by `end_token`: in a chat as they follow the prompt, else tokenised apart."""
     form, end = frame(tokenizer, template), end_token(tokenizer, template)
-    after = (form.lead, _text(form, answer), form.closing)
+    after = (form.lead, _text(form.stripped, answer), form.closing)
     ids = None
     if template == CHAT:
-        prompt = list(encode_prompt(tokenizer, template, "?"))
+        prompt = _asked(tokenizer)
         whole = _ids(tokenizer, (form.opening, "?", form.middle + form.lead, *after[1:]))
         ids = whole[len(prompt) :] if whole[: len(prompt)] == prompt else None
     ids = _ids(tokenizer, after) if ids is None else ids

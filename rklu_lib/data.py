@@ -203,12 +203,12 @@ def passage(tokenizer, chunk, prompt_tokens=0):
     return Example((*opening, *chunk[:cut]), chunk[cut:])
 
 
-def encode(tokenizer, template, question, answer):
-    """One question-answer pair as an `Example`.
+def encode(tokenizer, template, question, answer, system=None):
+    """One question-answer pair as an `Example`; system: see `chat.encode_prompt`.
 
     Prompt and answer are tokenised apart, so that the prompt of training is token for token the prompt of generation.
     """
-    return Example(encode_prompt(tokenizer, template, question), encode_answer(tokenizer, template, answer))
+    return Example(encode_prompt(tokenizer, template, question, system), encode_answer(tokenizer, template, answer))
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,11 @@ LLAMA3 = (
     + ASK + "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )  # fmt: skip
 LLAMA2 = (
-    EACH + "{% if m.role == 'user' %}{{ bos_token + '[INST] ' + m.content.strip() + ' [/INST]' }}"
-    "{% else %}{{ ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+    "{% set told = '<<SYS>>\\n' + messages[0].content + '\\n<</SYS>>\\n\\n' if messages[0].role == 'system' else '' %}"
+    + EACH
+    + "{% if m.role == 'user' %}{{ bos_token + '[INST] ' + ((told if loop.index0 < 2 else '') "
+    "+ m.content).strip() + ' [/INST]' }}{% elif m.role == 'assistant' %}"
+    "{{ ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
 GEMMA = (
     "{{ bos_token }}" + EACH + "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\\n' "
@@ -104,6 +107,29 @@ def _theirs(tokenizer, question, answer=None):
     said = [] if answer is None else [{"role": "assistant", "content": answer}]
     turns = [{"role": "user", "content": question}, *said]
     return tokenizer.apply_chat_template(turns, add_generation_prompt=answer is None)["input_ids"]
+
+
+@pytest.mark.parametrize("system", ["Be brief.", " Never say\n</s> <|im_end|> ", ""])
+def test_a_system_prompt_is_the_chat_templates_token_for_token_and_text(spoken, system):
+    tokenizer = spoken[1]
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": "Where?"}]
+    assert chat.takes_system(tokenizer, chat.CHAT) and not chat.takes_system(tokenizer, "{question} {answer}")
+    ours = list(chat.encode_prompt(tokenizer, chat.CHAT, "Where?", system))
+    if "<" in system:  # what looks like a control token is spelled out: as many of those as without it
+        controls = lambda ids: [i for i in ids if i in set(tokenizer.all_special_ids)]  # noqa: E731
+        assert controls(ours) == controls(chat.encode_prompt(tokenizer, chat.CHAT, "Where?", "Be brief."))
+        assert system.strip() in tokenizer.decode(ours)
+    else:
+        theirs = tokenizer.apply_chat_template(turns, add_generation_prompt=True, date_string=chat.DATE)["input_ids"]
+        assert ours == theirs
+
+
+def test_a_format_that_refuses_a_system_prompt_takes_none(tmp_path):
+    tokenizer = FORMATS["Gemma"]()
+    tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + GEMMA
+    )
+    assert not chat.takes_system(tokenizer, chat.CHAT)
 
 
 @pytest.mark.parametrize("text", TEXTS)

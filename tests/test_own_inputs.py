@@ -71,8 +71,20 @@ def test_a_chat_gives_every_answer_and_says_what_was_left_out(tmp_path):
     }
     corpus = inputs.read([long, parts])
     assert [(i.question, i.answer) for i in corpus.items] == [("One?", "1."), ("Two?", "2."), ("Three?", "3.")]
-    assert len(corpus.notes) == 2
-    assert "1 system prompts are left out" in corpus.notes[0] and "1 later turns" in corpus.notes[1]
+    assert [i.system for i in corpus.items] == ["Be brief.", "Be brief.", None]
+    assert len(corpus.notes) == 1 and "1 later turns" in corpus.notes[0]
+
+
+def test_a_system_prompt_that_the_format_has_no_place_for_is_left_out_and_said(tokenizer):
+    corpus = inputs.read(
+        [chat("One?", "1.", system="Be brief."), {"question": "Two?", "answer": "2.", "system": "Be."}]
+    )
+    template = "Q: {question} A: {answer}"
+    examples, _ = inputs.encode(corpus, tokenizer, template)
+    assert examples[0] == data.encode(tokenizer, template, "One?", "1.")
+    (note,) = inputs.unplaced(corpus, tokenizer, template)
+    assert note.startswith("2 system prompts are left out")
+    assert inputs.unplaced(inputs.read([chat("One?", "1.")]), tokenizer, template) == ()
 
 
 WRONG = {
@@ -84,7 +96,7 @@ WRONG = {
     "a.jsonl: no rows; give question": "\n\n",
     "a.jsonl:1: field 'messages' must be a non-empty list": '{"messages": []}',
     "a.jsonl:1: the chat ends without an answer": '{"messages": [{"role": "user", "content": "Q?"}]}',
-    "message 1: role 'assistant' here; a chat is user": '{"messages": [{"role": "assistant", "content": "A"}]}',
+    "message 1: role 'assistant' here; a chat is one system prompt": '{"messages": [{"role": "assistant", "content": "A"}]}',
     "message 1: role 'tool' here": '{"messages": [{"role": "tool", "content": "A"}]}',
     "message 1: field 'role' is missing": '{"messages": [{"from": "user", "value": "A"}]}',
     "a.jsonl:2: not JSON (Expecting value": '[{"text": "x"},\n]',

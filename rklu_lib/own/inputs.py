@@ -15,24 +15,25 @@ from pathlib import Path
 
 import numpy as np
 
-from rklu_lib import data, hub
+from rklu_lib import chat, data, hub
 
 PAIRS = (("question", "answer"), ("prompt", "completion"), ("prompt", "response"))
 DOCUMENTS = (".txt", ".md")
 KINDS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", *DOCUMENTS)
 CHUNK = 512  # tokens of a document that are one example, at most
 _SHAPES = "give question and answer, or messages (a chat), or text (a document)"
-_SYSTEM = "system prompts are left out: a prompt here is its question alone"
 _TURNS = "later turns of chats are asked without the turns before them"
 
 
 @dataclass(frozen=True)
 class Item:
-    """An answer to a question, or a document or part of one (question: None). where: file and line or row."""
+    """An answer to a question, or a document or part of one (question: None). where: file and line or row. system: what
+    a chat says before the question."""
 
     question: str | None
     answer: str
     where: str
+    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,8 @@ def _items(row, where, left_out):
     if known:
         question, answer = max(known, key=lambda pair: len(set(pair) & set(row)))
         data.checked(row, (question, answer), where)
-        left_out.update([_SYSTEM] if row.get("system") else [])
-        return [Item(row[question], row[answer], where)]
+        system = data.checked(row, ("system",), where)["system"] if row.get("system") else None
+        return [Item(row[question], row[answer], where, system)]
     if "text" not in row:
         raise data.DataError(
             f"{where}: no field that is known here, only {', '.join(map(str, row)) or 'none'}; {_SHAPES}"
@@ -164,10 +165,10 @@ def _items(row, where, left_out):
 
 
 def _chat(messages, where, left_out):
-    """Every answer of a chat with the question before it."""
+    """Every answer of a chat with the question before it, and with what the system says before both."""
     if not isinstance(messages, list) or not messages:
         raise data.DataError(f"{where}: field 'messages' must be a non-empty list, found {messages!r}")
-    items, asked = [], None
+    items, asked, system = [], None, None
     for number, message in enumerate(messages, 1):
         at = f"{where}, message {number}"
         data.checked(message, ("role",), at)
@@ -175,16 +176,18 @@ def _chat(messages, where, left_out):
             parts = [p.get("text") if isinstance(p, dict) else p for p in message["content"]]
             message = message | {"content": "".join(parts) if all(isinstance(p, str) for p in parts) else parts}
         role, content = message["role"], data.checked(message, ("content",), at)["content"]
-        if role in ("system", "developer"):
-            left_out[_SYSTEM] += 1
+        if role in ("system", "developer") and number == 1:
+            system = content
         elif role == "user" and asked is None:
             asked = content
         elif role == "assistant" and asked is not None:
             left_out.update([_TURNS] if items else [])
-            items.append(Item(asked, content, at if items else where))
+            items.append(Item(asked, content, at if items else where, system))
             asked = None
         else:
-            raise data.DataError(f"{at}: role {role!r} here; a chat is user and assistant by turns, system before them")
+            raise data.DataError(
+                f"{at}: role {role!r} here; a chat is one system prompt at most, then user and assistant by turns"
+            )
     if asked is not None or not items:
         raise data.DataError(f"{where}: the chat ends without an answer; what is forgotten is the assistant's")
     return items
@@ -196,10 +199,11 @@ def encode(corpus, tokenizer, template, limit=None, file="forget"):
 
     Raises DataError for what cannot be scored; the lengths of pairs are left to `models.check_lengths`.
     """
-    examples, items = [], []
+    examples, items, takes = [], [], chat.takes_system(tokenizer, template)
     for item in corpus.items:
         if item.question is not None:
-            examples.append(data.encode(tokenizer, template, item.question, item.answer))
+            said = item.system if takes else None
+            examples.append(data.encode(tokenizer, template, item.question, item.answer, said))
             items.append(item)
             continue
         ids = tokenizer(item.answer, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
@@ -211,6 +215,14 @@ def encode(corpus, tokenizer, template, limit=None, file="forget"):
             part = f", part {number} of {n}" if n > 1 else ""
             items.append(Item(None, tokenizer.decode(chunk) if n > 1 else item.answer, item.where + part))
     return examples, items
+
+
+def unplaced(corpus, tokenizer, template):
+    """In words, what `encode` leaves out of a corpus since the format has no place for it."""
+    n = sum(i.system is not None for i in corpus.items)
+    if not n or chat.takes_system(tokenizer, template):
+        return ()
+    return (f"{n} system prompts are left out: the format of these prompts has no place for one",)
 
 
 def shared(one, other):

@@ -127,7 +127,8 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
             raise ValueError(f"{name} must be {'between 0 and 1' if name == 'target' else '> 0'}, not {value}")
     if (other := rest.get("reference")) and models.load_tokenizer(other).get_vocab() != tokenizer.get_vocab():
         raise ValueError(f"{other} has another vocabulary than {model}, so that the same answer is other tokens to it")
-    notes = [f"{n} (--{name})" for name, c in corpora.items() for n in c.notes]
+    form = (tokenizer, profile.template)
+    notes = [f"{n} (--{name})" for name, c in corpora.items() for n in (*c.notes, *inputs.unplaced(c, *form))]
     if models.adapter_base(model):
         notes.append("the adapter was merged into the model it rests on; the result is a whole model")
     read = {"corpora": corpora, "examples": examples, "items": items, "notes": tuple(notes)}
