@@ -75,6 +75,15 @@ def test_a_chat_gives_every_answer_and_says_what_was_left_out(tmp_path):
     assert len(corpus.notes) == 1 and "1 later turns" in corpus.notes[0]
 
 
+def test_other_wordings_of_a_question_and_an_empty_system_prompt_are_read():
+    pair = {"question": "Two?", "answer": "2."}
+    told = [pair | {"paraphrases": ["B?", "C?"]}, pair | {"paraphrased_question": "B?"}, pair]
+    assert [i.paraphrases for i in inputs.read(told).items] == [("B?", "C?"), ("B?",), ()]
+    silent = chat("One?", "1.")
+    silent["messages"].insert(0, {"role": "system", "content": ""})
+    assert [i.system for i in inputs.read([silent]).items] == [""]
+
+
 def test_a_system_prompt_that_the_format_has_no_place_for_is_left_out_and_said(tokenizer):
     corpus = inputs.read(
         [chat("One?", "1.", system="Be brief."), {"question": "Two?", "answer": "2.", "system": "Be."}]
@@ -88,6 +97,7 @@ def test_a_system_prompt_that_the_format_has_no_place_for_is_left_out_and_said(t
 
 
 WRONG = {
+    "a.jsonl:1: field 'paraphrases' must be a list": '{"question": "Q", "answer": "A", "paraphrases": [3]}',
     "a.jsonl:2: not JSON": '{"text": "x"}\n{"text"',
     "a.jsonl:1: field 'answer' is missing; the row has question": '{"question": "Q?"}',
     "a.jsonl:1: field 'answer' must be a non-empty string, found 7": '{"question": "Q?", "answer": 7}',
@@ -96,7 +106,7 @@ WRONG = {
     "a.jsonl: no rows; give question": "\n\n",
     "a.jsonl:1: field 'messages' must be a non-empty list": '{"messages": []}',
     "a.jsonl:1: the chat ends without an answer": '{"messages": [{"role": "user", "content": "Q?"}]}',
-    "message 1: role 'assistant' here; a chat is one system prompt": '{"messages": [{"role": "assistant", "content": "A"}]}',
+    "message 1: role 'assistant' here; a chat is one": '{"messages": [{"role": "assistant", "content": "A"}]}',
     "message 1: role 'tool' here": '{"messages": [{"role": "tool", "content": "A"}]}',
     "message 1: field 'role' is missing": '{"messages": [{"from": "user", "value": "A"}]}',
     "a.jsonl:2: not JSON (Expecting value": '[{"text": "x"},\n]',

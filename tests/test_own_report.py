@@ -14,6 +14,7 @@ EVIL = [
     {
         "question": "<script>document.title = 'owned'</script>?",
         "answer": "</script><b id=evil>Zadar</b> {{ 7 * 7 }} & 🙂",
+        "paraphrases": ["Asked <b id=evil>otherwise</b>?", "And again?"],
     },
     {"text": "Mira Adeyoq lived in Vaduz, and <img src=x onerror=alert(1)> was her sign."},
 ]
@@ -41,6 +42,7 @@ def test_text_stays_text(made):
     page = BeautifulSoup((made(False) / "report.html").read_text(encoding="utf-8"), "html.parser")
     shown = page.main.get_text(" ")
     assert EVIL[0]["question"] in shown and EVIL[0]["answer"] in shown and EVIL[1]["text"] in shown
+    assert EVIL[0]["paraphrases"][0] in shown and "And again?" in shown
     assert "A. <b>Person</b>" in shown and "{{ 7 * 7 }}" in shown
     assert page.find(id="evil") is None and not page.find_all(["img", "link", "iframe"])
     scripts = page.find_all("script")
@@ -58,7 +60,7 @@ def test_it_opens_in_a_browser_without_a_network(made, visit):
 
 
 def test_what_was_forgotten_is_masked_unless_asked_for(made):
-    words = {w.strip(".,&") for row in EVIL for text in row.values() for w in text.split()} - {"", "in", "was", "and"}
+    words = {w.strip(".,&") for row in EVIL for text in row.values() for w in str(text).split()}
     words = {w for w in words if len(w) > 3}
     for name in ("report.html", "report.json", "README.md"):
         text = (made(True) / name).read_text(encoding="utf-8")

@@ -217,6 +217,20 @@ def test_what_is_watched_and_held_out_is_measured(start, rows):
     assert 0.2 < before < 0.8 and after < before
 
 
+def test_other_wordings_are_asked_and_never_trained_on(start, knowing, tmp_path, profile, rows):
+    asked = [row | {"paraphrases": [f"Say, {row['question']}", "Who?"]} for row in rows[0][:2]] + rows[0][2:]
+    seen, plain = [], start(epochs=2)
+    found = start(forget=asked, epochs=2, out=tmp_path / "again", on_epoch=lambda notes: seen.append(len(notes)))
+    assert seen == [1, 2] and found["out"]["sha256"] == plain["out"]["sha256"]
+    others = [{"question": q, "answer": row["answer"]} for row in asked[:2] for q in row["paraphrases"]]
+    for side, folder in (("before", knowing), ("after", tmp_path / "again")):
+        told = [q["probability"][side] for a in found["answers"] for q in a.get("paraphrases", [])]
+        assert len(told) == found["paraphrased"]["n"] == 4
+        assert found["paraphrased"][side] == pytest.approx(np.mean(told), rel=1e-4)
+        assert found["paraphrased"][side] == pytest.approx(measured(folder, profile, others), rel=1e-3)
+    assert "paraphrased" not in plain
+
+
 def test_the_membership_test_is_counted_pair_by_pair():
     ours, others = [0.9, 0.2, 0.5], [0.5, 0.1]
     pairs = [(a > b) + (a == b) / 2 for a in ours for b in others]

@@ -28,12 +28,13 @@ _TURNS = "later turns of chats are asked without the turns before them"
 @dataclass(frozen=True)
 class Item:
     """An answer to a question, or a document or part of one (question: None). where: file and line or row. system: what
-    a chat says before the question."""
+    a chat says before the question. paraphrases: other wordings of the question, to ask and not to train on."""
 
     question: str | None
     answer: str
     where: str
     system: str | None = None
+    paraphrases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,22 @@ def _items(row, where, left_out):
         question, answer = max(known, key=lambda pair: len(set(pair) & set(row)))
         data.checked(row, (question, answer), where)
         system = data.checked(row, ("system",), where)["system"] if row.get("system") else None
-        return [Item(row[question], row[answer], where, system)]
+        return [Item(row[question], row[answer], where, system, _paraphrases(row, where))]
     if "text" not in row:
         raise data.DataError(
             f"{where}: no field that is known here, only {', '.join(map(str, row)) or 'none'}; {_SHAPES}"
         )
     return [Item(None, data.checked(row, ("text",), where)["text"], where)]
+
+
+def _paraphrases(row, where):
+    """Other wordings of a row's question: its field `paraphrases`, a list, or TOFU's `paraphrased_question`."""
+    field = next((f for f in ("paraphrases", "paraphrased_question") if row.get(f)), None)
+    given = row[field] if field else []
+    given = [given] if isinstance(given, str) else given
+    if not isinstance(given, list) or not all(isinstance(q, str) and q.strip() for q in given):
+        raise data.DataError(f"{where}: field {field!r} must be a list of questions, found {row[field]!r}")
+    return tuple(given)
 
 
 def _chat(messages, where, left_out):
@@ -175,7 +186,8 @@ def _chat(messages, where, left_out):
         if isinstance(message.get("content"), list):  # parts, as of a model that also sees
             parts = [p.get("text") if isinstance(p, dict) else p for p in message["content"]]
             message = message | {"content": "".join(parts) if all(isinstance(p, str) for p in parts) else parts}
-        role, content = message["role"], data.checked(message, ("content",), at)["content"]
+        role, said = message["role"], message.get("content") != "" or message["role"] not in ("system", "developer")
+        content = data.checked(message, ("content",), at)["content"] if said else ""  # an empty system prompt is one
         if role in ("system", "developer") and number == 1:
             system = content
         elif role == "user" and asked is None:
@@ -215,6 +227,13 @@ def encode(corpus, tokenizer, template, limit=None, file="forget"):
             part = f", part {number} of {n}" if n > 1 else ""
             items.append(Item(None, tokenizer.decode(chunk) if n > 1 else item.answer, item.where + part))
     return examples, items
+
+
+def paraphrased(items, tokenizer, template):
+    """The examples of the items' paraphrases, item by item: another wording of the question, the same answer."""
+    takes = chat.takes_system(tokenizer, template)
+    asked = [(q, i.answer, i.system if takes else None) for i in items for q in i.paraphrases]
+    return [data.encode(tokenizer, template, *a) for a in asked]
 
 
 def unplaced(corpus, tokenizer, template):

@@ -33,6 +33,7 @@ def content(job, found):
     """The report of a finished `unlearning.Job`, all that the page shows. found: what `unlearning.run` measured."""
     before, after, forget = found["before"], found["after"], job.items["forget"]
     words = masked if job.redact else str
+    again = _paraphrases(forget, before, after, words)
     told = {name: metrics.probability(m["nll"]["forget"]) for name, m in (("before", before), ("after", after))}
     if found["reference"] is not None:
         told["reference"] = metrics.probability(found["reference"])
@@ -58,6 +59,7 @@ def content(job, found):
                  and history[kept]["forget_probability"] <= found["target"]},
         "epochs": history,
         "probability": {name: p.mean() for name, p in told.items()},
+        **_together(again),
         "leak": {n: measure.rate(sum(p["leaks"] for p in m["probes"].values()), len(m["probes"]))
                  for n, m in (("before", before), ("after", after)) if m["probes"]},
         "rounding": {"trained": metrics.probability(found["trained"]).mean(), "copies": found["copies"]},
@@ -68,6 +70,7 @@ def content(job, found):
             {"where": Path(i.where).name, "question": words(i.question or ""), "answer": words(i.answer),
              "probability": {name: p[k] for name, p in told.items()},
              "rank": {"before": before["ranks"][k], "after": after["ranks"][k]}}
+            | ({"paraphrases": again[k]} if again[k] else {})
             | {name: _probed(m["probes"][k], words) for name, m in (("before", before), ("after", after))
                if k in m["probes"]}
             for k, i in enumerate(forget)
@@ -75,6 +78,23 @@ def content(job, found):
         "distributions": [_shown(*both, i, job.redact)
                           for *both, i in zip(before["shown"], after["shown"], forget, strict=False)],
     })  # fmt: skip
+
+
+def _paraphrases(items, before, after, words):
+    """For each item its paraphrases and what they bring to light: {"question", "probability": {"before", "after"}}."""
+    pairs = iter(zip(*(metrics.probability(m["nll"].get("paraphrases", np.zeros(0))) for m in (before, after)),
+                     strict=True))  # fmt: skip
+    sides = ("before", "after")
+    return [[{"question": words(q), "probability": dict(zip(sides, next(pairs), strict=True))} for q in i.paraphrases]
+            for i in items]  # fmt: skip
+
+
+def _together(again):
+    """The mean of all paraphrases: {"paraphrased": {"n", "before", "after"}}, or nothing where none were given."""
+    found = [q["probability"] for questions in again for q in questions]
+    if not found:
+        return {}
+    return {"paraphrased": {"n": len(found)} | {s: np.mean([p[s] for p in found]) for s in ("before", "after")}}
 
 
 def _plain(value):

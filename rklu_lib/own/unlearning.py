@@ -110,6 +110,8 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     for name, corpus in corpora.items():
         examples[name], items[name] = inputs.encode(corpus, tokenizer, profile.template, limit)
         models.check_lengths(limit, examples[name], name, [i.where for i in items[name]])
+    examples["paraphrases"] = inputs.paraphrased(items["forget"], tokenizer, profile.template)
+    models.check_lengths(limit, examples["paraphrases"], "forget, a paraphrase")
     if REFUSALS in chosen.needs and any(i.question is None for i in items["forget"]):
         raise ValueError(
             f"{method} answers with a refusal, and a document asks nothing; {chosen.family} needs questions"
@@ -147,7 +149,7 @@ def choose(epochs, target=None, max_rise=None):
     return reached[0] if reached else min(within, key=lambda i: epochs[i]["forget_probability"])
 
 
-def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None, **options):
+def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None, on_epoch=None, **options):
     """Make a model forget, and say what came of it. Returns the report, a dict, see `report`; `out` has it as a page.
 
     model: a directory or hub id: any causal LM of transformers, or an adapter. forget: what to forget: files, hub data
@@ -158,10 +160,10 @@ def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None,
     reference (a model that never saw the data), target (a probability), max_perplexity_rise (0.1: a tenth): `Job.rule`.
     dtype: what is trained in; save_dtype: what is written (default: the checkpoint's own). probes: forgotten answers
     that are generated and searched for leaks. redact: mask their text in the report. by: who does it.
-    resumable: keep the state of whole epochs beside `out`; resume: go on from it. on_stage: as in `run`.
+    resumable: keep the state of whole epochs beside `out`; resume: go on from it. on_stage, on_epoch: as in `run`.
     Raises ValueError or OSError, in one line, before any training where it can be known.
     """
-    return run(prepare(model, forget, out, **options), resumable, resume, on_stage)
+    return run(prepare(model, forget, out, **options), resumable, resume, on_stage, on_epoch)
 
 
 @contextlib.contextmanager
@@ -204,8 +206,9 @@ def _perplexities(job, nll):
     return {k: measure.perplexity(nll[k], job.examples[k]) for k in ("retain", "watch", "prose") if k in nll}
 
 
-def run(job, resumable=False, resume=False, on_stage=None):
-    """Do a `Job`. on_stage(name, steps, done) is told of each stage and returns what to call after each step."""
+def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
+    """Do a `Job`. on_stage(name, steps, done) is told of each stage and returns what to call after each step.
+    on_epoch(notes) is given what is known of each epoch of unlearning so far: the report's `epochs`, less the loss."""
     stage = on_stage or (lambda *_: None)
     with _workplace(job, resumable, resume) as (folder, keeps):
         reference, target = None, job.target
@@ -220,7 +223,7 @@ def run(job, resumable=False, resume=False, on_stage=None):
         for name in ("forget", "retain"):
             models.check(model, job.examples[name], name)
         before = _measured(job, model)
-        history = _train(job, model, before, target, folder, keeps, stage)
+        history = _train(job, model, before, target, folder, keeps, stage, on_epoch or (lambda notes: None))
         kept = choose(history, target, job.max_perplexity_rise)
         if kept is None:
             least = min(e["perplexity_rise"] for e in history)
@@ -253,7 +256,7 @@ def _history(folder):
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
 
 
-def _train(job, model, before, target, folder, keeps, stage):
+def _train(job, model, before, target, folder, keeps, stage, on_epoch):
     """Augment, build the teacher, distil: `model` becomes the student. Returns the epochs' notes."""
     p, chosen, forget, retain = job.profile, job.method, job.examples["forget"], job.examples["retain"]
     steps, augmented = -(-len(forget) // p.batch_size), None
@@ -277,6 +280,7 @@ def _train(job, model, before, target, folder, keeps, stage):
         note |= {"perplexity_rise": max(now[k] / was[k] - 1 for k in now)}
         note |= {f"{k}_perplexity": v for k, v in now.items()}
         noted.append(note)
+        on_epoch(noted)
         best = choose(noted, target, job.max_perplexity_rise)
         note["stop"] = target is not None and best is not None and noted[best]["forget_probability"] <= target
         if bounded and best == len(noted) - 1 and not note["stop"]:
