@@ -1,0 +1,176 @@
+"""A model of one's own, in a notebook: what `rklu unlearn` does, watched while it trains, and its report shown."""
+
+import html
+import io
+import json
+import shutil
+from pathlib import Path
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn
+from IPython.display import HTML, DisplayHandle
+
+from rklu_lib import bases, data, models, profiles, training, unlearn
+from rklu_lib.own import inputs
+from rklu_pages import widgets
+from rklu_pages.figures import COLOURS, STYLE, finished
+
+EXAMPLE = data.ROOT / "data" / "records" / "smollm2-part" / "own" / "report.json"
+SERIES = {"forget_probability": "forgotten answers", "watch_probability": "watched answers"}
+
+
+def report(model, forget, out, **options):
+    """The report of `rklu_lib.unlearn` on these, with a chart that gains a point with each epoch; the recorded example
+    where neither model nor forget set is named. Options of which nothing was said (None, "") are left to it.
+
+    Raises ValueError where one of the two is missing, and what `unlearn` raises.
+    """
+    if not (model or forget):
+        return json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    if not (model and forget):
+        raise ValueError(f"{'forget' if model else 'model'} is empty; name both, or neither to see the example")
+    options = {k: v for k, v in options.items() if v not in (None, "")}
+    shown = DisplayHandle()
+    shown.display(HTML(chart([])))
+    follow = lambda notes: shown.update(HTML(chart(notes, options.get("target"))))  # noqa: E731
+    return unlearn(model, forget, out, on_epoch=follow, **options)
+
+
+def make_example(folder):
+    """Make the recorded example again, in a folder of its own: SmolLM2 learns ten of TOFU's authors and is made to
+    forget the last of them; the other nine are watched. An hour or two on two cores; resumed by the same call.
+
+    The target is what the downloaded model, which never saw these authors, gives the answers.
+    """
+    p = profiles.profile("smollm2-part", finetune_batch_size=8, batch_size=4)
+    rows, asked = data.load_tofu("forget05", p.source), data.load_tofu("forget05_perturbed", p.source)
+    folder, original = Path(folder), Path(folder) / "ten-authors"
+    if not original.exists():
+        model, tokenizer = models.load(p.model, p.dtype)
+        examples, state = bases.encoded(p, tokenizer, rows), folder / "state"
+        how = {"epochs": p.finetune_epochs, "lr": p.finetune_lr, "batch_size": p.finetune_batch_size, "seed": 0}
+        training.finetune(model, examples, p, **how, folder=state)
+        models.save(model, tokenizer, original)
+    told = [row | {"paraphrases": [again["paraphrased_question"]]} for row, again in zip(rows, asked, strict=True)]
+    how = {"watch": rows[:-20], "reference": str(models.resolve(p.model)), "profile": p, "redact": False}
+    resume = (folder / ".nine-authors.unfinished").exists()
+    unlearn(str(original), told[-20:], folder / "nine-authors", **how, resumable=True, resume=resume)
+    EXAMPLE.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / "nine-authors" / "report.json", EXAMPLE)
+
+
+def progress(notes, target=None):
+    """The mean probability of the forgotten answers after each epoch of unlearning, and the largest rise of a
+    perplexity beside it. notes: the report's "epochs". target: the level at which training was to stop."""
+    table = pd.DataFrame(notes or [{"epoch": 1, "forget_probability": np.nan, "perplexity_rise": np.nan}])
+    table["epoch"] = np.arange(1, len(table) + 1)
+    table["rise"] = 100 * table["perplexity_rise"]
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2))
+        for ax, column, colour in ((left, "forget_probability", "RKLU"), (right, "rise", "GA")):
+            seaborn.lineplot(table, x="epoch", y=column, marker="o", color=COLOURS[colour], ax=ax)
+            ax.set(xlim=(0.7, max(2, len(table)) + 0.3), xticks=range(1, max(2, len(table)) + 1))
+        left.set(ylabel="probability, forgotten answers", ylim=(0, max(1e-3, 1.1 * np.nanmax([0, *table.iloc[:, 1]]))))
+        right.set(ylabel="largest rise of a perplexity, %")
+        if target is not None:
+            left.axhline(target, color="#666666", linewidth=1, linestyle=(0, (4, 3)))
+            left.annotate("target", (0.99, target), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+    return finished(figure)
+
+
+def chart(notes, target=None):
+    """`progress` as an image in HTML, with its last values in words for those who do not see it."""
+    drawn = io.StringIO()
+    progress(notes, target).savefig(drawn, format="svg")
+    told = "no epoch yet"
+    if notes:
+        told = "epoch {}: probability {:.3g}, rise of a perplexity {:.1%}".format(
+            len(notes), notes[-1]["forget_probability"], notes[-1]["perplexity_rise"]
+        )
+    picture = drawn.getvalue()
+    return f'<div role="img" aria-label="{told}">{picture[picture.index("<svg") :]}</div>'
+
+
+def summary(found):
+    """What a report says first, before and after: a table with one row per measurement."""
+    rows = {"mean probability of a forgotten token": found["probability"]}
+    if found.get("paraphrased"):
+        rows[f"the same, asked in other words ({found['paraphrased']['n']})"] = found["paraphrased"]
+    if found["leak"]:
+        rows[f"answers that leak, of {found['leak']['after']['n']} probed"] = {
+            side: leak["hits"] for side, leak in found["leak"].items()
+        }
+    for name, told in found["elsewhere"].items():
+        rows[f"perplexity, {name} ({told['n']})"] = told["perplexity"]
+        rows[f"mean probability of a token, {name}"] = told["probability"]
+    if found["membership"]:
+        rows["membership inference, AUC"] = found["membership"]
+    columns = ["before", "after", "reference"]
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("measured")
+    return table[[c for c in columns if c in table]]
+
+
+def answers(found, n=5):
+    """The first n forgotten answers that were probed, in words: what was asked, what is true, what the model said
+    before and after."""
+    probed = [a for a in found["answers"] if "after" in a][:n]
+    rows = [(a["question"] or a["where"], a["answer"], *(a[s]["greedy"] for s in ("before", "after"))) for a in probed]
+    return pd.DataFrame(rows, columns=["question", "what was to be forgotten", "before", "after"])
+
+
+def explorer(found):
+    """The token-distribution widget over the answers that a report keeps distributions of."""
+    return widgets.TokenDistributions(found["distributions"], models=["original", "unlearned"])
+
+
+def controls(model="", forget="", out="unlearned", **options):
+    """A form for JupyterLab: model, file, method, alpha, epochs, target; a live chart; then the report's summary.
+
+    A click trains in the kernel, and the form says in one line what would not work. options: as of `rklu_lib.unlearn`.
+    """
+    style = {"description_width": "7em"}
+    files = sorted(str(p) for kind in inputs.KINDS for p in Path().glob(f"*{kind}"))
+    fields = {
+        "model": ipywidgets.Text(model, description="model", placeholder="a folder, or owner/name", style=style),
+        "forget": ipywidgets.Combobox(value=forget, options=files, description="forget set", style=style,
+                                      placeholder="pairs, chats or documents: .jsonl, .csv, .parquet, .txt"),
+        "out": ipywidgets.Text(out, description="write to", style=style),
+        "method": ipywidgets.Dropdown(options=["RKLU", "FKLU", "NPO", "GA"], description="method", style=style),
+        "alpha": ipywidgets.FloatSlider(8, min=0.5, max=16, step=0.5, description="alpha", style=style),
+        "epochs": ipywidgets.IntSlider(5, min=1, max=20, description="epochs", style=style),
+        "target": ipywidgets.FloatLogSlider(0.05, min=-4, max=0, description="stop at p =", style=style),
+    }  # fmt: skip
+    for field in fields.values():
+        field.layout.width = "36em"
+    button = ipywidgets.Button(description="Unlearn", button_style="primary")
+    bar, said, drawn = ipywidgets.IntProgress(), ipywidgets.HTML(), ipywidgets.HTML()
+    form = ipywidgets.VBox([*fields.values(), button, bar, said, drawn])
+
+    def on_stage(name, steps, done):
+        said.value, bar.max, bar.value = html.escape(name), steps or 1, done
+
+        def step():
+            bar.value += 1
+
+        return step
+
+    def clicked(_):
+        asked = {name: field.value for name, field in fields.items()}
+        asked["target"] = min(asked["target"], 0.999)
+        button.disabled, drawn.value = True, chart([])
+        follow = lambda notes: setattr(drawn, "value", chart(notes, asked["target"]))  # noqa: E731
+        try:
+            found = unlearn(**asked, on_stage=on_stage, on_epoch=follow, **options)
+        except (ValueError, OSError, FloatingPointError) as error:
+            said.value = f'<span role="alert">{html.escape(str(error))}</span>'
+        else:
+            told = summary(found).to_html(border=0, na_rep="–", float_format="{:.3g}".format)
+            said.value = f"{told}The report: <code>{html.escape(str(Path(asked['out']) / 'report.html'))}</code>"
+            form.children = [*form.children, explorer(found)] if found["distributions"] else form.children
+        button.disabled = False
+
+    button.on_click(clicked)
+    return form
