@@ -3,28 +3,41 @@ PYTHON  ?= python3
 BIN     := .venv/bin
 EXECUTED = $(shell grep -LF '"execution_count": null' notebooks/*.ipynb)
 SCALED   = $(shell grep -lE '"profile = ."mini(-phi)?."' $(EXECUTED))
-FRESH    = RKLU_RECORDS=$(CURDIR)/_build/smoke/records RKLU_RUNS=$(CURDIR)/_build/smoke/runs
+FIRST    = notebooks/quickstart.ipynb notebooks/table3_fkl_vs_rkl.ipynb
+CONFIG   = $(if $(REPOSITORY),_build/_config.yml,_config.yml)
+CHROMIUM = $(shell command -v chromium chromium-browser google-chrome | head -n 1)
 
-.PHONY: venv book smoke html notebooks test bench mini lock clean
+.PHONY: venv book smoke html pdf notebooks test bench mini lock clean
 
 venv: .venv/installed  ## everything pinned, the package itself editable
 
 .venv/installed: pyproject.toml requirements.lock
+	@echo "1 of 3: the environment, some two to four minutes"
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[book,test]'
 	touch $@
 
-book: smoke html  ## from nothing to _build/html/index.html
+book: venv  ## from nothing to _build/html/index.html: the pipeline at the smoke scale on two pages, and the book
+	@echo "2 of 3: the quickstart and Table 3 at the smoke scale, some one to two minutes; later calls find their runs"
+	$(BIN)/python notebooks/smoke.py $(FIRST)
+	@echo "3 of 3: the book from the committed outputs, about a minute"
+	$(MAKE) --no-print-directory html
+	@echo "_build/html/index.html"
 
-smoke: venv  ## every notebook that has scales, at the smallest one: one seed, two where a page of forget10 alone has several
-	mkdir -p _build/smoke
-	echo $(SCALED) | $(FRESH) OMP_NUM_THREADS=1 xargs -n 1 -P 2 sh -c '\
-	  seeds=$$(grep -q "seeds = \[" $$0 && echo "seeds: [0]"); \
-	  if grep -q "split = .*forget10" $$0 && grep -q "seeds = \[0, " $$0; then seeds=$${seeds:+seeds: [0, 1]}; fi; \
-	  $(BIN)/papermill --no-progress-bar $$0 _build/smoke/$$(basename $$0) -p profile smoke $${seeds:+-y "$$seeds"}'
+smoke: venv  ## every notebook that has scales, at the smallest one, from nothing
+	$(BIN)/python notebooks/smoke.py $(SCALED)
 
-html: venv  ## the strict build: a warning is an error, a broken reference is a warning
-	$(BIN)/jupyter-book build . -W -n --keep-going
+html: venv $(CONFIG)  ## the strict build: a warning is an error, a broken reference is a warning
+	$(BIN)/jupyter-book build . --quiet --config $(CONFIG) -W -n --keep-going
+
+_build/_config.yml: _config.yml configs/launch.yml  # REPOSITORY=https://github.com/owner/name: buttons for Binder and Colab
+	mkdir -p _build
+	sed 's#REPOSITORY#$(REPOSITORY)#' configs/launch.yml | cat _config.yml - > $@
+
+pdf: venv  ## the book as one PDF, widgets as they open: _build/rklu.pdf
+	$(BIN)/jupyter-book build . --quiet --builder custom --custom-builder singlehtml -n --keep-going
+	"$(CHROMIUM)" --headless --no-sandbox --disable-gpu --virtual-time-budget=60000 --no-pdf-header-footer \
+	  --print-to-pdf=_build/rklu.pdf "file://$(CURDIR)/_build/singlehtml/book/introduction.html"
 
 notebooks: venv  ## every page executed in place, from the committed records; a new one is named by hand, once
 	$(BIN)/python notebooks/execute.py $(EXECUTED)

@@ -1,0 +1,52 @@
+"""Notebooks at the smoke scale, from nothing: one process a core, one line a page, how much is left.
+
+python notebooks/smoke.py notebooks/quickstart.ipynb ...
+
+One seed, or two where a page of forget10 alone has several. What is computed lies in _build/smoke, where a second call
+finds it.
+"""
+
+import ast
+import os
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import papermill
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+OUT = Path("_build/smoke").resolve()
+PLACES = {"RKLU_RECORDS": str(OUT / "records"), "RKLU_RUNS": str(OUT / "runs"), "OMP_NUM_THREADS": "1"}
+
+
+def parameters(path):
+    """The parameters of a page at the smoke scale."""
+    with warnings.catch_warnings():  # some pages say in a comment what papermill takes for a type
+        warnings.simplefilter("ignore")
+        known = {name: p["default"] for name, p in papermill.inspect_notebook(path).items()}
+    seeds = ast.literal_eval(known.get("seeds", "None"))
+    several = isinstance(seeds, list) and len(seeds) > 1 and "forget10" in known.get("split", "")
+    return {"profile": "smoke"} | ({"seeds": [0, 1] if several else [0]} if isinstance(seeds, list) else {})
+
+
+def execute(path):
+    """Execute one page; returns its seconds. What a page cannot do is raised as papermill says it."""
+    begun = time.perf_counter()
+    papermill.execute_notebook(path, OUT / Path(path).name, parameters(path), progress_bar=False)
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    OUT.mkdir(parents=True, exist_ok=True)
+    os.environ.update(PLACES)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pages"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        bar = progress.add_task("smoke scale", total=len(sys.argv) - 1)
+        with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+            pages = {pool.submit(execute, path): path for path in sys.argv[1:]}
+            for done in as_completed(pages):
+                progress.console.print(f"{Path(pages[done]).stem}: {done.result():.0f} s")
+                progress.advance(bar)
