@@ -1,4 +1,4 @@
-"""`rklu doctor · fetch · run · sweep · unlearn · report`: the library from a shell."""
+"""`rklu doctor · fetch · run · sweep · verify · unlearn · report`: the library from a shell."""
 
 import contextlib
 from pathlib import Path
@@ -9,17 +9,27 @@ import typer.core
 
 
 class _OneLine(typer.core.TyperGroup):
-    """Commands whose refusals are one line: the library's errors say what is wrong, where, and the fix."""
+    """Commands whose refusals are one line: the errors say what is wrong, where, and the fix."""
 
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
+        except typer.BadParameter.__base__ as error:  # a usage error: an option or a command that there is not
+            _refuse(f"{error.format_message()} (rklu {ctx.invoked_subcommand or ''} --help)", error)
         except (ValueError, OSError, FloatingPointError) as error:
             from rklu_lib import parallel
 
             if not parallel.fails_first():  # of several processes one says it
                 raise typer.Exit(2) from error
-            raise typer.BadParameter(str(error)) from error
+            _refuse(str(error), error)
+
+
+def _refuse(why, error):
+    """End with exit code 2 and one line; what stands in a file that is refused must not steer the terminal."""
+    from rklu_lib import data
+
+    typer.echo(f"rklu: {data.printable(' '.join(why.split()))}", err=True)
+    raise typer.Exit(2) from error
 
 
 app = typer.Typer(
@@ -82,6 +92,29 @@ def doctor():
         missing = ", ".join(check.what for check in ward.lacking(found, scale))
         console.print(f"{scale}: {'lacks ' + missing if missing else 'ready'}", highlight=False, soft_wrap=True)
     raise typer.Exit(bool(ward.lacking(found, "smoke")))
+
+
+@app.command()
+def verify(
+    record: Annotated[Path, typer.Argument(help="the JSON file of a finished run, data/records/…/seed0.json")],
+    workers: Workers = None,
+):
+    """Do the run of a record again, in a folder that is gone afterwards, and compare every score. Takes as long."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from rklu_lib.commands import verify as verification
+
+    recorded, found, differences = verification.again(record, workers)
+    scores = verification.compare(recorded, found, not differences)
+    table = Table("score", "values", "largest difference", "allowed", "")
+    for s in scores:
+        table.add_row(s.name, str(s.values), f"{s.largest:.3g}", f"{s.allowed:.3g}", "" if s.fine else "differs")
+    Console().print(table)
+    kind = f"another kind of machine ({'; '.join(differences)})" if differences else "the same kind of machine"
+    wrong = [s.name for s in scores if not s.fine]
+    typer.echo(f"{record}, on {kind}: {'differs in ' + ', '.join(wrong) if wrong else 'the same'}")
+    raise typer.Exit(bool(wrong))
 
 
 @app.command()

@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
 
-from rklu_lib import metrics, records
+from rklu_lib import files, metrics, records
 from rklu_lib.own import checkpoints, measure
 
 ASSETS = Path(__file__).with_name("assets")
@@ -150,8 +150,12 @@ def card(report):
 def write(report, folder):
     """Write report.json, report.html and README.md into a folder."""
     (folder / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(page(report), encoding="utf-8")
-    card(report).save(folder / "README.md")
+    _write(page(report), card(report), folder)
+
+
+def _write(page, card, folder):
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    card.save(folder / "README.md")
 
 
 def rebuild(folder):
@@ -159,5 +163,10 @@ def rebuild(folder):
     file = Path(folder) / "report.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; `rklu unlearn` writes it beside the weights")
-    write(json.loads(file.read_text(encoding="utf-8")), Path(folder))
+    held = files.read_json(file, "restore it, or run `rklu unlearn` again")
+    try:
+        texts = page(held), card(held)
+    except (jinja2.UndefinedError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: no report of `rklu unlearn` ({error}); restore it, or run that again") from None
+    _write(*texts, Path(folder))
     return Path(folder) / "report.html"
