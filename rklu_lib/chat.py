@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import dataclass
 
+import jinja2
 from tokenizers import AddedToken, Tokenizer
 
 CHAT = "chat"  # as a template: the tokenizer's own
@@ -53,7 +54,10 @@ def _chat(tokenizer):
         options = {"tokenize": False, "add_generation_prompt": not said, "date_string": DATE}
         return tokenizer.apply_chat_template(turns, **options)
 
-    prompt, whole = written(_QUESTION), written(_QUESTION, _ANSWER)
+    try:
+        prompt, whole = written(_QUESTION), written(_QUESTION, _ANSWER)
+    except jinja2.TemplateError as error:  # broken, or it reaches for more than text and is kept from it
+        raise ValueError(f"this chat template cannot be run ({error}); write a format with {{question}}") from None
     opening, _, middle = prompt.partition(_QUESTION)
     lead, _, closing = whole.removeprefix(prompt).partition(_ANSWER)
     for stripped in (False, True):

@@ -25,11 +25,17 @@ class _OneLine(typer.core.TyperGroup):
 
 
 def _refuse(why, error):
-    """End with exit code 2 and one line; what stands in a file that is refused must not steer the terminal."""
+    """End with exit code 2 and one line, however much a file that is refused holds."""
+    why = " ".join(why.split())
+    _say(f"rklu: {why if len(why) < 600 else f'{why[:400]} … {why[-200:]}'}", err=True)
+    raise typer.Exit(2) from error
+
+
+def _say(text, err=False):
+    """Print a line: nothing of what it quotes, a file's name for example, may steer the terminal."""
     from rklu_lib import data
 
-    typer.echo(f"rklu: {data.printable(' '.join(why.split()))}", err=True)
-    raise typer.Exit(2) from error
+    typer.echo(data.printable(text), err=err)
 
 
 app = typer.Typer(
@@ -113,7 +119,7 @@ def verify(
     Console().print(table)
     kind = f"another kind of machine ({'; '.join(differences)})" if differences else "the same kind of machine"
     wrong = [s.name for s in scores if not s.fine]
-    typer.echo(f"{record}, on {kind}: {'differs in ' + ', '.join(wrong) if wrong else 'the same'}")
+    _say(f"{record}, on {kind}: {'differs in ' + ', '.join(wrong) if wrong else 'the same'}")
     raise typer.Exit(bool(wrong))
 
 
@@ -142,7 +148,7 @@ def report(
     if out:
         from rklu_lib.own.report import rebuild
 
-        typer.echo(rebuild(out))
+        _say(str(rebuild(out)))
         return
     from rklu_lib import runs
 
@@ -231,7 +237,7 @@ def unlearn(
         plan.refuse(job, found)
         return
     for note in job.notes:
-        typer.echo(f"Note: {note}", err=True)
+        _say(f"Note: {note}", err=True)
     try:
         with _stages() as on_stage:
             found = unlearning.run(job, resumable=True, resume=resume, on_stage=on_stage)
@@ -240,12 +246,12 @@ def unlearn(
         raise typer.Exit(130) from None
     before, after = found["probability"]["before"], found["probability"]["after"]
     what = "pairs" if all(i.question for i in job.items["forget"]) else "examples"
-    typer.echo(
+    _say(
         f"{out}: {method} on {len(job.items['forget'])} {what}; their answers' mean probability per token was "
         f"{before:.3g} and is {after:.3g}. Load it with transformers as you did {model}"
     )
     if found["leak"]:
-        typer.echo("{hits} of {n} probed answers leak. ".format(**found["leak"]["after"]) + f"Read {out}/report.html")
+        _say("{hits} of {n} probed answers leak. ".format(**found["leak"]["after"]) + f"Read {out}/report.html")
     rule = found["rule"]
     if rule["target"] is not None and not rule["met"]:
         costly = [e for e in found["epochs"] if e["forget_probability"] <= rule["target"]]

@@ -518,7 +518,7 @@ def place(tmp_path, workshop, checkpoint, tofu, monkeypatch):
 
 
 def state(folder):
-    """What lies in a folder, with the time of its last change; stores that were only tried, and are empty, do not count."""
+    """What lies in a folder, and when it changed; stores that were only tried, and are empty, do not count."""
     stores = {folder / "records", folder / "runs"}
     return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() or not {p, *p.parents} & stores}
 

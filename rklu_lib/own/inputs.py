@@ -166,7 +166,7 @@ def _items(row, where, left_out):
 def _chat(messages, where, left_out):
     """Every answer of a chat with the question before it."""
     if not isinstance(messages, list) or not messages:
-        raise data.DataError(f"{where}: field 'messages' must be a non-empty list, found {messages!r}")
+        raise data.DataError(f"{where}: field 'messages' must be a non-empty list, found {data.shortened(messages)}")
     items, asked = [], None
     for number, message in enumerate(messages, 1):
         at = f"{where}, message {number}"
@@ -184,7 +184,9 @@ def _chat(messages, where, left_out):
             items.append(Item(asked, content, at if items else where))
             asked = None
         else:
-            raise data.DataError(f"{at}: role {role!r} here; a chat is user and assistant by turns, system before them")
+            raise data.DataError(
+                f"{at}: role {data.shortened(role)} here; a chat is user and assistant by turns, system before them"
+            )
     if asked is not None or not items:
         raise data.DataError(f"{where}: the chat ends without an answer; what is forgotten is the assistant's")
     return items

@@ -102,7 +102,7 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     for name in PURPOSES[1:]:
         if both := inputs.shared(corpora["forget"], corpora[name]):
             kind = f" (--forget and --{name})"
-            raise ValueError(f"{len(both)} questions stand in both files, such as {min(both)!r}{kind}")
+            raise ValueError(f"{len(both)} questions stand in both files, such as {data.shortened(min(both))}{kind}")
     try:  # a place that cannot be written to is found out now
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryDirectory(dir=out.parent).cleanup()
