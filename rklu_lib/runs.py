@@ -5,6 +5,7 @@ Checkpoints and the state of unfinished runs lie in `runs/`, which git ignores.
 """
 
 import contextlib
+import errno
 import graphlib
 import json
 import os
@@ -165,6 +166,10 @@ def _named(job):
         yield
     except FloatingPointError as error:
         raise FloatingPointError(f"{name}: {error}") from None
+    except OSError as error:
+        fix = "free some of the disk, or name another in RKLU_RUNS and RKLU_RECORDS; the same command goes on"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "disk full" in str(error)
+        raise OSError(f"{name}: {error}; {fix}") if full else error from None
     except futures.BrokenExecutor:
         fix = "the same command goes on from the last whole epoch; with fewer --workers each has more memory"
         raise ChildProcessError(f"{name}: a worker was killed, by a system short of memory perhaps; {fix}") from None

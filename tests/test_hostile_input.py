@@ -1,6 +1,7 @@
 """Input that means harm, or only looks like it: text stays text wherever it is shown, and nothing is executed."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -49,8 +50,9 @@ def lines(path, found):
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory, tiny_model, tokenizer):
-    models.save(tiny_model(), tokenizer, tmp_path_factory.mktemp("hostile") / "own")
+def own(tmp_path_factory, profile, tokenizer):
+    model = models.create(dataclasses.replace(profile, max_positions=512), tokenizer, 0)
+    models.save(model, tokenizer, tmp_path_factory.mktemp("hostile") / "own")
     return tmp_path_factory.getbasetemp() / "hostile0" / "own"
 
 
@@ -129,7 +131,7 @@ def test_ten_megabytes_in_one_line_are_refused_in_one_short_line_or_read(own, tm
     long = "x" * 10_000_000
     given = ["--model", str(own), "--out", str(tmp_path / "out"), "--profile", "smoke", "--dry-run"]
     for row, message in (
-        ({"question": long, "answer": "A"}, "tokens with the prompt; the model reads 128. Shorten"),
+        ({"question": long, "answer": "A"}, "tokens with the prompt; the model reads 512. Shorten"),
         ({"question": "Q", "answer": [long]}, "must be a non-empty string"),
         ({long: 1}, "no field that is known here"),
         ({"messages": long}, "field 'messages' must be a non-empty list"),
@@ -186,7 +188,7 @@ def test_a_pickle_beside_the_weights_is_not_read(trap, tmp_path):
         (model / name).write_bytes(pickle.dumps(Bomb(mark)))
     assert unlearn(model, tmp_path).exit_code == 0 and not mark.exists()
     (model / "model.safetensors").unlink()
-    refused = unlearn(model, tmp_path, "--seed", "1")
+    refused = unlearn(model, tmp_path, "--out", str(tmp_path / "again"))
     assert refused.exit_code == 2 and "a format that can run code" in refused.output.replace("\n", " ")
     assert not mark.exists()
 
@@ -255,7 +257,7 @@ def test_a_table_of_the_book_shows_it_as_text_and_saves_no_formula(visit):
     cells = window.page.locator("td:nth-child(2)").all_text_contents()
     for text, cell in zip(said, cells, strict=True):
         expected = text.replace("*", "") if any(len(t) > tables.LONG for t in said) else text
-        assert cell == expected.replace("\r\n", "\n").replace("\r", "\n")
+        assert cell == expected.translate({9: r"\t", 10: r"\n", 13: r"\r"})  # as pandas spells them
     href = window.page.locator("a.rk-csv").get_attribute("href")
     saved = list(csv.reader(io.StringIO(unquote(href.removeprefix("data:text/csv;charset=utf-8,")), newline="")))
     assert all(not cell.startswith(tables.FORMULA) for row in saved for cell in row[:2])

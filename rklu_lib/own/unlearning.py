@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
 
-from rklu_lib import chat, data, files, methods, metrics, models, parallel, probing, profiles, training
+from rklu_lib import chat, data, files, methods, metrics, models, parallel, probing, profiles, records, training
 from rklu_lib.methods import AUGMENTED, REFUSALS
 from rklu_lib.own import checkpoints, inputs, measure, plan, report
 
@@ -97,6 +97,7 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
         fix = "choose a method with +RT or +KL, or --watch it, which only measures"
         raise ValueError(f"{method} would not look at --retain; {fix}")
     if out.exists():
+        shutil.rmtree(_unfinished(out), ignore_errors=True)  # of a run that was killed when all was written
         raise ValueError(f"{out} exists; name a new directory")
     corpora |= {"retain": inputs.read(retain), "watch": inputs.read(watch), "holdout": inputs.read(holdout)}
     for name in PURPOSES[1:]:
@@ -170,6 +171,11 @@ def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None,
     return run(prepare(model, forget, out, **options), resumable, resume, on_stage)
 
 
+def _unfinished(out):
+    """Where the state of a run lies until it has made `out`."""
+    return out.with_name(f".{out.name}.unfinished")
+
+
 @contextlib.contextmanager
 def _workplace(job, resumable, resume):
     """Where the state of this run lies: a place that is gone afterwards, or one that an interruption leaves behind."""
@@ -177,15 +183,16 @@ def _workplace(job, resumable, resume):
         with tempfile.TemporaryDirectory(dir=job.out.parent, prefix=f".{job.out.name}-") as folder:
             yield Path(folder), False
         return
-    folder = job.out.with_name(f".{job.out.name}.unfinished")
+    folder = _unfinished(job.out)
     if any(folder.glob("*/history.json")):
         if not resume:
             raise ValueError(f"{job.out} was begun and not finished; --resume goes on, or remove {folder}")
         held = files.read_json(folder / "settings.json", "remove that folder, and the run begins anew")
         if other := [k for k, v in job.settings.items() if held.get(k) != v]:
             raise ValueError(f"{folder} was begun with another {', '.join(other)}; give the same again, or remove it")
-    folder.mkdir(exist_ok=True)
-    (folder / "settings.json").write_text(json.dumps(job.settings), encoding="utf-8")
+    for left in job.out.parent.glob(f".{job.out.name}-*") if resume else ():  # of a run that was killed as it wrote
+        shutil.rmtree(left, ignore_errors=True)
+    records.write_json(folder / "settings.json", job.settings)
     try:
         yield folder, True
     except (ValueError, FloatingPointError):  # the same again would fail again
