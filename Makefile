@@ -1,21 +1,25 @@
 # Two commands matter: `make book` and `make test`. Both create .venv when it is missing.
 PYTHON  ?= python3
-BIN     := .venv/bin
+BIN     ?= .venv/bin
+PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
+# PyTorch's CPU build, with which the records were made: it is not on PyPI, whose hashes stand in the lock beside it.
+CPU     := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 EXECUTED = $(shell grep -LF '"execution_count": null' notebooks/*.ipynb)
 SCALED   = $(shell grep -lE '"profile = ."mini(-phi)?."' $(EXECUTED))
 FIRST    = notebooks/quickstart.ipynb notebooks/table3_fkl_vs_rkl.ipynb
 CONFIG   = $(if $(REPOSITORY),_build/_config.yml,_config.yml)
 CHROMIUM = $(shell command -v chromium chromium-browser google-chrome | head -n 1)
 
-.PHONY: venv book smoke html pdf notebooks test bench mini lock clean
+.PHONY: venv book smoke html pdf notebooks test slow bench mini lock sbom clean
 
 venv: .venv/installed  ## everything pinned, the package itself editable
 
 .venv/installed: pyproject.toml requirements.lock
 	@echo "1 of 3: the environment, some two to four minutes"
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[book,test]'
-	touch $@
+	$(PIP) --no-deps --require-hashes --requirement requirements.lock
+	$(PIP) --editable '.[book,test]'  # itself; and what a CUDA build of PyTorch pins by itself, where that was taken
+	mkdir -p $(@D) && touch $@
 
 book: venv  ## from nothing to _build/html/index.html: the pipeline at the smoke scale on two pages, and the book
 	@echo "2 of 3: the quickstart and Table 3 at the smoke scale, some one to two minutes; later calls find their runs"
@@ -43,7 +47,10 @@ notebooks: venv  ## every page executed in place, from the committed records; a 
 	$(BIN)/python notebooks/execute.py $(EXECUTED)
 
 test: venv  ## unit, property, golden, book and browser tests; committed notebooks compared cell by cell
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval tests $(EXECUTED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --nbval tests $(EXECUTED)
+
+slow: venv  ## what takes an hour: thirty kills of a sweep, ten of `rklu unlearn`, each rank of two
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -s tests
 
 bench: venv  ## speed and memory, as ratios against the naive form
 	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
@@ -51,8 +58,19 @@ bench: venv  ## speed and memory, as ratios against the naive form
 mini: venv  ## the mini scale on TOFU's forget10: hours on two cores
 	$(BIN)/rklu sweep --profile mini --split forget10 --seed 0
 
-lock: venv  ## the versions in .venv become the pinned ones
-	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+lock: venv _build/tools  ## the versions in .venv become the pinned ones, with the hash of every file that may be taken
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > _build/frozen.txt
+	_build/tools/bin/uv pip compile --quiet --no-deps --no-header --no-annotate --generate-hashes --python \
+	  $(BIN)/python _build/frozen.txt | sed 's/^torch==.*/&\n    --hash=$(CPU) \\/' > requirements.lock
+
+sbom: venv _build/tools  ## a bill of what is installed, in CycloneDX: _build/sbom.json
+	_build/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+	  --output-file _build/sbom.json $(BIN)/python
+
+_build/tools: requirements-tools.lock  # apart from .venv: what looks at an environment is no part of it
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $<
+	touch $@
 
 clean:  ## what can be made again; runs/ (checkpoints) and .venv stay
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -58,7 +58,10 @@ def _chat(tokenizer):
     def written(question, answer=None):
         return _written(tokenizer, user=question, **({} if answer is None else {"assistant": answer}))
 
-    prompt, whole = written(_QUESTION), written(_QUESTION, _ANSWER)
+    try:
+        prompt, whole = written(_QUESTION), written(_QUESTION, _ANSWER)
+    except jinja2.TemplateError as error:  # broken, or it reaches for more than text and is kept from it
+        raise ValueError(f"this chat template cannot be run ({error}); write a format with {{question}}") from None
     opening, _, middle = prompt.partition(_QUESTION)
     lead, _, closing = whole.removeprefix(prompt).partition(_ANSWER)
     for stripped in (False, True):

@@ -1,4 +1,4 @@
-"""`rklu doctor · fetch · run · sweep · unlearn · report`: the library from a shell."""
+"""`rklu doctor · fetch · run · sweep · verify · unlearn · report`: the library from a shell."""
 
 import contextlib
 from pathlib import Path
@@ -9,17 +9,33 @@ import typer.core
 
 
 class _OneLine(typer.core.TyperGroup):
-    """Commands whose refusals are one line: the library's errors say what is wrong, where, and the fix."""
+    """Commands whose refusals are one line: the errors say what is wrong, where, and the fix."""
 
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
+        except typer.BadParameter.__base__ as error:  # a usage error: an option or a command that there is not
+            _refuse(f"{error.format_message()} (rklu {ctx.invoked_subcommand or ''} --help)", error)
         except (ValueError, OSError, FloatingPointError) as error:
             from rklu_lib import parallel
 
             if not parallel.fails_first():  # of several processes one says it
                 raise typer.Exit(2) from error
-            raise typer.BadParameter(str(error)) from error
+            _refuse(str(error), error)
+
+
+def _refuse(why, error):
+    """End with exit code 2 and one line, however much a file that is refused holds."""
+    why = " ".join(why.split())
+    _say(f"rklu: {why if len(why) < 600 else f'{why[:400]} … {why[-200:]}'}", err=True)
+    raise typer.Exit(2) from error
+
+
+def _say(text, err=False):
+    """Print a line: nothing of what it quotes, a file's name for example, may steer the terminal."""
+    from rklu_lib import data
+
+    typer.echo(data.printable(text), err=err)
 
 
 app = typer.Typer(
@@ -85,6 +101,29 @@ def doctor():
 
 
 @app.command()
+def verify(
+    record: Annotated[Path, typer.Argument(help="the JSON file of a finished run, data/records/…/seed0.json")],
+    workers: Workers = None,
+):
+    """Do the run of a record again, in a folder that is gone afterwards, and compare every score. Takes as long."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from rklu_lib.commands import verify as verification
+
+    recorded, found, differences = verification.again(record, workers)
+    scores = verification.compare(recorded, found, not differences)
+    table = Table("score", "values", "largest difference", "allowed", "")
+    for s in scores:
+        table.add_row(s.name, str(s.values), f"{s.largest:.3g}", f"{s.allowed:.3g}", "" if s.fine else "differs")
+    Console().print(table)
+    kind = f"another kind of machine ({'; '.join(differences)})" if differences else "the same kind of machine"
+    wrong = [s.name for s in scores if not s.fine]
+    _say(f"{record}, on {kind}: {'differs in ' + ', '.join(wrong) if wrong else 'the same'}")
+    raise typer.Exit(bool(wrong))
+
+
+@app.command()
 def sweep(
     profile: ProfileName = "mini",
     split: Annotated[list[str] | None, typer.Option(help="forget splits, or novel (default: TOFU's)")] = None,
@@ -109,7 +148,7 @@ def report(
     if out:
         from rklu_lib.own.report import rebuild
 
-        typer.echo(rebuild(out))
+        _say(str(rebuild(out)))
         return
     from rklu_lib import runs
 
@@ -198,7 +237,7 @@ def unlearn(
         plan.refuse(job, found)
         return
     for note in job.notes:
-        typer.echo(f"Note: {note}", err=True)
+        _say(f"Note: {note}", err=True)
     try:
         with _stages() as on_stage:
             found = unlearning.run(job, resumable=True, resume=resume, on_stage=on_stage)
@@ -207,12 +246,12 @@ def unlearn(
         raise typer.Exit(130) from None
     before, after = found["probability"]["before"], found["probability"]["after"]
     what = "pairs" if all(i.question for i in job.items["forget"]) else "examples"
-    typer.echo(
+    _say(
         f"{out}: {method} on {len(job.items['forget'])} {what}; their answers' mean probability per token was "
         f"{before:.3g} and is {after:.3g}. Load it with transformers as you did {model}"
     )
     if found["leak"]:
-        typer.echo("{hits} of {n} probed answers leak. ".format(**found["leak"]["after"]) + f"Read {out}/report.html")
+        _say("{hits} of {n} probed answers leak. ".format(**found["leak"]["after"]) + f"Read {out}/report.html")
     rule = found["rule"]
     if rule["target"] is not None and not rule["met"]:
         costly = [e for e in found["epochs"] if e["forget_probability"] <= rule["target"]]

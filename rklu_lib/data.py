@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rklu_lib import hub
+from rklu_lib import files, hub
 from rklu_lib.chat import cut, encode_answer, encode_prompt
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
@@ -40,8 +40,10 @@ class DataError(ValueError):
 
 def resolve_source(source):
     """The source to read: `RKLU_TOFU` (a folder) stands in for the hub where it is set; nothing else is substituted."""
-    if source == "locuslab/TOFU" and os.environ.get("RKLU_TOFU"):
-        return os.environ["RKLU_TOFU"]
+    if source == "locuslab/TOFU" and (named := os.environ.get("RKLU_TOFU")):
+        if not Path(named).is_dir():
+            raise FileNotFoundError(f"RKLU_TOFU is {named}, which is no folder; it holds full.json, forget10.json, …")
+        return named
     return source
 
 
@@ -98,9 +100,8 @@ def json_lines(text, path):
             continue
         try:
             yield f"{path}:{number}", json.loads(line)
-        except json.JSONDecodeError as error:
-            why = f"not JSON ({error.msg}, column {error.colno}); write one object per line"
-            raise DataError(f"{path}:{number}: {why}") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}:{number}: not JSON ({files.why(error)}); write one object per line") from None
 
 
 def checked(row, fields, where):
@@ -114,16 +115,31 @@ def checked(row, fields, where):
         for text in value if plural and isinstance(value, list) else [value]:
             if not isinstance(text, str) or not text.strip():
                 kind = "a list of non-empty strings" if plural else "a non-empty string"
-                raise DataError(f"{where}: field {field!r} must be {kind}, found {text!r}")
+                raise DataError(f"{where}: field {field!r} must be {kind}, found {shortened(text)}")
+            if any("\ud800" <= c <= "\udfff" for c in text):
+                raise DataError(
+                    f"{where}: field {field!r} holds half a character (a lone \\ud800 to \\udfff); write it whole"
+                )
         if plural and not (isinstance(value, list) and value):
             raise DataError(f"{where}: field {field!r} must be a non-empty list of wrong answers, found {value!r}")
     return row
 
 
+def shortened(value):
+    """A value as an error quotes it: what a whole file holds does not fit into one line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def printable(text):
+    """Text as a terminal may be given it: escapes, control characters and turns of direction are spelled out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 def read_text(path, hint="name a UTF-8 text file"):
     """The text of a UTF-8 file, without a byte-order mark. Raises FileNotFoundError, or DataError at a byte."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist; {hint}")
+        raise FileNotFoundError(f"{path} {'is a folder' if Path(path).is_dir() else 'does not exist'}; {hint}")
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -132,8 +148,10 @@ def read_text(path, hint="name a UTF-8 text file"):
 
 def novel_path(text):
     """The file of a profile's `text`: the embedded one, the reader's own (`RKLU_NOVEL`), or the path that it is."""
-    if text == "own" and not os.environ.get("RKLU_NOVEL"):
-        raise ValueError("set RKLU_NOVEL to a UTF-8 text file that you may use; no novel is shipped")
+    if text == "own" and not Path(os.environ.get("RKLU_NOVEL", "")).is_file():
+        now = os.environ.get("RKLU_NOVEL")
+        now = f", not to {now}, which is no file" if now else "; no novel is shipped"
+        raise ValueError(f"set RKLU_NOVEL to a UTF-8 text file that you may use{now}")
     return {"fictional": PASSAGES / "novel.txt", "own": Path(os.environ.get("RKLU_NOVEL", ""))}.get(text, Path(text))
 
 
@@ -146,7 +164,10 @@ def load_novel(path):
 
 def load_prose(split, source):
     """General text, "valid" or "test": embedded, a folder's `<split>.txt`, or WikiText-2 (a folder `RKLU_WIKITEXT`)."""
-    source = os.environ.get("RKLU_WIKITEXT", source) if source == "Salesforce/wikitext" else source
+    if source == "Salesforce/wikitext" and (named := os.environ.get("RKLU_WIKITEXT")):
+        if not Path(named).is_dir():
+            raise FileNotFoundError(f"RKLU_WIKITEXT is {named}, which is no folder; it holds valid.txt and test.txt")
+        source = named
     folder = PASSAGES if source == "fictional" else Path(source)
     if folder.is_dir():
         return read_text(folder / f"{split}.txt")

@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from rklu_lib import bases, data, evaluation, methods, models, parallel, records, training
+from rklu_lib import bases, data, evaluation, files, methods, models, parallel, records, training
 from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS
 from rklu_lib.records import BASES, load
 from rklu_lib.teacher import TeacherModel
@@ -42,8 +42,8 @@ def has_checkpoint(spec):
     """Is the model of a spec there, trained with its settings?"""
     if spec.method == "teacher":  # two models side by side: there is none of its own
         return True
-    with contextlib.suppress(FileNotFoundError):
-        kept = json.loads((spec.checkpoint_path / "settings.json").read_text())
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        kept = files.read_json(spec.checkpoint_path / "settings.json")
         return kept == json.loads(json.dumps(spec.trained.settings))
     return False
 
@@ -51,7 +51,7 @@ def has_checkpoint(spec):
 def _save(spec, model, tokenizer, seconds):
     if not parallel.main():
         return
-    with models.atomic_directory(spec.checkpoint_path) as tmp:
+    with files.atomic_directory(spec.checkpoint_path) as tmp:
         model.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)
         (tmp / "settings.json").write_text(json.dumps(spec.settings, indent=1))
@@ -59,8 +59,9 @@ def _save(spec, model, tokenizer, seconds):
 
 
 def state(spec):
-    """Where the state of an unfinished run is kept: another place for other settings, so that none is mixed up."""
-    digest = hashlib.sha256(json.dumps(spec.settings).encode()).hexdigest()[:8]
+    """Where the state of an unfinished run is kept: another place for other settings, or another PyTorch, so that
+    none is mixed up."""
+    digest = hashlib.sha256(json.dumps([spec.settings, torch.__version__]).encode()).hexdigest()[:8]
     return spec.checkpoint_path.with_name(f"{spec.checkpoint_path.name}-state-{digest}")
 
 
@@ -85,9 +86,9 @@ def execute(spec, stage="record", threads=None):
         elif spec.method in METHODS and not kept:  # trained again, but not scored: the record stands
             unscored = state(spec).with_suffix(".unscored")
             _save(spec, *unlearned(spec, unscored, lambda *_: {})[:2], {})
-        left = spec.checkpoint_path.parent.glob(f"{spec.checkpoint_path.name}-state-*")
-        for folder in left if parallel.main() else ():
-            shutil.rmtree(folder, ignore_errors=True)
+        for begun in ("", ".") if parallel.main() else ():  # states, and what killed processes were writing
+            for folder in spec.checkpoint_path.parent.glob(f"{begun}{spec.checkpoint_path.name}-*"):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _record(spec):
@@ -122,7 +123,7 @@ def _record(spec):
     if spec.method in BASES:
         model, tokenizer = models.load(spec.checkpoint_path, p.dtype)
         history = [{"epoch": 1} | judge(model, tokenizer)]
-        seconds["train"] = json.loads((spec.checkpoint_path / "seconds.json").read_text())["train"]
+        seconds["train"] = files.read_json(spec.checkpoint_path / "seconds.json")["train"]
     else:
         model, tokenizer, history = unlearned(spec, state(spec), judge)
         seconds["train"] = time.perf_counter() - started - seconds["evaluate"]

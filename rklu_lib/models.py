@@ -7,12 +7,11 @@ import json
 import math
 import os
 import re
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import ByteLevelBPETokenizer
 from torch import distributed, nn
 from transformers import (
@@ -29,13 +28,12 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
-from transformers.utils import find_adapter_config_file
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import find_adapter_config_file, logging
 
-from rklu_lib import data, hub
+from rklu_lib import data, files, hub
 from rklu_lib.losses import head_logits
 
-disable_progress_bar()  # a bar per loaded checkpoint would break up the one over all epochs
+logging.disable_progress_bar()  # a bar per loaded checkpoint would break up the one over all epochs
 
 
 def _sdpa_float32(module, query, key, value, mask, **kwargs):
@@ -46,8 +44,20 @@ def _sdpa_float32(module, query, key, value, mask, **kwargs):
 
 AttentionInterface.register("sdpa_float32", _sdpa_float32)
 AttentionMaskInterface.register("sdpa_float32", sdpa_mask)
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 OPENING = 8  # tokens: a shorter common opening is not worth a forward pass of its own
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+
+
+@contextlib.contextmanager
+def quiet():
+    """Transformers' warnings of what is then refused in one line, or is meant to be."""
+    was = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(was)
 
 
 def device():
@@ -114,9 +124,18 @@ def load(path, dtype="float32"):
     Raises ValueError when the tokenizer has no end-of-text token: an answer could then never end.
     """
     tokenizer, base = load_tokenizer(path), adapter_base(path)
-    model = AutoModelForCausalLM.from_pretrained(
-        base or resolve(path), dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-    )
+    options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": False}
+    options["ignore_mismatched_sizes"] = True  # they are refused below, by name
+    with quiet():
+        try:
+            place = base or resolve(path)
+            model, found = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **options)
+        except (SafetensorError, RuntimeError) as error:
+            why = f"its weights cannot be read ({files.first_line(error)}); {files.MEND}"
+            raise files.DamagedError(f"{path}: {why}") from None
+    if lacking := sorted({*found["missing_keys"], *(m[0] for m in found.get("mismatched_keys", ()))}):
+        which = f"{lacking[0]} and {len(lacking) - 1} more" if len(lacking) > 1 else lacking[0]
+        raise files.DamagedError(f"{path}: {which} are not in its weights as config.json has them; {files.MEND}")
     if base:
         from peft import PeftModel
 
@@ -134,7 +153,11 @@ def adapter_base(path):
         return None
     if importlib.util.find_spec("peft") is None:
         raise ValueError(f"{path} is an adapter; peft loads it: pip install 'rklu-lib[adapters]'")
-    base = json.loads(Path(config).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    try:
+        base = json.loads(Path(config).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        fix = "it must be a JSON object with base_model_name_or_path; copy it again"
+        raise files.DamagedError(f"{path}/adapter_config.json: {fix}") from None
     beside = Path(path).parent / str(base)
     try:
         return beside if base and beside.is_dir() else resolve(base or "")
@@ -148,7 +171,16 @@ def load_tokenizer(path):
     source, base = resolve(path), adapter_base(path)
     if base and not (Path(source) / "tokenizer_config.json").is_file():  # an adapter may bring its own, or none
         source = base
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in TOKENIZER):
+        raise FileNotFoundError(f"{path} holds no tokenizer ({', '.join(TOKENIZER)}); copy the original model's there")
+    with quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        except Exception as error:  # the readers of formats raise what they like, some over several lines
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"the tokenizer of {path} cannot be read ({why}); copy the original model's there"
+            ) from None
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {path} has no end-of-text token; set eos_token in tokenizer_config.json")
     return tokenizer
@@ -191,26 +223,9 @@ def check_lengths(limit, examples, file, places=()):
 
 def save(model, tokenizer, path):
     """Write a checkpoint directory in the hub's layout (safetensors), whole or not at all."""
-    with atomic_directory(path) as tmp:
+    with files.atomic_directory(path) as tmp:
         model.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)
-
-
-@contextlib.contextmanager
-def atomic_directory(path):
-    """`with atomic_directory(path) as tmp`: what is written under tmp replaces `path`, unless something raised."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        yield tmp
-        old = tmp.with_name(tmp.name + "-old")
-        if path.exists():
-            path.rename(old)
-        os.replace(tmp, path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
 
 
 def _common(input_ids, mask):

@@ -17,7 +17,8 @@ from filelock import FileLock
 from torch import distributed, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
-from rklu_lib.models import ScoredLogits, atomic_directory
+from rklu_lib.files import atomic_directory
+from rklu_lib.models import ScoredLogits
 
 
 def state():
@@ -77,14 +78,15 @@ def share(index):
 @contextlib.contextmanager
 def locked(path):
     """A file lock that the first process holds for all; they leave together, when what was written is there."""
-    with FileLock(path) if main() else contextlib.nullcontext():
+    # a lock file holds nothing: users who share a store must all be able to take it, whatever their umask
+    with FileLock(path, mode=0o666) if main() else contextlib.nullcontext():
         yield
         agreed(None)
 
 
 @contextlib.contextmanager
 def directory(path):
-    """`models.atomic_directory` into which all processes write."""
+    """`files.atomic_directory` into which all processes write."""
     with atomic_directory(path) if main() else contextlib.nullcontext() as tmp:
         yield agreed(tmp)
         agreed(None)

@@ -115,6 +115,12 @@ class Profile:
         return self.family_lr.get(family, self.unlearn_lr)
 
 
+def check_seed(seed):
+    """Raises ValueError for a seed that one of the random generators would not take."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, not {seed!r}")
+
+
 @cache
 def _values():
     return yaml.safe_load(Path(__file__).with_name("profiles.yaml").read_text(encoding="utf-8"))

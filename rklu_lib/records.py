@@ -8,8 +8,11 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
+import zipfile
+import zlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rklu_lib import __version__, data, parallel, profiles
+from rklu_lib import __version__, data, files, parallel, profiles
 from rklu_lib.methods import AUGMENTED, METHODS, method
 
 RECORDS = Path(os.environ.get("RKLU_RECORDS", data.ROOT / "data" / "records"))
 RUNS = Path(os.environ.get("RKLU_RUNS", data.ROOT / "runs"))
+MEND = "restore it, or remove both files of the record: the same command makes them anew"
 BASES = ("original", "oracle", "augmented")
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "rouge-score")
 
@@ -53,6 +57,7 @@ class RunSpec:
             raise ValueError(f"no forget split {self.split!r}; there are {', '.join(SPLITS)}")
         if self.method not in BASES and method(self.method).retain and self.split == data.NOVEL:
             raise ValueError(f"{self.method} needs a retain set, and a novel has none; {self.method[:-3]} does without")
+        profiles.check_seed(self.seed)
         known = self.values.model  # an unknown profile or field fails here, before anything is trained
         if known and self.pretrained_novel and self.method == "oracle":
             raise ValueError(f"profile {self.profile}: no oracle for a novel that {known} may have read")
@@ -169,11 +174,22 @@ def load(spec):
     path = spec.record_path
     if not path.exists():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
+    return read(path, spec)
+
+
+def read(path, spec):
+    """The `Record` at a path, or None if it was made with other settings than the spec's. Raises DamagedError."""
+    content = files.read_json(path, MEND)
+    if not isinstance(content, dict) or not {"settings", "epochs", "data"} <= content.keys():
+        raise files.DamagedError(f"{path}: no record (it needs settings, data, epochs); {MEND}")
     if content["settings"] != json.loads(json.dumps(spec.settings)):
         return None
-    with np.load(path.with_suffix(".npz")) as arrays:
-        return Record(spec, content, dict(arrays))
+    try:
+        with np.load(path.with_suffix(".npz")) as arrays:
+            return Record(spec, content, dict(arrays))
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        why = "it does not exist" if isinstance(error, FileNotFoundError) else f"not whole: {error}"
+        raise files.DamagedError(f"{path.with_suffix('.npz')}, a record's scores: {why}; {MEND}") from None
 
 
 def write(spec, history, questions, seconds):
@@ -195,10 +211,40 @@ def write(spec, history, questions, seconds):
         "epochs": [{k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in e.items()} for e in history],
     }
     spec.record_path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=spec.record_path.parent) as tmp:
+    for left in spec.record_path.parent.glob(f".{spec.record_path.stem}-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=spec.record_path.parent, prefix=f".{spec.record_path.stem}-") as tmp:
         np.savez_compressed(Path(tmp) / "q.npz", **{k: np.asarray(v, np.float32) for k, v in questions.items()})
         os.replace(Path(tmp) / "q.npz", spec.record_path.with_suffix(".npz"))
     write_json(spec.record_path, content)  # last: its presence says that the record is whole
+
+
+@contextlib.contextmanager
+def stored_in(folder):
+    """Within this, records and runs lie in `folder`, for this process and the workers that it starts."""
+    global RECORDS, RUNS
+    was, names = (RECORDS, RUNS), ("RKLU_RECORDS", "RKLU_RUNS")
+    before = {name: os.environ.get(name) for name in names}
+    RECORDS, RUNS = Path(folder) / "records", Path(folder) / "runs"
+    os.environ.update(zip(names, (str(RECORDS), str(RUNS)), strict=True))
+    try:
+        yield
+    finally:
+        RECORDS, RUNS = was
+        for name in names:
+            os.environ.pop(name)
+        os.environ.update({k: v for k, v in before.items() if v is not None})
+
+
+def writable():
+    """Raises OSError, with the fix, where records or runs cannot be written: before anything is computed for them."""
+    for name, folder in (("RKLU_RECORDS", RECORDS), ("RKLU_RUNS", RUNS)) if parallel.main() else ():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryDirectory(dir=folder).cleanup()
+        except OSError as error:
+            why = f"cannot be written to ({error.strerror})"
+            raise OSError(f"{folder} {why}; name a folder that can in {name}") from None
 
 
 def code_version():
@@ -230,7 +276,7 @@ def write_json(path, content, indent=1):
     """Write a JSON file atomically; without indent as compactly as JSON can be."""
     separators = (",", ":") if indent is None else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as tmp:
         text = json.dumps(content, indent=indent, separators=separators, ensure_ascii=False)
         (Path(tmp) / path.name).write_text(text + "\n", encoding="utf-8")
         os.replace(Path(tmp) / path.name, path)

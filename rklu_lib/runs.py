@@ -5,6 +5,7 @@ Checkpoints and the state of unfinished runs lie in `runs/`, which git ignores.
 """
 
 import contextlib
+import errno
 import graphlib
 import json
 import os
@@ -86,8 +87,10 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
     Processes that were launched together (accelerate, torchrun) do one job after the other, all of them on each.
     An interrupted call is resumed by the same call. Missing data is found out before anything is trained.
     """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
     specs = list(specs)
-    _refuse_other_data(filter(None, map(load, specs)))
+    refuse_other_data(filter(None, map(load, specs)))
     plan = parallel.agreed(_plan(specs, checkpoints))
     if plan:
         for source, split in sorted({(s.values.source, s.split) for s, _ in plan}):
@@ -105,6 +108,7 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
             data.refusals()
         for source in sorted({s.values.source for s, _ in plan} if parallel.main() else ()):
             print("data: {source}, sha256 of full {sha256}".format(**data.describe_source(source)))
+        records.writable()
         os.environ.update(worker_environment())
         cores = os.cpu_count() or 1
         workers = workers or (1 if torch.cuda.is_available() else min(cores, len(plan)))
@@ -124,7 +128,7 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
     return [load(spec) for spec in specs]
 
 
-def _refuse_other_data(found):
+def refuse_other_data(found):
     """Records of other data than RKLU_TOFU and RKLU_NOVEL name now must be neither shown nor built upon as of these."""
     now = {}
     for record in found:
@@ -153,6 +157,24 @@ def worker_environment():
     return {"GLIBC_TUNABLES": f"{keep}:glibc.malloc.hugetlb=1"} | os.environ
 
 
+@contextlib.contextmanager
+def _named(job):
+    """Errors that say nothing of the run they end are told which it is, and what to do."""
+    spec = job[0]
+    name = f"{spec.profile}, {spec.split}, {spec.label}, seed {spec.seed}"
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{name}: {error}") from None
+    except OSError as error:
+        fix = "free some of the disk, or name another in RKLU_RUNS and RKLU_RECORDS; the same command goes on"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "disk full" in str(error)
+        raise OSError(f"{name}: {error}; {fix}") if full else error from None
+    except futures.BrokenExecutor:
+        fix = "the same command goes on from the last whole epoch; with fewer --workers each has more memory"
+        raise ChildProcessError(f"{name}: a worker was killed, by a system short of memory perhaps; {fix}") from None
+
+
 def _drain(plan, executor, threads):
     """Submit every job once what it waits for is done; one progress bar over all epochs."""
     waiting, running, done = dict(plan), {}, set()
@@ -165,8 +187,10 @@ def _drain(plan, executor, threads):
                 running[executor.submit(execute, *job, threads)] = job
             finished, _ = futures.wait(running, timeout=1.0, return_when=futures.FIRST_COMPLETED)
             for future in finished:
-                future.result()
-                done.add(running.pop(future))
+                job = running.pop(future)
+                with _named(job):
+                    future.result()
+                done.add(job)
             epochs = sum(map(_epochs, done)) + sum(map(_epochs_done, running.values()))
             progress.update(bar, completed=epochs, description=f"{len(done)} of {len(plan)} jobs done")
 
@@ -174,7 +198,11 @@ def _drain(plan, executor, threads):
 def named(profile, split, label, seed=0):
     """The spec whose `label` this is, such as "oracle", "RKLU" or "RKLU,alpha=4"."""
     (method, _, _), *pairs = (change.partition("=") for change in label.split(","))
-    changes = tuple((f, v if profiles.Profile.__annotations__.get(f) is str else json.loads(v)) for f, _, v in pairs)
+    texts = [f for f, kind in profiles.Profile.__annotations__.items() if kind is str]
+    try:
+        changes = tuple((f, v if f in texts else json.loads(v)) for f, _, v in pairs)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{label}: {error.doc!r} is no value of a field; write it as in alpha=4") from None
     return RunSpec(profile, split, method, seed, changes)
 
 

@@ -48,9 +48,12 @@ def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distrib
         content = json.loads(path.read_text(encoding="utf-8"))
         if settings.items() <= content["settings"].items():
             return content
-    loaded, tokenizer = load_models(profile, split, names, seed)
     p = profiles.profile(profile)
-    row = data.load_tofu(split, p.source)[question]
+    rows = data.load_tofu(split, p.source)
+    if not 0 <= question < len(rows):
+        raise ValueError(f"question {question}: {split} has those from 0 to {len(rows) - 1}")
+    row = rows[question]
+    loaded, tokenizer = load_models(profile, split, names, seed)
     example = data.encode(tokenizer, p.template, row["question"], row["answer"])
     content = {"question": row["question"], "answer": row["answer"]}
     content["direct_answers"] = {

@@ -87,7 +87,10 @@ def measure(model, tokenizer, profile):
     folder `RKLU_CAPABILITY` where it is set (see `benchmarks.folder_of`): with what was left out, beside each score."""
     if profile.capability == "paper":
         tasks = capability.PAPER_TASKS
-        with benchmarks.folder_of(tasks, os.environ.get("RKLU_CAPABILITY")) as (folder, counts):
+        named = os.environ.get("RKLU_CAPABILITY")
+        if named and not Path(named).is_dir():
+            raise FileNotFoundError(f"RKLU_CAPABILITY is {named}, which is no folder; it holds the published files")
+        with benchmarks.folder_of(tasks, named or None) as (folder, counts):
             scores = capability.accuracy(model, tokenizer, tasks, folder, profile.n_items)
         return {task: scores[task] | counts.get(task, {}) for task in tasks}
     with folder_of(profile, tokenizer) as folder:

@@ -1,11 +1,13 @@
 """A table on a page: its caption, its cells as they are to be read, and a link that saves its numbers."""
 
 import html
+import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
 import pandas as pd
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last are full-width
 LONG = 60  # characters of a cell from which a table's cells wrap
 
 
@@ -28,10 +30,18 @@ def csv(table, name):
 
     Numbers have ten figures: the last of a float's seventeen are the processor's, and pages are compared across them.
     """
-    ten = lambda value: float(f"{value:.10g}") if isinstance(value, float) else value  # noqa: E731
-    rows = table.map(ten).to_csv(index=_has_names(table))
+    table = table.map(_saved).rename(index=_saved, columns=_saved)
+    rows = table.to_csv(index=_has_names(table))
     link = f'<a class="rk-csv" download="{name}.csv" href="data:text/csv;charset=utf-8,{quote(rows)}">'
     return Table(f"{link}Download {name}.csv</a>", f"{name}.csv: {len(table)} rows")
+
+
+def _saved(value):
+    """A cell as it is saved. Text that a spreadsheet would take for a formula gets an apostrophe, as one would type."""
+    if isinstance(value, float):
+        return float(f"{value:.10g}")
+    formula = isinstance(value, str) and len(value) > 1 and value.startswith(FORMULA)
+    return f"'{value}" if formula and not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value) else value
 
 
 def show(table, caption, name, text=None, escape=True):

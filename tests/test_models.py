@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, CohereConfig, Gemma2Config, GraniteConfig
 
-from rklu_lib import data, evaluation, methods, models
+from rklu_lib import data, evaluation, files, methods, models
 from rklu_lib.teacher import FrozenLogits
 
 
@@ -135,11 +135,11 @@ def test_a_save_replaces_the_whole_of_what_was_there(tmp_path, checkpoint, tiny_
 
 
 def test_atomic_directory_is_invisible_until_it_is_whole(tmp_path):
-    with models.atomic_directory(tmp_path / "whole") as tmp:
+    with files.atomic_directory(tmp_path / "whole") as tmp:
         (tmp / "file").write_text("x")
         assert not (tmp_path / "whole").exists()
     assert [p.name for p in (tmp_path / "whole").iterdir()] == ["file"]
-    with pytest.raises(KeyboardInterrupt), models.atomic_directory(tmp_path / "half") as tmp:
+    with pytest.raises(KeyboardInterrupt), files.atomic_directory(tmp_path / "half") as tmp:
         (tmp / "file").write_text("x")
         raise KeyboardInterrupt
     assert [p.name for p in tmp_path.iterdir()] == ["whole"]

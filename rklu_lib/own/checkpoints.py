@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
+from safetensors import SafetensorError, safe_open
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from rklu_lib import models
+from rklu_lib import files, models
 
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 
@@ -23,12 +23,14 @@ def configuration(path):
     base = models.adapter_base(path)
     source, name = base or models.resolve(path), base or path
     folder = Path(source) if Path(source).is_dir() else None
-    if folder and not (folder / "config.json").is_file():
-        raise ValueError(f"{name} holds no config.json; a model is a folder in the hub's layout")
+    if folder:
+        _check_config(folder, name)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except OSError as error:  # transformers' own runs over several lines
-        why = str(error).splitlines()[0]
+    except Exception as error:  # transformers' own run over several lines, and fields of a wrong type raise anything
+        why = files.first_line(error)
+        if folder:
+            raise ValueError(f"{name}/config.json: {why}; copy it again from where the model is from") from None
         raise FileNotFoundError(f"{name} is no folder here, and the hub does not give it: {why}") from None
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(
@@ -47,7 +49,43 @@ def configuration(path):
                 f"convert it: python -c '{code}', copy its tokenizer's files there, and name that folder"
             )
         raise ValueError(f"{name} holds no *.safetensors: the weights are missing")
+    if folder:
+        _check_weights(folder, name)
     return config
+
+
+def _check_config(folder, name):
+    """Raises ValueError for a config.json that is missing, no JSON object, or asks for code of its own."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{name} holds no config.json; a model is a folder in the hub's layout")
+    held = files.read_json(folder / "config.json", "copy it again from where the model is from")
+    if not isinstance(held, dict) or not isinstance(held.get("model_type"), str):
+        raise ValueError(f"{name}/config.json: no field 'model_type' with text; copy it again")
+    if held.get("auto_map") and held["model_type"] not in CONFIG_MAPPING:
+        fix = "which is never run here; only models that transformers itself knows are"
+        raise ValueError(f"{name}/config.json: field 'auto_map' asks for code that came with the model, {fix}")
+
+
+def _check_weights(folder, name):
+    """Raises ValueError where a file of weights is not whole, or not in the folder that was named."""
+    index, weights = folder / "model.safetensors.index.json", sorted(folder.glob("*.safetensors"))
+    if index.is_file():
+        named = files.read_json(index, "copy it again").get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(v, str) for v in named.values()):
+            raise ValueError(f"{index}: field 'weight_map' must map weights to files; copy it again")
+        for file in sorted(set(named.values())):
+            if file != Path(file).name:
+                raise ValueError(
+                    f"{index}: field 'weight_map' names {file!r}, outside the folder; nothing is read there"
+                )
+            if not (folder / file).is_file():
+                raise ValueError(f"{index}: field 'weight_map' names {file}, which {name} does not hold; copy it there")
+    for file in weights:
+        try:
+            with safe_open(file, "pt") as opened:
+                opened.keys()
+        except SafetensorError as error:
+            raise files.DamagedError(f"{file}: not whole ({error}); copy it again") from None
 
 
 def dtype(path, config):

@@ -171,14 +171,15 @@ def _paraphrases(row, where):
     given = row[field] if field else []
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not all(isinstance(q, str) and q.strip() for q in given):
-        raise data.DataError(f"{where}: field {field!r} must be a list of questions, found {row[field]!r}")
+        found = data.shortened(row[field])
+        raise data.DataError(f"{where}: field {field!r} must be a list of questions, found {found}")
     return tuple(given)
 
 
 def _chat(messages, where, left_out):
     """Every answer of a chat with the question before it, and with what the system says before both."""
     if not isinstance(messages, list) or not messages:
-        raise data.DataError(f"{where}: field 'messages' must be a non-empty list, found {messages!r}")
+        raise data.DataError(f"{where}: field 'messages' must be a non-empty list, found {data.shortened(messages)}")
     items, asked, system = [], None, None
     for number, message in enumerate(messages, 1):
         at = f"{where}, message {number}"
@@ -198,7 +199,8 @@ def _chat(messages, where, left_out):
             asked = None
         else:
             raise data.DataError(
-                f"{at}: role {role!r} here; a chat is one system prompt at most, then user and assistant by turns"
+                f"{at}: role {data.shortened(role)} here; a chat is one system prompt at most, then user and assistant "
+                "by turns"
             )
     if asked is not None or not items:
         raise data.DataError(f"{where}: the chat ends without an answer; what is forgotten is the assistant's")

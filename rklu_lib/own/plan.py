@@ -7,11 +7,12 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from rklu_lib import models
+from rklu_lib import data, models
 from rklu_lib.methods import AUGMENTED
 from rklu_lib.own import checkpoints
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+SHOWN = 512  # tokens of the first example's prompt and answer
 _EFFICIENCY = 0.3  # of the speed of one large product that a training step comes to
 
 
@@ -86,16 +87,17 @@ def show(job, found):
         "out": str(job.out),
     }
     for name, value in rows.items():
-        table.add_row(Text(name, style="bold"), Text(value))
+        table.add_row(Text(name, style="bold"), Text(data.printable(value)))
     first = job.examples["forget"][0]
     decode = job.tokenizer.decode
-    prompt, answer = ([decode([t]).replace("\n", "↵") for t in tokens] for tokens in (first.prompt, first.answer))
+    said = ([decode([t]).replace("\n", "↵") for t in tokens[:SHOWN]] for tokens in (first.prompt, first.answer))
+    prompt, answer = (data.printable("|".join(tokens)) for tokens in said)
     shown = Text.assemble(
         "\nThe first example, one token between bars; only what is marked is scored:\n", no_wrap=False
     )
-    shown.append("|".join(prompt), style="grey50").append("\n")
-    shown.append("|".join(answer), style="bold underline green")
-    notes = [Text(f"Note: {n}") for n in job.notes]
+    shown.append(prompt, style="grey50").append("\n")
+    shown.append(answer, style="bold underline green")
+    notes = [Text(data.printable(f"Note: {n}")) for n in job.notes]
     return [table, shown, *notes]
 
 

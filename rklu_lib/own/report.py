@@ -5,6 +5,7 @@ defeats its purpose. `write` makes the page from report.json alone, so it can be
 """
 
 import datetime
+import html
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ import jinja2
 import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
 
-from rklu_lib import metrics, records
+from rklu_lib import data, files, metrics, records
 from rklu_lib.own import checkpoints, measure
 
 ASSETS = Path(__file__).with_name("assets")
@@ -163,15 +164,23 @@ def card(report):
         library_name="transformers", pipeline_tag="text-generation", tags=["unlearning", "rklu"], **base
     )
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ASSETS), undefined=jinja2.StrictUndefined)
+    environment.filters["name"] = lambda text: f"`{' '.join(data.printable(text).replace('`', chr(39)).split())}`"
+    environment.filters["plain"] = lambda text: html.escape(" ".join(data.printable(text).split()), quote=False)
     text = environment.get_template("card.md.j2").render(r=report)
     return ModelCard(f"---\n{about.to_yaml()}\n---\n\n{text}\n")
 
 
 def write(report, folder):
     """Write report.json, report.html and README.md into a folder."""
-    (folder / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(page(report), encoding="utf-8")
-    card(report).save(folder / "README.md")
+    text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+    text = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)  # a terminal may show it
+    (folder / "report.json").write_text(text, encoding="utf-8")
+    _write(page(report), card(report), folder)
+
+
+def _write(page, card, folder):
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    card.save(folder / "README.md")
 
 
 def rebuild(folder):
@@ -179,5 +188,10 @@ def rebuild(folder):
     file = Path(folder) / "report.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; `rklu unlearn` writes it beside the weights")
-    write(json.loads(file.read_text(encoding="utf-8")), Path(folder))
+    held = files.read_json(file, "restore it, or run `rklu unlearn` again")
+    try:
+        texts = page(held), card(held)
+    except (jinja2.UndefinedError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: no report of `rklu unlearn` ({error}); restore it, or run that again") from None
+    _write(*texts, Path(folder))
     return Path(folder) / "report.html"

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
 
-from rklu_lib import chat, data, methods, metrics, models, parallel, probing, profiles, training
+from rklu_lib import chat, data, files, methods, metrics, models, parallel, probing, profiles, records, training
 from rklu_lib.methods import AUGMENTED, REFUSALS
 from rklu_lib.own import checkpoints, inputs, measure, plan, report
 
@@ -70,6 +70,7 @@ class Job:
         held |= {"target": self.target, "reference": self.reference and str(self.reference)}
         held |= {"max_perplexity_rise": self.max_perplexity_rise, "profile": dataclasses.asdict(self.profile)}
         held |= {"files": {k: list(c.sources) for k, c in self.corpora.items() if c}}
+        held["torch"] = torch.__version__
         return json.loads(json.dumps(held))
 
 
@@ -96,14 +97,18 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
         fix = "choose a method with +RT or +KL, or --watch it, which only measures"
         raise ValueError(f"{method} would not look at --retain; {fix}")
     if out.exists():
+        shutil.rmtree(_unfinished(out), ignore_errors=True)  # of a run that was killed when all was written
         raise ValueError(f"{out} exists; name a new directory")
     corpora |= {"retain": inputs.read(retain), "watch": inputs.read(watch), "holdout": inputs.read(holdout)}
     for name in PURPOSES[1:]:
         if both := inputs.shared(corpora["forget"], corpora[name]):
             kind = f" (--forget and --{name})"
-            raise ValueError(f"{len(both)} questions stand in both files, such as {min(both)!r}{kind}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryDirectory(dir=out.parent).cleanup()  # a place that cannot be written to is found out now
+            raise ValueError(f"{len(both)} questions stand in both files, such as {data.shortened(min(both))}{kind}")
+    try:  # a place that cannot be written to is found out now
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=out.parent).cleanup()
+    except OSError as error:
+        raise OSError(f"{out} cannot be made ({error.strerror}); name another directory in --out") from None
     config, tokenizer = checkpoints.configuration(model), models.load_tokenizer(model)
     profile = dataclasses.replace(profile, template=_template(tokenizer, template, profile))
     limit, examples, items = models.context(config), {}, {}
@@ -125,8 +130,11 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     if saved not in measure.SAVED:
         raise ValueError(f"save_dtype must be {', '.join(measure.SAVED)}, not {saved!r}")
     for name, value in {k: rest.get(k) for k in ("target", "max_perplexity_rise")}.items():
-        if value is not None and (value <= 0 or (name == "target" and value >= 1)):
+        if value is not None and not 0 < value < (1 if name == "target" else float("inf")):
             raise ValueError(f"{name} must be {'between 0 and 1' if name == 'target' else '> 0'}, not {value}")
+    profiles.check_seed(rest.get("seed", 0))
+    if rest.get("probes", 0) < 0:
+        raise ValueError(f"probes must be >= 0, not {rest['probes']}")
     if (other := rest.get("reference")) and models.load_tokenizer(other).get_vocab() != tokenizer.get_vocab():
         raise ValueError(f"{other} has another vocabulary than {model}, so that the same answer is other tokens to it")
     form = (tokenizer, profile.template)
@@ -166,6 +174,11 @@ def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None,
     return run(prepare(model, forget, out, **options), resumable, resume, on_stage, on_epoch)
 
 
+def _unfinished(out):
+    """Where the state of a run lies until it has made `out`."""
+    return out.with_name(f".{out.name}.unfinished")
+
+
 @contextlib.contextmanager
 def _workplace(job, resumable, resume):
     """Where the state of this run lies: a place that is gone afterwards, or one that an interruption leaves behind."""
@@ -173,15 +186,16 @@ def _workplace(job, resumable, resume):
         with tempfile.TemporaryDirectory(dir=job.out.parent, prefix=f".{job.out.name}-") as folder:
             yield Path(folder), False
         return
-    folder = job.out.with_name(f".{job.out.name}.unfinished")
+    folder = _unfinished(job.out)
     if any(folder.glob("*/history.json")):
         if not resume:
             raise ValueError(f"{job.out} was begun and not finished; --resume goes on, or remove {folder}")
-        held = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        held = files.read_json(folder / "settings.json", "remove that folder, and the run begins anew")
         if other := [k for k, v in job.settings.items() if held.get(k) != v]:
             raise ValueError(f"{folder} was begun with another {', '.join(other)}; give the same again, or remove it")
-    folder.mkdir(exist_ok=True)
-    (folder / "settings.json").write_text(json.dumps(job.settings), encoding="utf-8")
+    for left in job.out.parent.glob(f".{job.out.name}-*") if resume else ():  # of a run that was killed as it wrote
+        shutil.rmtree(left, ignore_errors=True)
+    records.write_json(folder / "settings.json", job.settings)
     try:
         yield folder, True
     except (ValueError, FloatingPointError):  # the same again would fail again
@@ -240,7 +254,7 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
                 copies[kind]["kept"] = measure.kept_share(before["nll"]["forget"], trained, nll)
         measure.round_(model, job.save_dtype)  # from here on the weights are those on disk
         after = _measured(job, model)
-        with models.atomic_directory(job.out) as tmp:
+        with files.atomic_directory(job.out) as tmp:
             model.to(getattr(torch, job.save_dtype)).save_pretrained(tmp)
             tokenizer.save_pretrained(tmp)
             found = {"before": before, "after": after, "reference": reference, "target": target, "copies": copies}
