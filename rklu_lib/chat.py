@@ -100,11 +100,11 @@ def _text(form, text):
     return text.strip() if form.stripped else text
 
 
-def encode_prompt(tokenizer, template, question):
-    """Token ids of the prompt, not closed. In a template of one's own the begin-of-text token opens it, where the
-    tokenizer has one that is not its end-of-text token too, as GPT-2's and Phi's is; a chat template brings its own."""
-    form = frame(tokenizer, template)
-    ids = _ids(tokenizer, (form.opening, _text(form, question), form.middle), special=template != CHAT)
+def _opened(tokenizer, template, *parts):
+    """Token ids of a prompt, or of one and its answer, not closed. In a template of one's own the begin-of-text token
+    opens it, where the tokenizer has one that is not its end-of-text token too, as GPT-2's and Phi's is; a chat
+    template brings its own."""
+    ids = _ids(tokenizer, parts, special=template != CHAT)
     if template == CHAT:
         return tuple(ids)
     ids = ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
@@ -112,17 +112,21 @@ def encode_prompt(tokenizer, template, question):
     return tuple(ids) if opened or bos in (None, tokenizer.eos_token_id) else (bos, *ids)
 
 
+def encode_prompt(tokenizer, template, question):
+    """Token ids of the prompt, not closed; see `_opened` for what opens it."""
+    form = frame(tokenizer, template)
+    return _opened(tokenizer, template, form.opening, _text(form, question), form.middle)
+
+
 def encode_answer(tokenizer, template, answer):
-    """Token ids of the answer, closed by `end_token`: in a chat as they follow the prompt, else tokenised apart."""
+    """Token ids of the answer, closed by `end_token`: as they follow the prompt, which is how TOFU's models read them
+    (Llama 2's tokenizer would put a blank before an answer that stands alone); else tokenised apart."""
     form, end = frame(tokenizer, template), end_token(tokenizer, template)
     after = (form.lead, _text(form, answer), form.closing)
-    ids = None
-    if template == CHAT:
-        prompt = list(encode_prompt(tokenizer, template, "?"))
-        whole = _ids(tokenizer, (form.opening, "?", form.middle + form.lead, *after[1:]))
-        ids = whole[len(prompt) :] if whole[: len(prompt)] == prompt else None
-    ids = _ids(tokenizer, after) if ids is None else ids
-    return tuple(ids[: ids.index(end)] if end in ids else ids) + (end,)
+    prompt = _opened(tokenizer, template, form.opening, "?", form.middle)
+    whole = _opened(tokenizer, template, form.opening, "?", form.middle + form.lead, *after[1:])
+    ids = whole[len(prompt) :] if whole[: len(prompt)] == prompt else tuple(_ids(tokenizer, after))
+    return (ids[: ids.index(end)] if end in ids else ids) + (end,)
 
 
 @functools.lru_cache(maxsize=8)
