@@ -206,7 +206,7 @@ def passage(tokenizer, chunk, prompt_tokens=0):
 def encode(tokenizer, template, question, answer):
     """One question-answer pair as an `Example`.
 
-    Prompt and answer are tokenised apart, so that the prompt of training is token for token the prompt of generation.
+    Prompt and answer are cut so that the prompt of training is token for token the prompt of generation.
     """
     return Example(encode_prompt(tokenizer, template, question), encode_answer(tokenizer, template, answer))
 

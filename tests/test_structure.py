@@ -20,8 +20,20 @@ NAMES = {path.stem: path for path in LIBRARY if path.stem not in ("__init__", "_
 INDEX = ROOT / "book" / "index_of_results.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other.
-ORDER = ("profiles", "chat", "hub", "data", "losses", "models", "metrics", "parallel", "teacher", "methods", "training")
-ORDER += ("evaluation", "probing", "records", "bases", "execution", "runs", "fetch", "doctor", "inputs", "measure")
+ORDER = ("profiles", "chat", "hub", "data", "losses", "models", "metrics", "logs", "parallel", "teacher", "methods")
+ORDER += (
+    "training",
+    "evaluation",
+    "probing",
+    "records",
+    "bases",
+    "execution",
+    "runs",
+    "fetch",
+    "doctor",
+    "inputs",
+    "measure",
+)
 ORDER += ("checkpoints", "plan", "report", "unlearning", "cli")
 ALONE = ("profiles", "chat", "hub", "metrics", "losses")
 HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget", "lm_eval", "sacrebleu")
