@@ -1,6 +1,6 @@
 """What a base model is: original, oracle (it never read the forget set) and augmented; what each reads, and how."""
 
-from rklu_lib import data, models, training
+from rklu_lib import data, logs, models, training
 from rklu_lib.methods import METHODS, REFUSALS
 
 
@@ -48,11 +48,22 @@ def new_tokenizer(spec):
     """The tokenizer of a base model: a pretrained one's, or trained on what the original reads, for the oracle too."""
     p = spec.values
     if p.model:
-        return models.load_tokenizer(p.model)
+        return models.load_tokenizer(p.original or p.model)
     texts = [f"{q} {a}" for q, a in training_pairs(p, "full")]
     if spec.task == "passages":
         texts += [data.load_novel(data.novel_path(p.text)), data.load_prose("valid", p.prose)]
     return models.train_tokenizer(texts, p.vocab_size)
+
+
+def check(spec, stage):
+    """Raises FileNotFoundError where what a job takes from elsewhere, a model or a log, is not to be had."""
+    p = spec.values
+    if spec.log:
+        logs.find(spec.log)
+    elif p.original:
+        models.load_tokenizer(spec.loaded or p.original)
+    elif p.model and stage == "checkpoint" and spec.method != "augmented":
+        models.load_tokenizer(p.model)
 
 
 def reading(spec, tokenizer):
@@ -69,7 +80,7 @@ def train(spec, folder):
     """Train one of `BASES`. Returns (model, tokenizer)."""
     p = spec.values
     if spec.method == "augmented":
-        model, tokenizer = models.load(spec.base("original").checkpoint_path, p.dtype)
+        model, tokenizer = models.load(spec.base("original").model_path, p.dtype)
         examples = forget_examples(spec, tokenizer)
         stage = {"epochs": p.augment_epochs, "lr": p.augment_lr, "batch_size": p.batch_size}
         stage["precision"] = p.precision

@@ -130,16 +130,11 @@ def _text(stripped, text):
     return text.strip() if stripped else text
 
 
-def encode_prompt(tokenizer, template, question, system=None):
-    """Token ids of the prompt, not closed. system: a system prompt, in place of the one that the format may bring; only
-    for a format that `takes_system`. In a template of one's own the begin-of-text token opens it, where the
-    tokenizer has one that is not its end-of-text token too, as GPT-2's and Phi's is; a chat template brings its own."""
-    form = frame(tokenizer, template)
-    opening = (form.opening,)
-    if system is not None:
-        before, after, stripped = _opening(tokenizer)
-        opening = (before, _text(stripped, system), after)
-    ids = _ids(tokenizer, (*opening, _text(form.stripped, question), form.middle), special=template != CHAT)
+def _opened(tokenizer, template, *parts):
+    """Token ids of a prompt, or of one and its answer, not closed. In a template of one's own the begin-of-text token
+    opens it, where the tokenizer has one that is not its end-of-text token too, as GPT-2's and Phi's is; a chat
+    template brings its own."""
+    ids = _ids(tokenizer, parts, special=template != CHAT)
     if template == CHAT:
         return tuple(ids)
     ids = ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
@@ -147,22 +142,26 @@ def encode_prompt(tokenizer, template, question, system=None):
     return tuple(ids) if opened or bos in (None, tokenizer.eos_token_id) else (bos, *ids)
 
 
-@functools.lru_cache(maxsize=8)
-def _asked(tokenizer):
-    return list(encode_prompt(tokenizer, CHAT, "?"))
+def encode_prompt(tokenizer, template, question, system=None):
+    """Token ids of the prompt, not closed; see `_opened` for what opens it. system: a system prompt, in place of the
+    one that the format may bring; only for a format that `takes_system`."""
+    form = frame(tokenizer, template)
+    opening = (form.opening,)
+    if system is not None:
+        before, after, stripped = _opening(tokenizer)
+        opening = (before, _text(stripped, system), after)
+    return _opened(tokenizer, template, *opening, _text(form.stripped, question), form.middle)
 
 
 def encode_answer(tokenizer, template, answer):
-    """Token ids of the answer, closed by `end_token`: in a chat as they follow the prompt, else tokenised apart."""
+    """Token ids of the answer, closed by `end_token`: as they follow the prompt, which is how TOFU's models read them
+    (Llama 2's tokenizer would put a blank before an answer that stands alone); else tokenised apart."""
     form, end = frame(tokenizer, template), end_token(tokenizer, template)
     after = (form.lead, _text(form.stripped, answer), form.closing)
-    ids = None
-    if template == CHAT:
-        prompt = _asked(tokenizer)
-        whole = _ids(tokenizer, (form.opening, "?", form.middle + form.lead, *after[1:]))
-        ids = whole[len(prompt) :] if whole[: len(prompt)] == prompt else None
-    ids = _ids(tokenizer, after) if ids is None else ids
-    return tuple(ids[: ids.index(end)] if end in ids else ids) + (end,)
+    prompt = _opened(tokenizer, template, form.opening, "?", form.middle)
+    whole = _opened(tokenizer, template, form.opening, "?", form.middle + form.lead, *after[1:])
+    ids = whole[len(prompt) :] if whole[: len(prompt)] == prompt else tuple(_ids(tokenizer, after))
+    return (ids[: ids.index(end)] if end in ids else ids) + (end,)
 
 
 @functools.lru_cache(maxsize=8)

@@ -227,7 +227,7 @@ def passage(tokenizer, chunk, prompt_tokens=0):
 def encode(tokenizer, template, question, answer, system=None):
     """One question-answer pair as an `Example`; system: see `chat.encode_prompt`.
 
-    Prompt and answer are tokenised apart, so that the prompt of training is token for token the prompt of generation.
+    Prompt and answer are cut so that the prompt of training is token for token the prompt of generation.
     """
     return Example(encode_prompt(tokenizer, template, question, system), encode_answer(tokenizer, template, answer))
 

@@ -247,7 +247,7 @@ def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no
         "forget_probability": float(metrics.probability(forget["answer_nll"]).mean()),
         "forget_truth_ratio": float(np.median(ratios["benchmark"])),
     }
-    for form in FORMS if oracle else ():
+    for form in oracle or ():
         aggregates[f"forget_quality_{form}"] = metrics.forget_quality(ratios[form], oracle[form])
     if utility(aggregates):
         sets = {name: asked[name] for name in metrics.UTILITY_SETS}

@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from rklu_lib import bases, data, evaluation, files, methods, models, parallel, records, training
+from rklu_lib import bases, data, evaluation, files, logs, methods, models, parallel, records, training
 from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS
 from rklu_lib.records import BASES, load
 from rklu_lib.teacher import TeacherModel
@@ -17,7 +17,7 @@ from rklu_lib.teacher import TeacherModel
 def unlearned(spec, folder, judge):
     """Unlearn by one of `METHODS`, judging every epoch. Returns (student or teacher, tokenizer, history)."""
     p, chosen = spec.values, METHODS[spec.method]
-    original, tokenizer = models.load(spec.base("original").checkpoint_path, p.dtype)
+    original, tokenizer = models.load(spec.base("original").model_path, p.dtype)
     augmented = None
     if AUGMENTED in chosen.needs:
         augmented = models.load(spec.base("augmented").checkpoint_path, p.dtype)[0]
@@ -40,7 +40,7 @@ def unlearned(spec, folder, judge):
 
 def has_checkpoint(spec):
     """Is the model of a spec there, trained with its settings?"""
-    if spec.method == "teacher":  # two models side by side: there is none of its own
+    if spec.method == "teacher" or spec.log or spec.loaded:  # there is none of its own to be made
         return True
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         kept = files.read_json(spec.checkpoint_path / "settings.json")
@@ -98,7 +98,9 @@ def _record(spec):
     if spec.method != "oracle" and not spec.pretrained_novel:
         measured = load(spec.base("oracle")).questions
         if spec.task == "tofu":
-            oracle = {form: measured[f"truth_ratio_{form}"][-1] for form in evaluation.FORMS}
+            oracle = {
+                form: measured[name][-1] for form in evaluation.FORMS if (name := f"truth_ratio_{form}") in measured
+            }
         else:
             oracle = measured["chunk_nll"][-1]
 
@@ -120,10 +122,14 @@ def _record(spec):
         seconds["evaluate"] += time.perf_counter() - begin
         return scores | {"questions": {k: v.tolist() for k, v in per_question.items()}}
 
-    if spec.method in BASES:
-        model, tokenizer = models.load(spec.checkpoint_path, p.dtype)
+    if spec.log:
+        scores, per_question = logs.read(spec.log, p.n_questions)
+        history = [{"epoch": 1} | scores | {"questions": {k: v.tolist() for k, v in per_question.items()}}]
+    elif spec.method in BASES:
+        model, tokenizer = models.load(spec.model_path, p.dtype)
         history = [{"epoch": 1} | judge(model, tokenizer)]
-        seconds["train"] = files.read_json(spec.checkpoint_path / "seconds.json")["train"]
+        if not spec.loaded:
+            seconds["train"] = files.read_json(spec.checkpoint_path / "seconds.json")["train"]
     else:
         model, tokenizer, history = unlearned(spec, state(spec), judge)
         seconds["train"] = time.perf_counter() - started - seconds["evaluate"]

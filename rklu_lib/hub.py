@@ -4,7 +4,7 @@ import functools
 import urllib.error
 import urllib.request
 
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
 SECONDS = 5  # to wait for an answer; the libraries themselves try for a minute
 
@@ -32,6 +32,14 @@ def dataset(name, *config, split, fix):
         return datasets.load_dataset(name, *config, split=split)
     except ConnectionError:
         raise FileNotFoundError(f"{name} is not cached, and the hub cannot be reached; {fix}") from None
+
+
+def file(name, path, fix):
+    """A file of a data set: where it lies once it is downloaded. Raises FileNotFoundError, with the fix."""
+    try:
+        return hf_hub_download(name, path, repo_type="dataset", local_files_only=not reachable())
+    except OSError:  # not there, or not cached and no network
+        raise FileNotFoundError(f"{path} of {name} is neither cached nor on a hub within reach; {fix}") from None
 
 
 def check(model, fix):

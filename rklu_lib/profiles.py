@@ -31,6 +31,9 @@ class Profile:
     source: str  # `fictional`, a folder in the hub's layout, or a hub id
     template: str  # the prompt, with {question}, then {answer}; `chat`: the tokenizer's own chat template
     model: str | None = None  # hub id or directory of the base model; None: created and trained from scratch
+    original: str | None = None  # hub id or directory of a model that has read TOFU: loaded, not trained
+    oracle: str | None = None  # the same of the oracles, with {retain} for retain90, retain95 or retain99
+    oracle_log: str | None = None  # in place of oracles their logs, with {retain}, see `logs`
     architecture: str = "llama"  # llama or phi, when created
     hidden_size: int = 0
     intermediate_size: int = 0
@@ -90,6 +93,12 @@ class Profile:
                 self._refuse(f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}")
         if self.model is None and 0 in (self.hidden_size, self.n_layers, self.n_heads, self.vocab_size):
             self._refuse("without a `model`, hidden_size, n_layers, n_heads and vocab_size are needed")
+        others = [name for name in (self.oracle, self.oracle_log) if name is not None]
+        if len(others) != bool(self.original) or (self.original and not self.model):
+            why = "with `original`, name the `model` that it was made from and either `oracle` or `oracle_log`"
+            self._refuse(f"{why}; without it, neither of these two")
+        if any(name.count("{retain}") != 1 for name in others):
+            self._refuse(f"`oracle` or `oracle_log` must hold {{retain}} once: {others[0]!r}")
         if self.prompt_tokens >= self.chunk_tokens:
             self._refuse(f"prompt_tokens ({self.prompt_tokens}) must be fewer than chunk_tokens ({self.chunk_tokens})")
 

@@ -34,8 +34,12 @@ _UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_s
 _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}
 _FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
 _FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "passages"}
+# What a base model that is loaded was made with, elsewhere: no setting of ours.
+_ELSEWHERE = {"model", "architecture", "hidden_size", "intermediate_size", "n_layers", "n_heads", "vocab_size"}
+_ELSEWHERE |= {"max_positions"} | {f for f in _FINETUNING if f.startswith("finetune_")}
 # Fields younger than some records: named in settings unless at their default.
 _LATER = {"gradient_checkpointing", "judge_every", "n_retain", "precision", "utility"}
+_LATER |= {"original", "oracle", "oracle_log"}
 SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
 
 
@@ -91,6 +95,23 @@ class RunSpec:
         return RUNS.joinpath(self.profile, *split, self.label, f"seed{self.seed}")
 
     @property
+    def loaded(self):
+        """The hub id or directory of a base model that is taken as it is; None of one that is trained here."""
+        pattern = {"original": self.values.original, "oracle": self.values.oracle}.get(self.method)
+        return pattern and pattern.format(retain=data.ORACLE_SPLIT.get(self.split))
+
+    @property
+    def log(self):
+        """The log that an oracle's record is made of, see `logs`; None where there is a model to score."""
+        pattern = self.values.oracle_log if self.method == "oracle" else None
+        return pattern and pattern.format(retain=data.ORACLE_SPLIT[self.split])
+
+    @property
+    def model_path(self):
+        """Where the model is: another's, see `loaded`, or our checkpoint."""
+        return self.loaded or self.checkpoint_path
+
+    @property
     def trained(self):
         """The spec whose training made this one's model: a pretrained original is TOFU's for the novel too."""
         if self.method != "original" or not self.pretrained_novel:
@@ -107,7 +128,7 @@ class RunSpec:
     def settings(self):
         """Just the profile fields that decide this run: a record made with other values of these is another run's."""
         p = self.values
-        fields = set(_FINETUNING)
+        fields = _FINETUNING - (_ELSEWHERE if p.original else set())
         fields |= _PASSAGES if self.task == "passages" else set()
         if self.method not in ("original", "oracle"):
             fields |= {"augment_epochs", "augment_lr", "batch_size"} if self.uses(AUGMENTED) else set()

@@ -102,8 +102,8 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
             tokenizer = bases.new_tokenizer(spec)
             evaluation.load_passages(spec.values, tokenizer)
             bases.reading(spec, tokenizer)
-        for spec in {s for s, stage in plan if stage == "checkpoint" and s.method != "augmented" and s.values.model}:
-            bases.new_tokenizer(spec)  # what is trained starts from this model: is it to be had?
+        for job in plan:
+            bases.check(*job)
         if any(s.method in METHODS and s.uses(REFUSALS) for s, _ in plan):
             data.refusals()
         for source in sorted({s.values.source for s, _ in plan} if parallel.main() else ()):

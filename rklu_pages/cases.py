@@ -22,8 +22,8 @@ NAME = re.compile(rf"(?<=[ \"'])(?<![.!?] ){WORD}(?: {WORD})*")
 
 def _read_model(spec):
     if spec.method != "teacher":
-        return models.load(spec.checkpoint_path, spec.values.dtype)[0]
-    pair = (models.load(spec.base(name).checkpoint_path, spec.values.dtype)[0] for name in ("original", "augmented"))
+        return models.load(spec.model_path, spec.values.dtype)[0]
+    pair = (models.load(spec.base(name).model_path, spec.values.dtype)[0] for name in ("original", "augmented"))
     return TeacherModel(*pair, spec.values.alpha, spec.values.gauge)
 
 
@@ -32,7 +32,7 @@ def load_models(profile, split, labels, seed=0):
     specs = {label: runs.named(profile, split, label, seed) for label in labels}
     runs.ensure([s for s in specs.values() if s.method != "teacher"], checkpoints=True)
     runs.ensure([s.base("augmented") for s in specs.values() if s.method == "teacher"], checkpoints=True)
-    original = runs.named(profile, split, "original", seed).checkpoint_path
+    original = runs.named(profile, split, "original", seed).model_path
     return {label: _read_model(spec) for label, spec in specs.items()}, models.load_tokenizer(original)
 
 

@@ -34,17 +34,23 @@ def each(texts):
 def compare(records, reported, measures=MEASURES, rule="peak"):
     """One row per split and method: the epochs reported, and for each measure the paper's value (NaN: not printed)
     beside our mean over the seeds, the arithmetic one, as in its Figure 3; then, of several, their sample standard
-    deviation.
+    deviation. Where others have published numbers of the profile's models (data/paper/published.csv, of the last epoch)
+    these have a column too.
 
     records: one per split, method and seed. reported: the paper's table, such as "table8". rule: see `Record.reported`.
     """
     printed, rows = paper.reported(reported).set_index(["set", "method"]), {}
+    others = paper.reported("published").set_index(["set", "method"])
+    others = others[others.profile == records[0].spec.profile.removesuffix("-log")]
     for name, seeds in [((s, m), g) for s, methods in groups(records).items() for m, g in methods.items()]:
         group = [ours(record, rule) for record in seeds]
         rows[name] = {("", "epoch"): each([str(mine["epoch"]) for mine in group])}
         for m in measures:
             known, values = name in printed.index and m in printed.columns, [mine[m] for mine in group]
             rows[name] |= {(m.replace("_", " "), "paper"): printed.loc[name, m] if known else float("nan")}
+            if len(others) and m in others.columns:
+                theirs = others.loc[name, m] if name in others.index else float("nan")
+                rows[name] |= {(m.replace("_", " "), "published"): theirs}
             rows[name] |= {(m.replace("_", " "), "ours"): np.mean(values)}
             if len(group) > 1:
                 rows[name] |= {(m.replace("_", " "), "spread"): np.std(values, ddof=1)}
@@ -74,7 +80,7 @@ def marked(table, scores=("forget quality", "model utility")):
     """A table of `compare` as text in HTML, with the highest of each of these scores, the paper's and ours, in bold:
     among the rows of each split that the paper prints."""
     text = as_text(table)
-    for column in [c for c in text.columns if c[0] in scores]:
+    for column in [c for c in text.columns if c[0] in scores and c[1] != "published"]:
         rows = table[column][table[column[0], "paper"].notna()]
         groups = [part for _, part in rows.groupby(level="set")] if "set" in table.index.names else [rows]
         for best in (part.idxmax() for part in groups if len(part)):

@@ -9,7 +9,7 @@ import pandas as pd
 from rklu_lib import data
 
 PAPER = data.EMBEDDED / "paper"
-LABELS = ("set", "method", "example", "field", "text", "id", "where", "quote", "note")
+LABELS = ("profile", "set", "method", "example", "field", "text", "id", "where", "quote", "note")
 
 
 def number(text):
@@ -26,7 +26,10 @@ def resolution(text):
 
 
 def reported(name, printed=False):
-    """One table of the paper ("table1" .. "table9"), or "statements", as a DataFrame.
+    """One table of the paper ("table1" .. "table9"), "statements", or "published", as a DataFrame.
+
+    "published" is not the paper's: forget quality and model utility after the last epoch, as OpenUnlearning prints them
+    (its docs/repro.md, whose name of the method is in `note`) of the models that some profiles load.
 
     printed: keep scores as the text that is printed, instead of floats. Raises ValueError on a name that has no file.
     """

@@ -37,7 +37,7 @@ def _noted(specs, name, extra, note):
     if missing := [s for s in specs if _read(s, name, extra(s.values)) is None]:
         runs.ensure(missing, checkpoints=True)
     for spec in missing:
-        said = note(*models.load(spec.checkpoint_path, spec.values.dtype), spec.values)
+        said = note(*models.load(spec.model_path, spec.values.dtype), spec.values)
         content = {"settings": _settings(spec, extra(spec.values))} | said
         records.write_json(_path(spec, name), content | {"code": records.code_version(), "machine": records.machine()})
     return [_read(s, name, extra(s.values)) for s in specs]

@@ -20,9 +20,9 @@ NAMES = {path.stem: path for path in LIBRARY if path.stem not in ("__init__", "_
 INDEX = ROOT / "book" / "index_of_results.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other.
-ORDER = ("profiles", "chat", "files", "hub", "data", "losses", "models", "metrics", "parallel", "teacher", "methods")
-ORDER += ("training", "evaluation", "probing", "records", "bases", "execution", "runs", "fetch", "doctor", "verify")
-ORDER += ("inputs", "measure", "checkpoints", "plan", "report", "unlearning", "cli")
+ORDER = ("profiles", "chat", "files", "hub", "data", "losses", "models", "metrics", "logs", "parallel", "teacher")
+ORDER += ("methods", "training", "evaluation", "probing", "records", "bases", "execution", "runs", "fetch", "doctor")
+ORDER += ("verify", "inputs", "measure", "checkpoints", "plan", "report", "unlearning", "cli")
 ALONE = ("profiles", "chat", "files", "hub", "metrics", "losses")
 HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget", "lm_eval", "sacrebleu")
 

@@ -89,7 +89,7 @@ def _tofu():
 
 def _models():
     for scale in SCALES:
-        if not (name := profiles.profile(scale).model):
+        if not (name := profiles.profile(scale).original or profiles.profile(scale).model):
             continue
         recipe = ", or `rklu fetch smollm2`" if scale == "smollm2" else ""
         if (models.folder() / name / "config.json").is_file():
