@@ -37,6 +37,15 @@ def read_json(path, fix=MEND):
 
 
 @contextlib.contextmanager
+def damaged(what, errors=Exception, fix=MEND):
+    """What is raised inside, by readers that raise what they like, becomes DamagedError: what, why, and the fix."""
+    try:
+        yield
+    except errors as error:
+        raise DamagedError(f"{what} ({first_line(error)}); {fix}") from error
+
+
+@contextlib.contextmanager
 def atomic_directory(path):
     """`with atomic_directory(path) as tmp`: what is written under tmp replaces `path`, unless something raised."""
     path = Path(path)

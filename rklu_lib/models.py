@@ -126,13 +126,9 @@ def load(path, dtype="float32"):
     tokenizer, base = load_tokenizer(path), adapter_base(path)
     options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": False}
     options["ignore_mismatched_sizes"] = True  # they are refused below, by name
-    with quiet():
-        try:
-            place = base or resolve(path)
-            model, found = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **options)
-        except (SafetensorError, RuntimeError) as error:
-            why = f"its weights cannot be read ({files.first_line(error)}); {files.MEND}"
-            raise files.DamagedError(f"{path}: {why}") from None
+    with quiet(), files.damaged(f"{path}: its weights cannot be read", (SafetensorError, RuntimeError)):
+        place = base or resolve(path)
+        model, found = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **options)
     if lacking := sorted({*found["missing_keys"], *(m[0] for m in found.get("mismatched_keys", ()))}):
         which = f"{lacking[0]} and {len(lacking) - 1} more" if len(lacking) > 1 else lacking[0]
         raise files.DamagedError(f"{path}: {which} are not in its weights as config.json has them; {files.MEND}")
@@ -173,14 +169,8 @@ def load_tokenizer(path):
         source = base
     if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in TOKENIZER):
         raise FileNotFoundError(f"{path} holds no tokenizer ({', '.join(TOKENIZER)}); copy the original model's there")
-    with quiet():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        except Exception as error:  # the readers of formats raise what they like, some over several lines
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"the tokenizer of {path} cannot be read ({why}); copy the original model's there"
-            ) from None
+    with quiet(), files.damaged(f"the tokenizer of {path} cannot be read"):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {path} has no end-of-text token; set eos_token in tokenizer_config.json")
     return tokenizer

@@ -240,23 +240,6 @@ def write(spec, history, questions, seconds):
     write_json(spec.record_path, content)  # last: its presence says that the record is whole
 
 
-@contextlib.contextmanager
-def stored_in(folder):
-    """Within this, records and runs lie in `folder`, for this process and the workers that it starts."""
-    global RECORDS, RUNS
-    was, names = (RECORDS, RUNS), ("RKLU_RECORDS", "RKLU_RUNS")
-    before = {name: os.environ.get(name) for name in names}
-    RECORDS, RUNS = Path(folder) / "records", Path(folder) / "runs"
-    os.environ.update(zip(names, (str(RECORDS), str(RUNS)), strict=True))
-    try:
-        yield
-    finally:
-        RECORDS, RUNS = was
-        for name in names:
-            os.environ.pop(name)
-        os.environ.update({k: v for k, v in before.items() if v is not None})
-
-
 def writable():
     """Raises OSError, with the fix, where records or runs cannot be written: before anything is computed for them."""
     for name, folder in (("RKLU_RECORDS", RECORDS), ("RKLU_RUNS", RUNS)) if parallel.main() else ():

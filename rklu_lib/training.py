@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from rklu_lib import data, methods, models, parallel
+from rklu_lib import data, files, methods, models, parallel
 
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # tied heads are meant to be saved once
 
@@ -69,15 +69,10 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
     if folder and together > 1:  # the state of one process is no other number's
         folder = f"{folder}-{together}{'-sharded' if student.sharded else ''}"
     if folder and (Path(folder) / "history.json").exists():
-        try:
+        fix = "remove it, and the run begins anew"
+        with files.damaged(f"{folder}, the state of an interrupted run, cannot be read", fix=fix):
             accelerator.load_state(str(folder))
             history = json.loads((Path(folder) / "history.json").read_text())
-        except Exception as error:  # each of its files has a reader of its own, and each of these its own errors
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            fix = "remove that folder, and the run begins anew"
-            raise models.DamagedError(
-                f"{folder}, the state of an interrupted run, cannot be read ({why}); {fix}"
-            ) from error
     for epoch in range(len(history), epochs):
         if history and history[-1].get("stop"):
             break

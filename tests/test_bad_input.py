@@ -318,7 +318,7 @@ MODELS = {
     "no tokenizer": model(
         "own holds no tokenizer .*copy the original model's there", without("tokenizer.json", "tokenizer_config.json")
     ),
-    "half a tokenizer": model("the tokenizer of .*own cannot be read .*copy the original", cut("tokenizer.json", 99)),
+    "half a tokenizer": model("the tokenizer of .*own cannot be read .*copy it again", cut("tokenizer.json", 99)),
     "no end of text": model(
         "the tokenizer of .*own has no end-of-text token; set eos_token",
         edited("tokenizer_config.json", eos_token=None),

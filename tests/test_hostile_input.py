@@ -131,7 +131,7 @@ def test_ten_megabytes_in_one_line_are_refused_in_one_short_line_or_read(own, tm
     long = "x" * 10_000_000
     given = ["--model", str(own), "--out", str(tmp_path / "out"), "--profile", "smoke", "--dry-run"]
     for row, message in (
-        ({"question": long, "answer": "A"}, "tokens with the prompt; the model reads 512. Shorten"),
+        ({"question": long, "answer": "A"}, "tokens; the model reads 512. Shorten it"),
         ({"question": "Q", "answer": [long]}, "must be a non-empty string"),
         ({long: 1}, "no field that is known here"),
         ({"messages": long}, "field 'messages' must be a non-empty list"),

@@ -1,5 +1,7 @@
 """Do the run of a record again, somewhere else, and compare every score: what `rklu verify` does."""
 
+import contextlib
+import os
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -50,9 +52,25 @@ def again(path, workers=None):
         why = f"made with other settings ({', '.join(other)}) than profile {spec.profile} has now"
         raise ValueError(f"{path}: {why}; check out the commit that it names, {content['code']['commit']}")
     runs.refuse_other_data([recorded])
-    with tempfile.TemporaryDirectory() as folder, records.stored_in(folder):
+    with tempfile.TemporaryDirectory() as folder, _stored_in(folder):
         (found,) = runs.ensure([spec], workers)
     return recorded, found, _differences(content)
+
+
+@contextlib.contextmanager
+def _stored_in(folder):
+    """Within this, records and runs lie in `folder`, for this process and the workers that it starts."""
+    places = {"RKLU_RECORDS": Path(folder) / "records", "RKLU_RUNS": Path(folder) / "runs"}
+    was, before = (records.RECORDS, records.RUNS), {name: os.environ.pop(name, None) for name in places}
+    records.RECORDS, records.RUNS = places.values()
+    os.environ.update({name: str(place) for name, place in places.items()})
+    try:
+        yield
+    finally:
+        records.RECORDS, records.RUNS = was
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({name: value} if value is not None else {})
 
 
 def _differences(content):

@@ -214,8 +214,11 @@ def encode(corpus, tokenizer, template, limit=None, file="forget"):
     Raises DataError for what cannot be scored; the lengths of pairs are left to `models.check_lengths`.
     """
     examples, items, takes = [], [], chat.takes_system(tokenizer, template)
+    longest = max(map(len, tokenizer.get_vocab()))  # characters: what could not fit is refused without its tokens
     for item in corpus.items:
         if item.question is not None:
+            if limit and (least := (len(item.question) + len(item.answer)) // longest) > limit:
+                raise data.DataError(f"{item.where}: at least {least} tokens; the model reads {limit}. Shorten it")
             said = item.system if takes else None
             examples.append(data.encode(tokenizer, template, item.question, item.answer, said))
             items.append(item)
