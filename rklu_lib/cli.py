@@ -224,13 +224,13 @@ def unlearn(
     """Make a model of your own forget pairs, chats or documents, and report what came of it."""
     from rich.console import Console
 
-    from rklu_lib.own import plan, unlearning
+    from rklu_lib.own import jobs, plan, unlearning
 
     template = template and template.replace("\\n", "\n")  # a shell passes \n on as two characters
     named = dict(retain=retain or (), watch=watch or (), holdout=holdout or (), prose=prose, method=method)
     named |= dict(profile=profile, template=template, alpha=alpha, lr=lr, epochs=epochs, dtype=dtype, seed=seed, by=by)
     named |= dict(save_dtype=save_dtype, reference=reference, target=target, probes=probes, redact=redact)
-    job = unlearning.prepare(model, forget, out, max_perplexity_rise=max_perplexity_rise, **named)
+    job = jobs.prepare(model, forget, out, max_perplexity_rise=max_perplexity_rise, **named)
     if dry_run:
         found = plan.estimate(job, resumable=True)
         Console().print(*plan.show(job, found), sep="\n")

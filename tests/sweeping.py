@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from rklu_lib import records, runs
-from rklu_lib.own import unlearning
+from rklu_lib.own import jobs, unlearning
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would not survive the fork
 FORK = get_context("fork")
@@ -29,7 +29,7 @@ def sweep(folder, specs, workers=2):
 
 def unlearn(model, forget, out, profile):
     """The other: `rklu unlearn`, which goes on where there is something to go on from."""
-    job = unlearning.prepare(str(model), str(forget), out, profile=profile, probes=0)
+    job = jobs.prepare(str(model), str(forget), out, profile=profile, probes=0)
     unlearning.run(job, resumable=True, resume=True)
 
 

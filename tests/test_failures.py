@@ -24,7 +24,7 @@ from test_cli import Here, rklu
 from test_parallel import LAUNCHED, launch  # noqa: F401 - a fixture
 
 from rklu_lib import data, files, models, parallel, records, runs, training
-from rklu_lib.own import unlearning
+from rklu_lib.own import jobs, unlearning
 from rklu_lib.records import RunSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -299,11 +299,11 @@ def test_a_full_disk_ends_an_unlearning_in_one_line_and_it_goes_on(disk, mine, t
     assert rklu(*given, tmp_path / "whole").exit_code == 0
     said = one_line(rklu(*given, store / "out"))
     assert "the result and the state of the run take" in said and "name another --out" in said  # before anything
-    unlearning.plan.refuse, refuse = (lambda *_: None), unlearning.plan.refuse
+    jobs.plan.refuse, refuse = (lambda *_: None), jobs.plan.refuse
     try:
         said = one_line(rklu(*given, store / "out"))
     finally:
-        unlearning.plan.refuse = refuse
+        jobs.plan.refuse = refuse
     assert "No space left" in said or "disk full" in said
     assert not (store / "out").exists()
     remounted(store, "size=64m")
@@ -394,8 +394,8 @@ def test_a_state_of_another_pytorch_is_not_gone_on_from(workshop, mine, monkeypa
         runs.ensure([spec], executor=Here())
     assert asked == [0, 1] and not leftovers(records.RUNS)  # from the beginning
     # of a model of one's own it is refused, since its state was asked for by name
-    job = unlearning.prepare(*map(str, mine), tmp_path / "out", profile="tiny")
-    folder = unlearning._unfinished(job.out)
+    job = jobs.prepare(*map(str, mine), tmp_path / "out", profile="tiny")
+    folder = jobs.unfinished(job.out)
     (folder / "unlearn").mkdir(parents=True)
     (folder / "unlearn" / "history.json").write_text("[]")
     records.write_json(folder / "settings.json", job.settings | {"torch": "9.9"})

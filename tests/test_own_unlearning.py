@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPConfig, GPT2Co
 
 import rklu_lib
 from rklu_lib import data, models, training
-from rklu_lib.own import checkpoints, measure, unlearning
+from rklu_lib.own import checkpoints, jobs, measure, unlearning
 
 
 @pytest.fixture(scope="session")
@@ -246,8 +246,8 @@ def test_wilsons_interval_is_the_closed_form():
 
 def test_a_leak_is_seen_in_what_the_model_says(knowing, profile, rows):
     model, tokenizer = models.load(knowing)
-    corpus = unlearning.inputs.read(rows[0])
-    examples, items = unlearning.inputs.encode(corpus, tokenizer, profile.template)
+    corpus = jobs.inputs.read(rows[0])
+    examples, items = jobs.inputs.encode(corpus, tokenizer, profile.template)
     probes = measure.probe(model, tokenizer, examples, items, tokenizer.eos_token_id)
     assert np.mean([p["leaks"] for p in probes]) > 0.7  # it knows them
     assert any(p["greedy"] == i.answer for p, i in zip(probes, items, strict=True))
@@ -329,6 +329,6 @@ def test_it_is_refused_where_memory_or_disk_are_too_small(start, monkeypatch):
             ValueError, match=r"training takes [\d.e-]+ GB for weights.* --dtype bfloat16 takes five eighths"
         ):
             start()
-    monkeypatch.setattr(unlearning.plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(jobs.plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(ValueError, match="name another --out"):
         start()

@@ -31,7 +31,7 @@ def masked(text):
 
 
 def content(job, found):
-    """The report of a finished `unlearning.Job`, all that the page shows. found: what `unlearning.run` measured."""
+    """The report of a finished `jobs.Job`, all that the page shows. found: what `unlearning.run` measured."""
     before, after, forget = found["before"], found["after"], job.items["forget"]
     words = masked if job.redact else str
     again = _paraphrases(forget, before, after, words)

@@ -1,150 +1,25 @@
 """The paper's method on a model of one's own: checked first, trained until a rule is met, measured, reported.
 
-`prepare` reads and checks everything but the weights; `run` loads them, augments, builds the teacher, distils, and
+`jobs.prepare` reads and checks everything but the weights; `run` loads them, augments, builds the teacher, distils, and
 writes the checkpoint with its report beside it, whole or not at all; `unlearn` is both.
 """
 
 import contextlib
 import copy
-import dataclasses
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
 
-from rklu_lib import chat, data, files, methods, metrics, models, parallel, probing, profiles, records, training
+from rklu_lib import chat, files, methods, metrics, models, probing, records, training
 from rklu_lib.methods import AUGMENTED, REFUSALS
-from rklu_lib.own import checkpoints, inputs, measure, plan, report
+from rklu_lib.own import checkpoints, jobs, measure, report
 
-PROSE_TOKENS, PROSE_CHUNKS = 128, 64  # of general text, on which a perplexity is measured
 WIDGET = 3  # forgotten answers whose token distributions the report shows
-PURPOSES = ("forget", "retain", "watch", "holdout")
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that is known before any weights are loaded. examples and items: {purpose: list}, see `inputs.encode`."""
-
-    model: str
-    out: Path
-    method: methods.Method
-    profile: profiles.Profile
-    config: object
-    tokenizer: object
-    corpora: dict
-    examples: dict
-    items: dict
-    source_dtype: str
-    save_dtype: str
-    reference: str | None = None
-    target: float | None = None
-    max_perplexity_rise: float | None = None
-    probes: int = 20
-    redact: bool = True
-    by: str = ""
-    seed: int = 0
-    notes: tuple[str, ...] = ()
-
-    @property
-    def rule(self):
-        """When training stops and which epoch is kept, in words."""
-        bound = self.max_perplexity_rise
-        among = f" among those whose perplexity rose by no more than {bound:.0%}" if bound is not None else ""
-        if self.reference or self.target is not None:
-            level = f"{self.target:g}" if self.target is not None else f"that of {Path(self.reference).name}"
-            return (
-                f"Training stops at the first epoch{among} at which the forgotten answers' mean probability, in the "
-                f"weights as saved, is at most {level}; that epoch is kept. If none is, the one of lowest probability."
-            )
-        return f"All {self.profile.unlearn_epochs} epochs are trained, and the last one{among} is kept."
-
-    @property
-    def settings(self):
-        """What decides the result, as JSON: a run is resumed only with the same."""
-        held = {"model": str(self.model), "method": self.method.name, "seed": self.seed, "save_dtype": self.save_dtype}
-        held |= {"target": self.target, "reference": self.reference and str(self.reference)}
-        held |= {"max_perplexity_rise": self.max_perplexity_rise, "profile": dataclasses.asdict(self.profile)}
-        held |= {"files": {k: list(c.sources) for k, c in self.corpora.items() if c}}
-        held["torch"] = torch.__version__
-        return json.loads(json.dumps(held))
-
-
-def _template(tokenizer, given, profile):
-    """The prompt's template: the one that is asked for, else the tokenizer's own, else the profile's."""
-    return given or (chat.CHAT if tokenizer.chat_template else profile.template)
-
-
-def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, method="RKLU", profile="llama2-7b",
-            template=None, alpha=None, lr=None, epochs=None, dtype=None, save_dtype=None, **rest):  # fmt: skip
-    """A `Job`, with everything read, tokenised and checked but the weights. Arguments as of `unlearn`."""
-    if parallel.processes() > 1:
-        raise ValueError("a model of your own is unlearned by one process; start `rklu unlearn` without a launcher")
-    changes = {"alpha": alpha, "augment_lr": lr, "unlearn_lr": lr, "augment_epochs": epochs, "unlearn_epochs": epochs}
-    changes |= {"template": template, "dtype": dtype or (None if isinstance(profile, profiles.Profile) else "float32")}
-    changes = {k: v for k, v in changes.items() if v is not None}
-    if isinstance(profile, profiles.Profile):
-        profile = dataclasses.replace(profile, **changes | ({"family_lr": {}} if lr else {}))
-    else:
-        profile = profiles.profile(profile, **changes)
-    chosen, corpora, out = methods.method(method), {"forget": inputs.read(forget)}, Path(out)
-    methods.check(chosen, retain)
-    if retain and not chosen.retain:
-        fix = "choose a method with +RT or +KL, or --watch it, which only measures"
-        raise ValueError(f"{method} would not look at --retain; {fix}")
-    if out.exists():
-        shutil.rmtree(_unfinished(out), ignore_errors=True)  # of a run that was killed when all was written
-        raise ValueError(f"{out} exists; name a new directory")
-    corpora |= {"retain": inputs.read(retain), "watch": inputs.read(watch), "holdout": inputs.read(holdout)}
-    for name in PURPOSES[1:]:
-        if both := inputs.shared(corpora["forget"], corpora[name]):
-            kind = f" (--forget and --{name})"
-            raise ValueError(f"{len(both)} questions stand in both files, such as {data.shortened(min(both))}{kind}")
-    try:  # a place that cannot be written to is found out now
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryDirectory(dir=out.parent).cleanup()
-    except OSError as error:
-        raise OSError(f"{out} cannot be made ({error.strerror}); name another directory in --out") from None
-    config, tokenizer = checkpoints.configuration(model), models.load_tokenizer(model)
-    profile = dataclasses.replace(profile, template=_template(tokenizer, template, profile))
-    limit, examples, items = models.context(config), {}, {}
-    for name, corpus in corpora.items():
-        examples[name], items[name] = inputs.encode(corpus, tokenizer, profile.template, limit)
-        models.check_lengths(limit, examples[name], name, [i.where for i in items[name]])
-    examples["paraphrases"] = inputs.paraphrased(items["forget"], tokenizer, profile.template)
-    models.check_lengths(limit, examples["paraphrases"], "forget, a paraphrase")
-    if REFUSALS in chosen.needs and any(i.question is None for i in items["forget"]):
-        raise ValueError(
-            f"{method} answers with a refusal, and a document asks nothing; {chosen.family} needs questions"
-        )
-    text = data.load_prose("test", "fictional") if prose is None else data.read_text(prose)
-    size = min(PROSE_TOKENS, (limit or PROSE_TOKENS + 1) - 1)
-    n = min(PROSE_CHUNKS, len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) // size) or 1
-    examples["prose"] = [data.passage(tokenizer, c) for c in data.chunks(text, n, size, tokenizer, prose or "prose")]
-    own = checkpoints.dtype(model, config)
-    saved = save_dtype or (dtype if dtype and dtype != "float32" else own if own in measure.SAVED else "float32")
-    if saved not in measure.SAVED:
-        raise ValueError(f"save_dtype must be {', '.join(measure.SAVED)}, not {saved!r}")
-    for name, value in {k: rest.get(k) for k in ("target", "max_perplexity_rise")}.items():
-        if value is not None and not 0 < value < (1 if name == "target" else float("inf")):
-            raise ValueError(f"{name} must be {'between 0 and 1' if name == 'target' else '> 0'}, not {value}")
-    profiles.check_seed(rest.get("seed", 0))
-    if rest.get("probes", 0) < 0:
-        raise ValueError(f"probes must be >= 0, not {rest['probes']}")
-    if (other := rest.get("reference")) and models.load_tokenizer(other).get_vocab() != tokenizer.get_vocab():
-        raise ValueError(f"{other} has another vocabulary than {model}, so that the same answer is other tokens to it")
-    form = (tokenizer, profile.template)
-    notes = [f"{n} (--{name})" for name, c in corpora.items() for n in (*c.notes, *inputs.unplaced(c, *form))]
-    if models.adapter_base(model):
-        notes.append("the adapter was merged into the model it rests on; the result is a whole model")
-    read = {"corpora": corpora, "examples": examples, "items": items, "notes": tuple(notes)}
-    job = Job(model, out, chosen, profile, config, tokenizer, source_dtype=own, save_dtype=saved, **read, **rest)
-    plan.refuse(job, plan.estimate(job, resumable=True))
-    return job
 
 
 def choose(epochs, target=None, max_rise=None):
@@ -171,12 +46,7 @@ def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None,
     resumable: keep the state of whole epochs beside `out`; resume: go on from it. on_stage, on_epoch: as in `run`.
     Raises ValueError or OSError, in one line, before any training where it can be known.
     """
-    return run(prepare(model, forget, out, **options), resumable, resume, on_stage, on_epoch)
-
-
-def _unfinished(out):
-    """Where the state of a run lies until it has made `out`."""
-    return out.with_name(f".{out.name}.unfinished")
+    return run(jobs.prepare(model, forget, out, **options), resumable, resume, on_stage, on_epoch)
 
 
 @contextlib.contextmanager
@@ -186,7 +56,7 @@ def _workplace(job, resumable, resume):
         with tempfile.TemporaryDirectory(dir=job.out.parent, prefix=f".{job.out.name}-") as folder:
             yield Path(folder), False
         return
-    folder = _unfinished(job.out)
+    folder = jobs.unfinished(job.out)
     if any(folder.glob("*/history.json")):
         if not resume:
             raise ValueError(f"{job.out} was begun and not finished; --resume goes on, or remove {folder}")
@@ -221,7 +91,7 @@ def _perplexities(job, nll):
 
 
 def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
-    """Do a `Job`. on_stage(name, steps, done) is told of each stage and returns what to call after each step.
+    """Do a `jobs.Job`. on_stage(name, steps, done) is told of each stage and returns what to call after each step.
     on_epoch(notes) is given what is known of each epoch of unlearning so far: the report's `epochs`, less the loss."""
     stage = on_stage or (lambda *_: None)
     with _workplace(job, resumable, resume) as (folder, keeps):
