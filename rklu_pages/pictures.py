@@ -64,13 +64,10 @@ class Picture:
         text = _FONT.sub(r"font: \1 var(--pst-font-family-base, sans-serif)\2", text)
         text = re.sub(r"#[0-9a-f]{6}\b", _in_dark, text)
         label = html.escape(repr(self), quote=True)
-        width = (
-            float(re.search(r'width="([\d.]+)pt"', text).group(1)) / 11
-        )  # a letter of 10 pt is a little less than an em
+        width = float(re.search(r'width="([\d.]+)pt"', text)[1]) / 11  # 10 pt are nine tenths of an em
         text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-        return text.replace(
-            "<svg", f'<svg role="img" fill="currentColor" aria-label="{label}" style="width: {width:.1f}em"', 1
-        )
+        told = f'role="img" fill="currentColor" aria-label="{label}" style="width: {width:.1f}em"'
+        return text.replace("<svg", f"<svg {told}", 1)
 
     def _repr_mimebundle_(self, **_):
         names = html.escape("|".join(self.names), quote=True)

@@ -22,6 +22,7 @@ function place(table) {
       }
       cell.rowSpan = 1;
     }
+  for (const empty of table.tHead.querySelectorAll("th:empty")) empty.replaceWith(element("td", { colSpan: empty.colSpan }));
   for (const row of table.rows) {
     let column = 0;
     for (const cell of row.cells) {
