@@ -135,6 +135,11 @@ def _values():
     return yaml.safe_load(Path(__file__).with_name("profiles.yaml").read_text(encoding="utf-8"))
 
 
+def names():
+    """The profiles there are."""
+    return tuple(_values())
+
+
 def profile(name, task="tofu", **changes):
     """The profile called `name` for a task ("tofu" or "passages"), with `changes` to its fields.
 

@@ -11,7 +11,8 @@ from scipy.stats import binomtest, fisher_exact
 from rklu_lib import chat, data, evaluation, models, probing, profiles, records, runs
 from rklu_lib.teacher import TeacherModel
 from rklu_pages import paper
-from rklu_pages.figures import STYLE, finished, look
+from rklu_pages.figures import STYLE, look
+from rklu_pages.pictures import finished
 
 EMPTY = "(ends at once)"
 

@@ -11,7 +11,8 @@ from matplotlib.ticker import LogLocator
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rklu_lib import data
-from rklu_pages.figures import STYLE, finished
+from rklu_pages.figures import STYLE
+from rklu_pages.pictures import finished
 
 GB = 1e9  # cards are sold in powers of ten
 

@@ -1,30 +1,31 @@
-"""The book's figures, from records. One style, one colour per method all through, told apart without colour too."""
+"""The book's figures, from records. One style, one colour per method all through; each line and marker has its name."""
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy import stats
+import pandas as pd
+import seaborn as sns
+from adjustText import adjust_text
+from scipy import optimize, stats
+
+from rklu_pages.pictures import finished
 
 # Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
 COLOURS = {
-    "RKLU": "#0072B2", "FKLU": "#56B4E9", "GA": "#D55E00", "NPO": "#E69F00", "DPO": "#CC79A7", "IDK": "#8a5a83",
-    "TA": "#009E73", "teacher": "#6b6b00", "original": "#444444", "augmented": "#7f7f7f", "oracle": "#000000",
+    "RKLU": "#0072b2", "FKLU": "#3a9bd9", "GA": "#d55e00", "NPO": "#c98600", "DPO": "#cc79a7", "IDK": "#8a5a83",
+    "TA": "#009e73", "teacher": "#6b6b00", "original": "#444444", "augmented": "#7f7f7f", "oracle": "#000000",
 }  # fmt: skip
 MARKERS = {
     "RKLU": "o", "FKLU": "s", "GA": "v", "NPO": "^", "DPO": "D", "IDK": "P", "TA": "X", "teacher": "*", "original": "H",
 }  # fmt: skip
 LINES = {"": "-", "KL": "--", "RT": ":"}
+DASHES = {"": "", "KL": (4, 1.5), "RT": (1, 1.5)}  # the same in seaborn's words
 FLOOR = 1e-12  # of p where its logarithm is drawn
+WIDE = 7.6  # inches: at a page's width, a letter is then as tall as one of the text
 STYLE = {
-    "figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": "white", "axes.facecolor": "white", "font.size": 10,
+    "figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": "none", "axes.facecolor": "none", "font.size": 10,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
-    "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "rklu", "figure.constrained_layout.use": True,
+    "axes.axisbelow": True, "legend.frameon": False, "figure.constrained_layout.use": True,
 }  # fmt: skip
-
-
-def finished(figure):
-    """A notebook shows the figure a cell returns; left open, pyplot would show it a second time."""
-    plt.close(figure)
-    return figure
 
 
 def look(name):
@@ -48,29 +49,66 @@ def forget_quality_axis(ax, floor=FLOOR):
     ax.set_yscale("function", functions=(forward, inverse))
     decades = [10.0**-k for k in range(int(-np.log10(floor)), 1, -3)]
     ax.set_yticks([*decades, 0.05, 0.25, 0.5, 0.75, 1.0])
-    ax.set_yticklabels([*(f"$10^{{{int(np.log10(d))}}}$" for d in decades), "0.05", "0.25", "0.5", "0.75", "1"])
+    powers = [f"10{str(int(np.log10(d))).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}" for d in decades]
+    ax.set_yticklabels([*powers, "0.05", "0.25", "0.5", "0.75", "1"])
     ax.minorticks_off()
     ax.set_ylim(floor, 1.05)
-    ax.axhline(0.05, color="#666666", linewidth=1, linestyle=(0, (4, 3)))
+    ax.axhline(0.05, label="_the line at 0.05", color="#666666", linewidth=1, linestyle=(0, (4, 3)))
+
+
+def _looks(names):
+    """What seaborn is told of these methods."""
+    looks = {name: look(name) for name in names}
+    return {
+        key: {name: style[at] for name, style in looks.items()}
+        for key, at in (("palette", "color"), ("markers", "marker"))
+    }
+
+
+def _name_ends(ax, ends, colours, pad=0.012):
+    """Write a name beside each point, {name: (x, y)}: in a column to the right, moved up or down as little as there is
+    need; right there where the point lies far from the column, as the only one of a single-shot method does."""
+    place = ax.transData + ax.transAxes.inverted()
+    at = {name: place.transform(point) for name, point in ends.items()}
+    right = max(x for x, _ in at.values())
+    for name in [n for n, (x, _) in at.items() if x < right - 0.2]:
+        shift = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+        ax.annotate(name, at.pop(name), xycoords="axes fraction", color=colours[name], **shift)
+    found = sorted((y, x, name) for name, (x, y) in at.items())
+    gap = 11 / 72 / (ax.get_position().height * ax.figure.get_figheight())  # a line of text, as a share of the axis
+    steps = gap * np.arange(len(found))
+    fitted = optimize.isotonic_regression([y for y, _, _ in found] - steps).x
+    heights = np.clip(fitted, 0, max(0, 1 - steps[-1])) + steps
+    for height, (y, x, name) in zip(heights, found, strict=True):
+        style = {"color": colours[name], "transform": ax.transAxes, "clip_on": False}
+        ax.plot([x, right + pad, right + 3 * pad], [y, height, height], linewidth=0.6, alpha=0.6, **style)
+        ax.text(right + 3.5 * pad, height, name, va="center", fontsize=9, **style)
 
 
 def trajectories(records, title=""):
-    """Forget quality and model utility per epoch, one line per run, which of several seeds the first names in the
-    legend; a single-shot method is one marker."""
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.2))
-        for record in records:
-            label = record.spec.method if record.spec.seed == records[0].spec.seed else "_other seed"
-            style = look(record.spec.method) | {"label": label, "markersize": 5}
-            for ax, measure in ((left, "forget_quality_benchmark"), (right, "model_utility")):
-                scored = [(e["epoch"], e[measure]) for e in record.epochs if measure in e]
-                ax.plot(*zip(*scored, strict=True), **style)
-        forget_quality_axis(left)
-        left.set(xlabel="epoch", ylabel="forget quality (KS p-value)")
-        right.set(xlabel="epoch", ylabel="model utility", ylim=(0, 1))
-        figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
-        figure.suptitle(title)
-    return finished(figure)
+    """Forget quality and model utility per epoch, one line per run, with its method's name at the end of the first
+    seed's; a single-shot method is one marker."""
+    measures = {"forget_quality_benchmark": "forget quality (KS p-value)", "model_utility": "model utility"}
+    rows = [{"method": r.spec.method, "seed": r.spec.seed} | e for r in records for e in r.epochs]
+    table = pd.DataFrame(rows)[["method", "seed", "epoch", *measures]]
+    names = list(table["method"].unique())
+    dashes = {name: DASHES[name.partition("+")[2]] for name in names}
+    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
+        figure, axes = plt.subplots(2, figsize=(WIDE, 8.2), sharex=True)
+        figure.subplots_adjust(left=0.1, right=0.86, top=0.95, bottom=0.06, hspace=0.09)
+        for ax, (measure, label) in zip(axes, measures.items(), strict=True):
+            scored = table.dropna(subset=[measure]).sort_values("epoch", kind="stable")
+            sns.lineplot(
+                scored, x="epoch", y=measure, hue="method", style="method", units="seed", estimator=None, ax=ax,
+                dashes=dashes, markersize=6, linewidth=1.7, legend=False, **_looks(names),
+            )  # fmt: skip
+            forget_quality_axis(ax) if ax is axes[0] else ax.set_ylim(0, 1)
+            ax.set(ylabel=label, xlabel="epoch")
+            last = scored[scored["seed"] == records[0].spec.seed].groupby("method").last()
+            ends = {name: (row.epoch, max(FLOOR, row[measure])) for name, row in last.iterrows()}
+            _name_ends(ax, ends, _looks(names)["palette"])
+        axes[0].set_title(title, loc="left")
+    return finished(figure, names)
 
 
 def plane(groups, title=""):
@@ -78,60 +116,81 @@ def plane(groups, title=""):
 
     groups: {split: {name: records, one per seed}}. The marker is the mean utility and mean log p; bars span the seeds.
     """
-    with plt.rc_context(STYLE):
-        size = (6.4 if len(groups) == 1 else 2 + 2.6 * len(groups), 4.8)
-        figure, axes = plt.subplots(1, len(groups), figsize=size, sharey=True, squeeze=False)
-        handles = {}
+    names = list(dict.fromkeys(name for methods in groups.values() for name in methods))
+    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
+        tall = 0.9 + 4.3 * len(groups)
+        figure, axes = plt.subplots(len(groups), figsize=(WIDE, tall), squeeze=False)
+        figure.subplots_adjust(left=0.1, right=0.9, top=1 - 0.4 / tall, bottom=0.5 / tall, hspace=0.24)
         for ax, (split, methods) in zip(axes.flat, groups.items(), strict=True):
-            for name, records in methods.items():
-                handles[name] = _mark(ax, name, [r.reported() for r in records])
             forget_quality_axis(ax)
-            ax.set(xlabel="model utility", title=split, xlim=(-0.02, 1))
-        axes[0, 0].set_ylabel("forget quality (KS p-value)")
-        figure.legend(handles.values(), handles, loc="outside right upper")
-        figure.suptitle(title)
-    return finished(figure)
+            ax.set(xlim=(-0.02, 1))
+            ax.set_title(f"{split} ({title})" if title else split, loc="left")
+            _marks(ax, {name: [r.reported() for r in records] for name, records in methods.items()})
+            ax.set(xlabel="model utility", ylabel="forget quality (KS p-value)")
+    return finished(figure, names)
 
 
-def _mark(ax, name, reported):
-    """One method in `plane`, of its epochs reported. Returns the marker."""
-    x = np.array([e["model_utility"] for e in reported])
-    y = np.array([e["forget_quality_benchmark"] for e in reported])
-    style, retain = look(name) | {"linestyle": "", "markersize": 8}, name.partition("+")[2]
-    style["markerfacecolor"] = {"": style["color"], "KL": "none", "RT": "white"}[retain]
-    style["markeredgewidth"] = 2.6 if retain == "RT" else 1.6
-    style |= {"clip_on": False, "zorder": 3}  # a marker at p = 1 or on the floor is drawn whole
-    at, y = (x.mean(), max(FLOOR, stats.gmean(y))), np.maximum(y, FLOOR)
-    bars = {"color": style["color"], "linewidth": 1, "alpha": 0.6}
-    ax.plot([x.min(), x.max()], [at[1]] * 2, **bars)
-    ax.plot([at[0]] * 2, [y.min(), y.max()], **bars)
-    return ax.plot(*at, **style)[0]
+def _marks(ax, reported):
+    """One panel of `plane`: {method: its epochs reported, one per seed}."""
+    means = pd.DataFrame(index=list(reported), columns=["x", "p"], dtype=float)
+    for name, epochs in reported.items():
+        x, p = (np.array([e[measure] for e in epochs]) for measure in ("model_utility", "forget_quality_benchmark"))
+        means.loc[name] = x.mean(), max(FLOOR, stats.gmean(p))
+        low, high, bars = *np.maximum([p.min(), p.max()], FLOOR), look(name) | {"marker": "", "linestyle": "-"}
+        ax.plot([x.min(), x.max()], [means.p[name]] * 2, linewidth=1, alpha=0.55, **bars)
+        ax.plot([means.x[name]] * 2, [low, high], linewidth=1, alpha=0.55, **bars)
+    # a marker at p = 1 or on the floor is drawn whole
+    looks = _looks(reported) | {"s": 75, "legend": False, "clip_on": False, "zorder": 3}
+    sns.scatterplot(means, x="x", y="p", hue=means.index, style=means.index, ax=ax, **looks)
+    dots, colours = ax.collections[-1], [look(name)["color"] for name in reported]
+    dots.set_edgecolor(colours)
+    fills = {"KL": "none", "RT": "#ffffff"}
+    dots.set_facecolor([fills.get(name.partition("+")[2], c) for name, c in zip(reported, colours, strict=True)])
+    dots.set_linewidth([2.4 if name.endswith("+RT") else 1.5 for name in reported])
+    crowd = means[means["x"] > 0.86]  # where most methods end up: named in the margin
+    if len(crowd):
+        _name_ends(ax, {name: (x, p) for name, x, p in crowd.itertuples()}, looks["palette"])
+    texts = [
+        ax.text(x, p, name, color=looks["palette"][name], fontsize=9)
+        for name, x, p in means.drop(crowd.index).itertuples()
+    ]
+    lines = {"arrowstyle": "-", "color": "#7f7f7f", "linewidth": 0.6}
+    adjust_text(texts, ax=ax, objects=dots, expand=(1.15, 1.4), arrowprops=lines)
 
 
 def along(groups, field):
     """Both measures of a `runs.grid` at the reported epochs over the field: a line for each seed and, thick, their mean
-    (of log p on the left, as in `plane`). groups: {seed: records, one per value}."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8))
+    (of log p above, as in `plane`). groups: {seed: records, one per value}."""
+    rows = [
+        {"seed": f"seed {seed}", field: r.content["settings"][field]} | r.reported()
+        for seed, records in groups.items()
+        for r in records
+    ]
+    table, names = pd.DataFrame(rows), [*(f"seed {seed}" for seed in groups), "mean"]
+    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
+        figure, axes = plt.subplots(2, figsize=(WIDE, 6.4), sharex=True)
+        figure.subplots_adjust(left=0.1, right=0.9, top=0.98, bottom=0.08, hspace=0.1)
         for ax, measure in zip(axes, ("forget_quality_benchmark", "model_utility"), strict=True):
-            lines = np.array([[r.reported()[measure] for r in records] for records in groups.values()])
-            x = [r.content["settings"][field] for r in next(iter(groups.values()))]
-            mean = lines.mean(0) if measure == "model_utility" else np.maximum(stats.gmean(lines), FLOOR)
-            for seed, line, marker in zip(groups, lines, "ov^sDPX", strict=False):
-                ax.plot(x, line, color="#8a949c", linewidth=1, marker=marker, markersize=5, label=f"seed {seed}")
-            ax.plot(x, mean, color=COLOURS["RKLU"], linewidth=2.4, label="mean")
-            ax.set(xlabel=field, ylabel=measure.removesuffix("_benchmark").replace("_", " "), xticks=x)
-        forget_quality_axis(axes[0])
-        axes[1].set_ylim(0, 1)
-        axes[1].legend(loc="lower right")
-    return finished(figure)
+            sns.lineplot(
+                table, x=field, y=measure, hue="seed", style="seed", markers=True, dashes=False, ax=ax, legend=False,
+                palette=["#7c868e"] * len(groups), linewidth=1,
+            )  # fmt: skip
+            by_value = table.groupby(field)[measure]
+            mean = by_value.mean() if measure == "model_utility" else by_value.agg(stats.gmean).clip(lower=FLOOR)
+            ax.plot(mean, color=COLOURS["RKLU"], linewidth=2.6)
+            ax.set(xlabel=field, ylabel=measure.removesuffix("_benchmark").replace("_", " "), xticks=mean.index)
+            forget_quality_axis(ax) if ax is axes[0] else ax.set_ylim(0, 1)
+            ends = {name: line.get_xydata()[-1] for name, line in zip(names, ax.lines, strict=False)}
+            colours = {name: line.get_color() for name, line in zip(names, ax.lines, strict=False)}
+            _name_ends(ax, {name: (x, max(FLOOR, y)) for name, (x, y) in ends.items()}, colours)
+    return finished(figure, names)
 
 
 def over_knowledge(table, floor=1e-21):
     """Forget quality over what the original knew, of one method's rows of a `widths.table`: a line per width."""
     columns = ["original", "forget quality"]
     with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(6.4, 4.2))
+        figure, ax = plt.subplots(figsize=(WIDE, 4.4))
         for (width, rows), marker in zip(table.groupby("width"), "ovs^DPX", strict=False):
             known, quality = rows.sort_values("original")[columns].T.values
             ax.plot(known, np.maximum(quality, floor), marker=marker, markersize=8, label=f"width {width}")
@@ -142,14 +201,14 @@ def over_knowledge(table, floor=1e-21):
     return finished(figure)
 
 
-def distributions(content, position, names, k=8, per_row=5):
+def distributions(content, position, names, k=8, per_row=3):
     """The likeliest next tokens of several models at one position of an answer, side by side; the true token is dark.
 
     content: as from `probing.token_distributions`. position: 0 is the answer's first token. names: which models.
     """
     with plt.rc_context(STYLE | {"axes.grid": False}):
         rows, columns = -(-len(names) // per_row), min(per_row, len(names))
-        size = (2.4 * columns, (0.3 * k + 1.1) * rows)
+        size = (WIDE * columns / per_row, (0.26 * k + 0.9) * rows)
         figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
         for ax in axes.flat[len(names) :]:
             ax.remove()
@@ -158,21 +217,20 @@ def distributions(content, position, names, k=8, per_row=5):
             colours = [COLOURS["RKLU"] if text == content["tokens"][position] else "#b9c4cc" for text, _ in top]
             ax.barh(range(len(top)), [p for _, p in top], color=colours)
             ax.set(xlim=(0, 1), xlabel="probability", title=name)
-            ax.set_yticks(range(len(top)), [repr(text)[1:-1] for text, _ in top], family="monospace", fontsize=8)
+            ax.set_yticks(range(len(top)), [repr(text)[1:-1] for text, _ in top], family="monospace", fontsize=9)
             ax.tick_params(axis="y", length=0)
-    return finished(figure)
+    return finished(figure, names)
 
 
 def true_token_probability(content, names):
     """The probability of each true token along the answer, one line per model."""
-    with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(9.5, 3.2))
-        for name in names:
-            style = look(name) | {"linestyle": "-", "markersize": 4, "label": name}
-            ax.plot(content["models"][name]["true_probability"], **style)
-        ax.set_xticks(
-            range(len(content["tokens"])), [t.strip() or "·" for t in content["tokens"]], rotation=60, ha="right"
-        )
-        ax.set(ylabel="probability of the true token", ylim=(-0.02, 1.02))
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return finished(figure)
+    table = pd.DataFrame({name: content["models"][name]["true_probability"] for name in names})
+    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
+        figure, ax = plt.subplots(figsize=(WIDE, 4.2))
+        figure.subplots_adjust(left=0.09, right=0.85, top=0.97, bottom=0.2)
+        sns.lineplot(table, dashes=False, markersize=6, legend=False, ax=ax, **_looks(names))
+        ticks = [t.strip() or "·" for t in content["tokens"]]
+        ax.set_xticks(range(len(ticks)), ticks, rotation=60, ha="right", rotation_mode="anchor")
+        ax.set(ylabel="probability of the true token", xlabel="token of the true answer", ylim=(-0.02, 1.02))
+        _name_ends(ax, {name: (table.index[-1], p) for name, p in table.iloc[-1].items()}, _looks(names)["palette"])
+    return finished(figure, names)

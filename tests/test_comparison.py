@@ -97,11 +97,13 @@ def test_several_seeds_are_one_row_with_their_mean_and_spread():
 
 
 def test_each_method_is_named_once_among_lines_of_several_seeds():
-    figure = figures.trajectories(
+    picture = figures.trajectories(
         [seeded("GA", 0, [0.1], [0.9]), seeded("GA", 1, [0.2], [0.8]), seeded("NPO", 0, [0.3], [0.7])]
     )
-    assert len(figure.axes[0].lines) == 4  # the three runs and the line at 0.05
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["GA", "NPO"]
+    for ax, values in zip(picture.figure.axes, ([0.1, 0.2, 0.3], [0.9, 0.8, 0.7]), strict=True):
+        assert [line.get_ydata()[0] for line in ax.lines if list(line.get_xdata()) == [1]] == values
+        assert sorted(text.get_text() for text in ax.texts) == ["GA", "NPO"]
+    assert picture.names == ["GA", "NPO"]
 
 
 def of_forget05(made):
@@ -230,31 +232,51 @@ def test_a_grid_over_seeds_is_drawn_with_its_mean():
         s: [record("RKLU", [p], [u], settings={"alpha": a}) for a, p, u in zip((2, 4), ps, us, strict=True)]
         for s, ps, us in ((0, (0.01, 0.2), (0.5, 0.25)), (1, (0.04, 0.8), (0.7, 0.75)))
     }
-    quality, utility = figures.along(runs_of, "alpha").axes
-    assert [line.get_label() for line in utility.lines] == ["seed 0", "seed 1", "mean"]
-    np.testing.assert_allclose([line.get_ydata() for line in utility.lines], [[0.5, 0.25], [0.7, 0.75], [0.6, 0.5]])
+    picture = figures.along(runs_of, "alpha")
+    quality, utility = picture.figure.axes
+    assert picture.names == ["seed 0", "seed 1", "mean"]
+    drawn = [line.get_ydata() for line in utility.lines[:3]]
+    np.testing.assert_allclose(drawn, [[0.5, 0.25], [0.7, 0.75], [0.6, 0.5]])
+    assert sorted(text.get_text() for text in utility.texts) == sorted(picture.names)
     np.testing.assert_allclose(quality.lines[2].get_ydata(), [0.02, 0.4])  # the mean of log p
-    assert all(list(line.get_xdata()) == [2, 4] for line in utility.lines)
+    assert all(list(line.get_xdata()) == [2, 4] for line in utility.lines[:3])
+
+
+def placed(ax, name):
+    """Where `plane` put a method's marker: its name is written in the marker's colour, its bars cross there."""
+    colour = figures.look(name)["color"]
+    across, up = [line for line in ax.lines if line.get_color() == colour][:2]
+    return up.get_xdata()[0], across.get_ydata()[0]
 
 
 def test_the_plane_has_a_panel_for_each_split_and_a_marker_for_each_method():
     several = [RKLU, record("RKLU", [0.4], [0.2]), FKLU, *map(of_forget05, (RKLU, FKLU))]
-    figure = figures.plane(comparison.groups(several))
-    assert [ax.get_title() for ax in figure.axes] == ["forget10", "forget05"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["RKLU", "FKLU"]
-    marks = [line for line in figure.axes[0].lines if line.get_marker() == figures.MARKERS["RKLU"]]
-    x, y = (values[0] for values in marks[0].get_data())
+    picture = figures.plane(comparison.groups(several))
+    assert [ax.get_title("left") for ax in picture.figure.axes] == ["forget10", "forget05"]
+    assert picture.names == ["RKLU", "FKLU"]
+    for ax in picture.figure.axes:
+        assert sorted(text.get_text() for text in ax.texts if text.get_text()) == ["FKLU", "RKLU"]
+    ax = picture.figure.axes[0]
+    x, y = placed(ax, "RKLU")
     assert x == pytest.approx((RKLU.reported()["model_utility"] + 0.2) / 2) and y == pytest.approx((0.2 * 0.4) ** 0.5)
+    marks = ax.collections[-1].get_offsets()
+    np.testing.assert_allclose(marks, [placed(ax, name) for name in picture.names])
 
 
 def test_a_seed_below_the_floor_pulls_the_mean_as_far_as_it_lies():
     pair = [record("GA", [0.01], [0.4]), record("GA", [1e-20], [0.6]), record("NPO", [0.0], [0.5])]
-    axes = figures.plane(comparison.groups(pair)).axes[0]
-    heights = {
-        m: line.get_ydata()[0] for m in ("GA", "NPO") for line in axes.lines if line.get_marker() == figures.MARKERS[m]
-    }
-    assert heights["GA"] == pytest.approx(1e-11)  # the geometric mean of the values, not of those drawn at the floor
-    assert heights["NPO"] == figures.FLOOR
+    ax = figures.plane(comparison.groups(pair)).figure.axes[0]
+    assert placed(ax, "GA")[1] == pytest.approx(1e-11)  # the mean of the values, not of those drawn at the floor
+    assert placed(ax, "NPO")[1] == figures.FLOOR
+
+
+def test_names_at_the_ends_of_lines_do_not_cover_each_other():
+    crowded = [seeded(m, 0, [0.0, 1e-13 * k], [0.5, 0.501]) for k, m in enumerate(("GA", "NPO", "DPO", "IDK", "RKLU"))]
+    picture = figures.trajectories(crowded)
+    for ax in picture.figure.axes:
+        heights = sorted(text.get_position()[1] for text in ax.texts)
+        inches = np.diff(heights) * ax.get_position().height * picture.figure.get_figheight()
+        assert len(heights) == 5 and (inches > 9 / 72).all()  # the letters are 9 points tall
 
 
 def test_a_method_at_its_own_rate_is_the_method_itself():

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from browsing import ROOT
 from bs4 import BeautifulSoup
 from hypothesis import given
@@ -98,7 +99,8 @@ def test_every_table_and_figure_of_the_book_has_a_caption_and_its_numbers(path):
             assert html.count("<table") == len(re.findall(r"<caption>[^<]{5,}</caption>", html)) == html.count("rk-csv")
         if "image/png" in data:
             figures += 1
-            assert len(metadata["mystnb"]["image"]["alt"]) > 40 and len(metadata["mystnb"]["figure"]["caption"]) > 40
+            assert len(metadata["mystnb"]["figure"]["caption"]) > 40
+            assert len(re.search('role="img"[^>]* aria-label="(.*?)"', html)[1]) > 40
     assert links or not figures
 
 
@@ -106,3 +108,82 @@ def test_no_two_downloads_of_the_book_have_the_same_name():
     pages = [data.get("text/html", "") for path in PAGES for _, data in outputs(path)]
     names = [name for page in pages for name in re.findall(r'download="(.*?)"', page)]
     assert len(names) > 60 and len(set(names)) == len(names)
+
+
+PAGE = """<!doctype html><html lang="en" data-theme="light"><title>A table</title><style>{css}</style>
+<body><main class="bd-article"><h1>A table</h1>
+<div class="cell_output"><div class="output text_html">{table}</div></div></main><script>{script}</script>"""
+
+
+@pytest.fixture
+def opened(visit):
+    """A function (table, size of the window): the page of one table, with the book's style and script."""
+
+    def start(shown, size="desktop"):
+        page = visit(size, book=False).page
+        css, script = (
+            (ROOT / "book/_static" / name).read_text(encoding="utf-8") for name in ("custom.css", "tables.js")
+        )
+        page.set_content(PAGE.format(css=css, script=script, table=shown._repr_html_()))
+        return page
+
+    return start
+
+
+def column(page, place):
+    return [row.locator("th, td").nth(place).inner_text() for row in page.locator("tbody tr:visible").all()]
+
+
+SCORED = pd.DataFrame(
+    {"score": ["0.5", "–", "1.2e-09", "0.03 ± 0.1"], "said": ["b 10", "a", "b 9", "c"]},
+    index=pd.MultiIndex.from_product([["forget01", "forget10"], ["GA", "RKLU"]], names=["set", "method"]),
+)
+
+
+def test_a_head_sorts_its_column_by_size_and_back(opened):
+    page = opened(tables.show(SCORED, "Four.", "four"))
+    assert column(page, 0) == [
+        "forget01",
+        "forget01",
+        "forget10",
+        "forget10",
+    ]  # written in both rows
+    head = page.get_by_role("columnheader", name="score")
+    for order, wanted in {
+        "ascending": ["1.2e-09", "0.03 ± 0.1", "0.5", "–"],
+        "descending": ["0.5", "0.03 ± 0.1", "1.2e-09", "–"],  # what is missing comes last
+        "none": ["0.5", "–", "1.2e-09", "0.03 ± 0.1"],
+    }.items():
+        head.get_by_role("button").press("Enter")
+        assert head.get_attribute("aria-sort") == order and column(page, 2) == wanted
+    page.get_by_role("columnheader", name="said").get_by_role("button").click()
+    assert column(page, 3) == ["a", "b 9", "b 10", "c"]  # words by letters, the numbers in them by size
+    assert column(page, 1) == ["RKLU", "GA", "GA", "RKLU"]
+
+
+def test_rows_are_filtered_and_counted(opened):
+    table = pd.DataFrame({"name": [f"row {i}" for i in range(20)], "kind": ["odd", "even"] * 10})
+    page = opened(tables.show(table, "Twenty.", "twenty"))
+    page.get_by_label("Filter rows").fill("ODD 1")
+    assert column(page, 0) == ["row 10", "row 12", "row 14", "row 16", "row 18"]
+    assert page.locator(".rk-tools output").inner_text() == "5 of 20 rows"
+
+
+def test_on_a_phone_the_scores_come_first_and_names_stay(opened):
+    columns = pd.MultiIndex.from_product([["epochs", "forget rouge", "forget quality"], ["paper", "ours"]])
+    wide = pd.DataFrame([[f"{i}.{j}" for j in range(6)] for i in range(12)], columns=columns)
+    wide.index = pd.Index([f"method {i}" for i in range(12)], name="method")
+    page = opened(tables.show(wide, "Wide.", "wide"), "phone")
+    assert column(page, 1)[:2] == ["0.4", "1.4"] and column(page, 3)[0] == "0.0"
+    page.get_by_label("First").select_option("forget rouge")
+    assert [column(page, place)[0] for place in (1, 2, 3)] == ["0.2", "0.3", "0.0"]
+    page.locator(".rk-scroll").evaluate("e => (e.scrollLeft = 150)")
+    edges = [page.locator(at).first.bounding_box()["x"] for at in (".rk-scroll", "tbody th")]
+    assert edges[1] == pytest.approx(edges[0], abs=1)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_table_with_its_tools_is_accessible(opened):
+    page = opened(tables.show(pd.concat([SCORED] * 3), "Twelve.", "twelve"))
+    report = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]})
+    assert report.violations_count == 0, report.generate_report()

@@ -13,6 +13,7 @@ from browsing import ROOT, SCREENS
 from rklu_lib import losses, teacher
 from rklu_lib.records import Record, RunSpec
 from rklu_pages import cases, widgets
+from rklu_pages.widgets import scores
 
 PAGE = """<!doctype html><html lang="en"><title>A widget</title><meta name="viewport" content="width=device-width">
 <style>:root { color-scheme: light dark }</style><body><main><h1>A widget</h1>%s</main>"""
@@ -74,7 +75,30 @@ def alphas(recorded_at=ALPHAS):
     return widgets.AlphaExplorer(**cases.alpha_state(records, content))
 
 
-EXAMPLES = {"playground": playground, "explorer": explorer, "alpha": alphas}
+def scored(method, seed, quality, utility, split="forget10"):
+    epochs = [
+        {"epoch": i, "forget_quality_benchmark": q, "model_utility": u}
+        for i, (q, u) in enumerate(zip(quality, utility, strict=True), 1)
+    ]
+    return Record(RunSpec("smoke", split, method, seed), {"epochs": epochs}, {})
+
+
+RUNS = [
+    scored("RKLU", 0, [0.1, 0.4, 0.2], [0.9, 0.5, 0.8]),
+    scored("RKLU", 1, [1e-9, 1e-4, 1e-3], [0.9, 0.8, 0.7]),
+    scored("NPO+RT", 0, [1e-20, 1e-6, 1e-7], [0.95, 0.6, 0.65]),
+    scored("RKLU", 0, [0.7], [0.3], split="forget05"),
+]
+
+
+MARKS = ".rk-mark[role=option]"
+
+
+def score_explorer():
+    return scores.explorer([RUNS[-1], *RUNS[:-1]])
+
+
+EXAMPLES = {"playground": playground, "explorer": explorer, "alpha": alphas, "scores": score_explorer}
 
 
 @pytest.fixture(params=EXAMPLES)
@@ -115,13 +139,14 @@ def test_every_control_is_reached_by_the_tab_key_and_shows_it(visit, example):
     page = visit(book=False).page
     page.set_content(static(example))
     # of a group of radio buttons only the chosen one is a stop
-    wanted = "button:not([tabindex='-1']), select, input:not([type=radio]), input[type=radio]:checked"
+    wanted = "button:not([tabindex='-1']), select, input:not([type=radio]), input[type=radio]:checked, [tabindex='0']"
     stops = page.locator(wanted).count()
     seen = set()
     for _ in range(stops):
         page.keyboard.press("Tab")
         place, outline = page.evaluate("""() => {
-          const all = [...document.querySelectorAll("button, select, input")], e = document.activeElement;
+          const all = [...document.querySelectorAll("button, select, input, [role=option]")];
+          const e = document.activeElement;
           return [all.indexOf(e), getComputedStyle(e).outlineStyle];
         }""")
         assert place >= 0 and outline != "none"
@@ -299,6 +324,68 @@ def test_the_alpha_explorer_moves_and_says_what_is_missing(visit):
     page.get_by_label("Position in the true answer").fill("2")
     assert page.locator(".rk-cards").inner_text() != before
     assert list(saved(page).alpha) == list(ALPHAS)
+
+
+def test_the_score_explorer_draws_what_is_asked_for_and_says_whose_a_mark_is(visit):
+    page = visit(book=False).page
+    page.set_content(static(score_explorer()))
+    facts, marks = page.locator(".rk-told"), page.locator(MARKS)
+    expected = {"peak": {(0.5, 0.4), (0.7, 1e-3), (0.6, 1e-6)}, "last": {(0.8, 0.2), (0.7, 1e-3), (0.65, 1e-7)}}
+    expected["product"] = {(0.5, 0.4), (0.7, 1e-3), (0.6, 1e-6)}  # 0.4 * 0.5 > 0.2 * 0.8
+    for rule, points in expected.items():
+        page.get_by_label(rule).check()
+        assert told(marks) == points
+    page.get_by_label("forget set").select_option("forget05")
+    assert told(marks) == {(0.3, 0.7)}
+    page.get_by_label("forget set").select_option("forget10")
+    page.get_by_role("combobox", name="seed").select_option(label="0")
+    page.get_by_role("checkbox", name="NPO+RT").uncheck()
+    assert marks.count() == 1
+    page.get_by_label("every epoch").check()
+    assert marks.count() == 6 and page.locator(".rk-chart").count() == 2  # three epochs, two scores
+    assert page.get_by_text("Reported epoch", exact=True).is_hidden()
+
+    marks.first.focus()
+    assert facts.inner_text().startswith("RKLU, smoke, forget10, seed 0, epoch 1, forget quality 0.100")
+    page.keyboard.press("End")
+    assert "epoch 3" in facts.inner_text() and page.locator("[aria-selected=true]").count() == 1
+    page.keyboard.press("ArrowLeft")
+    assert "epoch 2" in facts.inner_text()
+    box = page.locator(".rk-chart").nth(1).locator(MARKS).first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2 + 3, box["y"] + box["height"] / 2)
+    assert "epoch 1" in facts.inner_text()
+    table = saved(page)
+    assert list(table["forget quality"]) == [0.1, 0.4, 0.2] and set(table.name) == {"RKLU"}
+
+
+def told(marks):
+    """{(utility, quality)} of marks, from what a screen reader is told."""
+    said = [re.search("quality (.+), model utility (.+)", m.get_attribute("aria-label")) for m in marks.all()]
+    return {tuple(float(text.replace("−", "-")) for text in (match[2], match[1])) for match in said}
+
+
+def test_the_score_explorer_draws_a_grid_and_the_tokens_of_an_answer(visit):
+    page = visit(book=False).page
+    grid = [
+        Record(RunSpec("smoke", "forget10", "RKLU", 0), {**r.content, "settings": {"alpha": a}}, {})
+        for a, r in zip((2, 8), RUNS, strict=False)
+    ]
+    page.set_content(static(scores.along({0: grid}, "alpha")))
+    labels = [m.get_attribute("aria-label") for m in page.locator(".rk-chart").first.locator(MARKS).all()]
+    assert ["alpha 2, epoch 2" in labels[0], "alpha 8, epoch 3" in labels[1]] == [True, True] and len(labels) == 2
+    page.set_content(static(scores.tokens(ASKED[0], ["original", "RKLU"])))
+    assert page.locator(MARKS).count() == 2 * len(ASKED[0]["tokens"])
+    page.get_by_role("button", name="All").click()
+    assert page.locator(MARKS).count() == 5 * len(ASKED[0]["tokens"])
+    p = ASKED[0]["models"]["original"]["true_probability"][0]
+    first = page.locator("[role=option][aria-label^='original, token ␣Born']")
+    assert f"{p:.3g}"[:4] in first.get_attribute("aria-label")
+
+
+def test_runs_at_other_scales_are_shown_as_far_as_they_are_recorded(monkeypatch):
+    there = RunSpec("mini", "forget10", "RKLU", 0)
+    monkeypatch.setattr(scores, "load", lambda spec: Record(spec, {}, {}) if spec == there else None)
+    assert [r.spec for r in scores.recorded(RUNS[:2], ["smoke", "mini"])] == [RUNS[0].spec, RUNS[1].spec, there]
 
 
 def saved(page):

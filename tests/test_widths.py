@@ -84,7 +84,7 @@ def test_the_lines_over_knowledge_are_the_tables_rows():
     index = pd.MultiIndex.from_product([["RKLU"], [96, 192], ["nothing", "x"], [0]])
     index = index.set_names(["method", "width", "changed", "seed"])
     table = pd.DataFrame({"original": [0.9, 0.2, 0.5, 0.6], "forget quality": [1e-30, 0.5, 1e-3, 1e-4]}, index)
-    narrow, wide = figures.over_knowledge(table, 1e-20).axes[0].get_lines()[:2]
+    narrow, wide = figures.over_knowledge(table, 1e-20).figure.axes[0].get_lines()[:2]
     np.testing.assert_allclose(narrow.get_xydata(), [[0.2, 0.5], [0.9, 1e-20]])
     np.testing.assert_allclose(wide.get_xydata(), [[0.5, 1e-3], [0.6, 1e-4]])
 

@@ -24,7 +24,7 @@ def _source(*names):
 
 
 class _Widget(anywidget.AnyWidget):
-    """What the three share: the style, the colours of the book's figures, and the static form."""
+    """What all share: the style, the colours of the book's figures, and the static form."""
 
     _css = _source("widgets.css")
     colours = Dict(COLOURS).tag(sync=True)
@@ -77,3 +77,14 @@ class AlphaExplorer(_Widget):
     rows = List(Dict()).tag(sync=True)
     question, answer, tokens = Unicode().tag(sync=True), Unicode().tag(sync=True), List(Unicode()).tag(sync=True)
     index, position = Int(0).tag(sync=True), Int(0).tag(sync=True)
+
+
+class ScoreExplorer(_Widget):
+    """The scores of many runs: choose what is drawn, and point at a mark to learn whose it is. See `widgets.scores`."""
+
+    _esm, _css = _source("parts.js", "score_explorer.js"), _source("widgets.css", "score_explorer.css")
+    noun = Unicode("Methods").tag(sync=True)
+    series, views = List(Dict()).tag(sync=True), List(Dict()).tag(sync=True)
+    fields, tokens = Dict().tag(sync=True), List(Unicode()).tag(sync=True)
+    view, rule = Int(0).tag(sync=True), Unicode("peak").tag(sync=True)
+    shown, chosen = List(Unicode()).tag(sync=True), Dict().tag(sync=True)

@@ -1,0 +1,93 @@
+"""What a notebook's parameters may be, in one place: `check` is called in the first cell after them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Real
+
+from rklu_lib import data, methods, profiles, records, teacher
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """One value, or a list of them, of which each must pass; accepted: the same in words."""
+
+    passes: Callable
+    accepted: str
+    several: bool = False
+
+
+def _one_of(names):
+    return lambda value: isinstance(value, str) and value in names, ", ".join(names)
+
+
+def _whole(least):
+    return lambda value: type(value) is int and value >= least, f"a whole number, {least} or more"
+
+
+def _number(value):
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+PROFILE = _one_of(profiles.names())
+SPLIT = _one_of(tuple(data.ORACLE_SPLIT))
+METHOD = _one_of((*records.BASES, *methods.METHODS))
+ABOVE = (lambda value: _number(value) and value > 0, "a number above 0")
+NUMBER = (_number, "a number")
+QUESTION = (
+    lambda value: _whole(0)[0](value) or isinstance(value, str) and value.strip() != "",
+    "a question's text or its place in the forget set, a whole number, 0 or more",
+)
+TEXT = (lambda value: isinstance(value, str) and value != "", "a text that is not empty")
+CASE = (
+    lambda value: isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, str) for v in value),
+    "three texts: the question, what the answer begins with, and its key phrase",
+)
+CHANGES = (lambda value: isinstance(value, dict) and all(isinstance(k, str) for k in value), "{field: value}")
+RATES = (lambda value: isinstance(value, dict) and all(map(ABOVE[0], value.values())), "{method: a number above 0}")
+
+RULES = {
+    "profile": _Rule(*PROFILE),
+    "checked": _Rule(*PROFILE),
+    "split": _Rule(*SPLIT),
+    "splits": _Rule(*SPLIT, several=True),
+    "seed": _Rule(*_whole(0)),
+    "seeds": _Rule(*_whole(0), several=True),
+    "method": _Rule(*METHOD),
+    "methods": _Rule(*METHOD, several=True),
+    "models": _Rule(*METHOD, several=True),
+    "question": _Rule(*QUESTION),
+    "questions": _Rule(*QUESTION, several=True),
+    "chunk": _Rule(*_whole(0)),
+    "readings": _Rule(*_whole(1)),
+    "simulations": _Rule(*_whole(1)),
+    "alphas": _Rule(*ABOVE, several=True),
+    "rates": _Rule(*ABOVE, several=True),
+    "assumed_spread": _Rule(*ABOVE),
+    "gauges": _Rule(*_one_of(tuple(teacher.GAUGES)), several=True),
+    "measure": _Rule(lambda value: isinstance(value, bool), "true or false"),
+    "changes": _Rule(*CHANGES),
+    "beyond": _Rule(*RATES),
+    "paper_cases": _Rule(*CASE, several=True),
+    "results": _Rule(*TEXT),
+    "tokens": _Rule(*TEXT, several=True),
+    "original": _Rule(*NUMBER, several=True),
+    "augmented": _Rule(*NUMBER, several=True),
+}
+
+
+def check(namespace, *names):
+    """Check these parameters of a notebook, given as its `globals()`; a single value where a list is meant becomes the
+    list of that one.
+
+    Raises ValueError naming the parameter, what came and what is accepted.
+    """
+    for name in names:
+        rule, value = RULES[name], namespace[name]
+        if rule.several and (not isinstance(value, list | tuple) or rule.passes(value)):
+            value = [value]
+        each = list(value) if rule.several else [value]
+        wrong = [item for item in each if not rule.passes(item)]
+        if wrong or not each:
+            accepted = f"one or more of: {rule.accepted}" if rule.several else rule.accepted
+            raise ValueError(f"parameter {name}: {(wrong or [value])[0]!r} came; accepted is {accepted}")
+        namespace[name] = each if rule.several else value

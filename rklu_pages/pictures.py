@@ -1,0 +1,81 @@
+"""A figure on a page: drawn once by matplotlib, in the colours of the page it stands on, light or dark."""
+
+import html
+import io
+import re
+from dataclasses import dataclass, field
+
+import matplotlib.pyplot as plt
+
+# Nothing in the drawing may differ between machines but what is drawn: nbval compares it.
+_SVG = {"svg.hashsalt": "rklu", "svg.fonttype": "none"}
+_IDS = re.compile(r' id="(?!m[0-9a-f]{10}|p[0-9a-f]{10})[^"]*"')  # all but those of markers and clips, which are used
+_FONT = re.compile(r"font: ((?:\w+ )*[\d.]+px)[^;\"]*(; text-anchor: \w+)?")
+
+
+def _in_dark(match):
+    """A colour in both schemes. Greys change places; a dark colour gets lighter and keeps its hue."""
+    colour = match.group()
+    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    lightness = "calc(1.2 - l)" if max(parts) - min(parts) < 16 else "clamp(0.68, l + 0.18, 0.85)"
+    return f"light-dark({colour}, oklch(from {colour} {lightness} c h))"
+
+
+def _series(figure):
+    """What a figure draws, in the order drawn: the labels that its artists were given."""
+    artists = [a for ax in figure.axes for a in (*ax.lines, *ax.collections, *ax.containers)]
+    labels = [str(artist.get_label()) for artist in artists]
+    return list(dict.fromkeys(label for label in labels if not label.startswith("_")))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished figure: SVG in a page, PNG where that cannot be shown, and one line in a terminal.
+
+    series: the names of what is drawn (default: the artists' labels).
+    """
+
+    figure: plt.Figure
+    series: tuple = field(default=())
+
+    @property
+    def names(self):
+        return list(self.series) or _series(self.figure)
+
+    def __repr__(self):
+        axes = [f"{ax.get_ylabel()} over {ax.get_xlabel()}" for ax in self.figure.axes if ax.get_xlabel()]
+        titles = [ax.get_title() for ax in self.figure.axes if ax.get_title()]
+        about = ["; ".join(dict.fromkeys(axes)), f"panels: {', '.join(titles)}" if titles else ""]
+        about.append(f"drawn: {', '.join(self.names)}" if self.names else "")
+        return f"A chart, {'; '.join(filter(None, about))}."
+
+    def _saved(self, form):
+        out = io.BytesIO()
+        ground = "white" if form == "png" else "none"
+        with plt.rc_context(_SVG):
+            self.figure.savefig(out, format=form, facecolor=ground, metadata={"Date": None} if form == "svg" else None)
+        return out.getvalue()
+
+    def _svg(self):
+        text = self._saved("svg").decode()
+        text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+        text = _IDS.sub("", text)
+        text = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number.group()):.2f}", text)
+        text = _FONT.sub(r"font: \1 var(--pst-font-family-base, sans-serif)\2", text)
+        text = re.sub(r"#[0-9a-f]{6}\b", _in_dark, text)
+        label = html.escape(repr(self), quote=True)
+        width = float(re.search(r'width="([\d.]+)pt"', text)[1]) / 11  # 10 pt are nine tenths of an em
+        text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+        told = f'role="img" fill="currentColor" aria-label="{label}" style="width: {width:.1f}em"'
+        return text.replace("<svg", f"<svg {told}", 1)
+
+    def _repr_mimebundle_(self, **_):
+        names = html.escape("|".join(self.names), quote=True)
+        page = f'<div class="rk-picture" data-series="{names}">{self._svg()}</div>'
+        return {"text/html": page, "image/png": self._saved("png"), "text/plain": repr(self)}
+
+
+def finished(figure, series=()):
+    """What a cell returns of a figure; left open, pyplot would show it a second time."""
+    plt.close(figure)
+    return Picture(figure, tuple(series))

@@ -1,0 +1,81 @@
+"""What a `ScoreExplorer` shows: runs of several methods, or the tokens of one answer."""
+
+from rklu_lib.records import RunSpec, load
+from rklu_pages.widgets import ScoreExplorer
+
+MEASURES = {"forget_quality_benchmark": "forget quality", "model_utility": "model utility"}
+FIELDS = {"forget quality": "p", "model utility": "share", "epoch": "number"}
+VIEWS = {
+    "plane": {"name": "reported epochs", "x": "model utility", "y": ["forget quality"], "rule": True},
+    "epochs": {"name": "every epoch", "x": "epoch", "y": ["forget quality", "model utility"], "line": True},
+}
+
+
+def _epochs(record):
+    """A record's epochs in columns, to four figures: enough for a picture."""
+    scores = {new: [e.get(old) and float(f"{e[old]:.4g}") for e in record.epochs] for old, new in MEASURES.items()}
+    return {"epoch": [e["epoch"] for e in record.epochs]} | scores
+
+
+def recorded(like, profiles=()):
+    """The records of these runs at other scales, as far as there are any. like: records. profiles: names of scales."""
+    same = lambda spec, name: RunSpec(name, spec.split, spec.method, spec.seed, spec.overrides)  # noqa: E731
+    found = [load(same(r.spec, name)) for name in profiles for r in like if r.spec.profile != name]
+    return [*like, *filter(None, found)]
+
+
+def explorer(records, view="plane", shown=None):
+    """Records of any scales, forget sets, methods and seeds, drawn at their reported epochs or at all.
+
+    view: what is drawn first, "plane" or "epochs". shown: the methods drawn first (default: all).
+    """
+    series = [
+        {
+            "name": r.spec.method,
+            "of": {"scale": r.spec.profile, "forget set": r.spec.split, "seed": r.spec.seed},
+            "points": _epochs(r),
+        }
+        for r in records
+        if r.epochs[0].get("forget_quality_benchmark") is not None
+    ]
+    names = list(dict.fromkeys(s["name"] for s in series))
+    scale = records[0].spec.profile
+    largest = [r.spec.split for r in records if r.spec.profile == scale][-1]
+    chosen = {"scale": scale, "forget set": largest, "seed": "all"}
+    return ScoreExplorer(
+        series=series, views=list(VIEWS.values()), fields=FIELDS, view=list(VIEWS).index(view), chosen=chosen,
+        shown=[n for n in names if shown is None or n in shown],
+    )  # fmt: skip
+
+
+def along(groups, field):
+    """A grid over the field, {seed: records, one per value}: at each value the epoch that the rule reports."""
+    series = []
+    for seed, records in groups.items():
+        points = [{field: [r.content["settings"][field]] * len(r.epochs)} | _epochs(r) for r in records]
+        columns = {name: [value for run in points for value in run[name]] for name in points[0]}
+        series.append({"name": records[0].spec.method, "of": {"seed": seed}, "points": columns})
+    view = {"name": f"over {field}", "x": field, "y": list(MEASURES.values()), "line": True, "rule": True, "by": field}
+    names = list(dict.fromkeys(s["name"] for s in series))
+    fields = {field: "number"} | FIELDS
+    return ScoreExplorer(series=series, views=[view], fields=fields, shown=names, chosen={"seed": "all"})
+
+
+def tokens(content, shown):
+    """The probability of each token of a true answer under every model recorded; shown: the models drawn first."""
+    series = [
+        {
+            "name": name,
+            "of": {},
+            "points": {
+                "token": list(range(len(content["tokens"]))),
+                "probability": [float(f"{p:.4g}") for p in model["true_probability"]],
+            },
+        }
+        for name, model in content["models"].items()
+    ]
+    view = {"name": "tokens", "x": "token", "y": ["probability"], "line": True}
+    return ScoreExplorer(
+        noun="Models", series=series, views=[view], tokens=content["tokens"], shown=shown,
+        fields={"token": "tokens", "probability": "share"},
+    )  # fmt: skip

@@ -1,0 +1,74 @@
+"""Figures on pages: what a caption counts is drawn, and one drawing serves light and dark."""
+
+import json
+import re
+
+import matplotlib.pyplot as plt
+import pytest
+from browsing import ROOT
+from bs4 import BeautifulSoup
+
+from rklu_pages import figures
+from rklu_pages.pictures import finished
+
+WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+)
+COUNTED = r"\b({}) (?:\w+ )?(models?|methods?|lines|rows|bars|gauges|sizes|baselines|sets|panels)\b"
+NUMBER = re.compile(COUNTED.format("|".join(WORDS.split()[1:])), re.IGNORECASE)
+
+
+def captioned(path):
+    """The code cells of a notebook that draw a figure with a caption."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if "figure" in cell["metadata"].get("mystnb", {})]
+
+
+PAGES = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if captioned(path)]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_caption_counts_what_is_drawn(path):
+    for cell in captioned(path):
+        caption = cell["metadata"]["mystnb"]["figure"]["caption"]
+        pages = ["".join(o["data"]["text/html"]) for o in cell["outputs"] if "text/html" in o.get("data", {})]
+        (names,) = [BeautifulSoup(page, "html.parser").select_one(".rk-picture")["data-series"] for page in pages]
+        names = [name for name in names.split("|") if name]
+        counts = [WORDS.split().index(word.lower()) for word, _ in NUMBER.findall(caption)]
+        assert not names[1:] or len(names) in counts, f"{len(names)} drawn ({', '.join(names)}), caption: {caption}"
+
+
+@pytest.fixture
+def picture():
+    with plt.rc_context(figures.STYLE):
+        figure, ax = plt.subplots()
+        ax.plot([0, 1], [0, 1], color=figures.COLOURS["RKLU"], label='R<"KLU')
+        ax.plot([0, 1], [1, 0], color="#000000", label="_unnamed")
+        ax.set(xlabel="epoch", ylabel="utility")
+    return finished(figure)
+
+
+def test_a_picture_says_what_it_draws(picture):
+    assert picture.names == ['R<"KLU'] and repr(picture) == 'A chart, utility over epoch; drawn: R<"KLU.'
+    page = BeautifulSoup(picture._repr_mimebundle_()["text/html"], "html.parser")
+    assert page.svg["aria-label"] == repr(picture) and page.div["data-series"] == 'R<"KLU'
+    assert {"epoch", "utility"} <= {text.text.strip() for text in page.find_all("text")}  # letters, not outlines
+
+
+def test_a_picture_is_the_same_drawn_twice(picture):
+    assert picture._repr_mimebundle_()["text/html"] == picture._repr_mimebundle_()["text/html"]
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_a_line_stands_out_from_the_page_in_both_schemes(visit, picture, scheme, dark):
+    page = visit("desktop", scheme, book=False).page
+    page.set_content(f"<style>:root {{ color-scheme: light dark }}</style>{picture._repr_mimebundle_()['text/html']}")
+    light = """e => {
+      const c = document.createElement("canvas").getContext("2d");
+      c.fillStyle = getComputedStyle(e).stroke;
+      c.fillRect(0, 0, 1, 1);
+      const [r, g, b] = c.getImageData(0, 0, 1, 1).data;
+      return (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255;
+    }"""
+    shown = [path.evaluate(light) for path in page.locator("svg path[style*=stroke]").all()]
+    assert (max(shown) > 0.95) == dark and (min(shown) < 0.05) != dark  # the black line
