@@ -142,6 +142,5 @@ def _record(spec):
             _save(spec, model, tokenizer, seconds)
     history = [e for e in history if "questions" in e]
     questions = {name: [e["questions"][name] for e in history] for name in history[0]["questions"]}
-    records.write(
-        spec, [{k: v for k, v in e.items() if k != "questions"} for e in history], questions, seconds, _threads(spec)
-    )
+    epochs = [{k: v for k, v in e.items() if k != "questions"} for e in history]
+    records.write(spec, epochs, questions, seconds, _threads(spec))
