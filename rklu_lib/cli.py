@@ -117,7 +117,7 @@ def verify(
     for s in scores:
         table.add_row(s.name, str(s.values), f"{s.largest:.3g}", f"{s.allowed:.3g}", "" if s.fine else "differs")
     Console().print(table)
-    kind = f"another kind of machine ({'; '.join(differences)})" if differences else "the same kind of machine"
+    kind = f"made otherwise ({'; '.join(differences)})" if differences else "the same kind of machine"
     wrong = [s.name for s in scores if not s.fine]
     _say(f"{record}, on {kind}: {'differs in ' + ', '.join(wrong) if wrong else 'the same'}")
     raise typer.Exit(bool(wrong))

@@ -55,7 +55,7 @@ def _save(spec, model, tokenizer, seconds):
         model.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)
         (tmp / "settings.json").write_text(json.dumps(spec.settings, indent=1))
-        (tmp / "seconds.json").write_text(json.dumps(seconds))
+        (tmp / "seconds.json").write_text(json.dumps(seconds | {"threads": torch.get_num_threads()}))
 
 
 def state(spec):
@@ -89,6 +89,17 @@ def execute(spec, stage="record", threads=None):
         for begun in ("", ".") if parallel.main() else ():  # states, and what killed processes were writing
             for folder in spec.checkpoint_path.parent.glob(f"{begun}{spec.checkpoint_path.name}-*"):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _threads(spec):
+    """The numbers of threads, which decide how sums are rounded, of a run and all it rests on; None: one is unknown."""
+    bases = [spec] if spec.method in BASES else []
+    bases += [spec.base("original")] if spec.method not in ("original", "oracle") else []
+    bases += [spec.base("augmented")] if spec.method in METHODS and spec.uses(AUGMENTED) else []
+    oracle = load(spec.base("oracle")) if spec.method != "oracle" and not spec.pretrained_novel else None
+    known = {files.read_json(base.checkpoint_path / "seconds.json").get("threads") for base in bases}
+    known |= {torch.get_num_threads(), *((oracle.content.get("threads") or [None]) if oracle else ())}
+    return None if None in known else sorted(known)
 
 
 def _record(spec):
@@ -137,4 +148,5 @@ def _record(spec):
             _save(spec, model, tokenizer, seconds)
     history = [e for e in history if "questions" in e]
     questions = {name: [e["questions"][name] for e in history] for name in history[0]["questions"]}
-    records.write(spec, [{k: v for k, v in e.items() if k != "questions"} for e in history], questions, seconds)
+    epochs = [{k: v for k, v in e.items() if k != "questions"} for e in history]
+    records.write(spec, epochs, questions, seconds, _threads(spec))

@@ -56,6 +56,8 @@ def atomic_directory(path):
             yield tmp
         except (SafetensorError, RuntimeError) as error:  # how the writers of weights say that the disk is full
             raise OSError(f"{path} cannot be written ({first_line(error)}); is the disk full?") from error
+        for file in filter(Path.is_file, tmp.rglob("*")):  # safetensors lets only their owner read its files
+            file.chmod(tmp.stat().st_mode & 0o666)
         old = tmp.with_name(tmp.name + "-old")
         if path.exists():
             path.rename(old)

@@ -192,10 +192,7 @@ def leads(scores, before):
 
 def load(spec):
     """The `Record` of a spec, or None when there is none or it was made with other settings."""
-    path = spec.record_path
-    if not path.exists():
-        return None
-    return read(path, spec)
+    return read(spec.record_path, spec) if spec.record_path.exists() else None
 
 
 def read(path, spec):
@@ -213,7 +210,7 @@ def read(path, spec):
         raise files.DamagedError(f"{path.with_suffix('.npz')}, a record's scores: {why}; {MEND}") from None
 
 
-def write(spec, history, questions, seconds):
+def write(spec, history, questions, seconds, threads=None):
     """Write a finished run, whole: history is a list of dicts per epoch, questions {name: (epochs, n)}. Of several
     processes the first does."""
     if not parallel.main():
@@ -228,6 +225,7 @@ def write(spec, history, questions, seconds):
         "packages": {name: version(name) for name in PACKAGES},
         "machine": machine(),
         "processes": parallel.processes(),
+        "threads": threads,  # of the run and of all it rests on; None: not known
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
         "epochs": [{k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in e.items()} for e in history],
     }
@@ -247,8 +245,8 @@ def writable():
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryDirectory(dir=folder).cleanup()
         except OSError as error:
-            why = f"cannot be written to ({error.strerror})"
-            raise OSError(f"{folder} {why}; name a folder that can in {name}") from None
+            fix = f"({error.strerror}); name a folder that can in {name}"
+            raise OSError(f"{folder} cannot be written to {fix}") from None
 
 
 def code_version():

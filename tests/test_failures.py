@@ -269,7 +269,7 @@ def disk(tmp_path, monkeypatch, workshop):
     subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)
 
 
-@pytest.mark.parametrize("kilobytes", [64, 160, 400, 700, 1000, 1300])
+@pytest.mark.parametrize("kilobytes", [64, 160, 400, 700, 900])
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(disk, tmp_path, forked, kilobytes):
     sweeping.sweep(tmp_path / "alone", tiny("GA"), 1)
     store = disk(kilobytes)
@@ -312,19 +312,19 @@ def test_a_full_disk_ends_an_unlearning_in_one_line_and_it_goes_on(disk, mine, t
     assert one["model.safetensors"] == other["model.safetensors"] and not leftovers(store)
 
 
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
 DAMAGE = {
     "half a record": ("record.json", lambda p: os.truncate(p, 200), "seed0.json: not JSON"),
     "half its scores": ("record.npz", lambda p: os.truncate(p, 300), "seed0.npz, a record's scores: not whole"),
-    "a byte of its scores": ("record.npz", lambda p: flipped(p, 120), "seed0.npz, a record's scores: not whole"),
+    "a byte of its scores": ("record.npz", flipped, "seed0.npz, a record's scores: not whole"),
     "half the original's weights": ("original/model.safetensors", lambda p: os.truncate(p, 5000), "weights cannot be"),
     "the original's settings": ("original/settings.json", lambda p: os.truncate(p, 20), "settings.json: not JSON"),
 }
-
-
-def flipped(path, place):
-    content = bytearray(path.read_bytes())
-    content[place] ^= 0xFF
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("name", DAMAGE)

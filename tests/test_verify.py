@@ -13,15 +13,19 @@ from rklu_lib.commands import verify
 from rklu_lib.records import RunSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-SPEC = RunSpec("tiny", "forget10", "GA")
 
 
 @pytest.fixture
-def record(workshop, monkeypatch):
+def spec(workshop):
+    return RunSpec("tiny", "forget10", "GA")
+
+
+@pytest.fixture
+def record(spec, monkeypatch):
     """The path of a record; what makes it again are forked workers, which know of the profile."""
-    runs.ensure([SPEC], executor=Here())
+    runs.ensure([spec], executor=Here())
     monkeypatch.setattr(runs, "get_context", lambda _: sweeping.FORK)
-    return SPEC.record_path
+    return spec.record_path
 
 
 def changed(path, change):
@@ -39,11 +43,11 @@ def verified(path):
     return result
 
 
-def test_a_true_record_is_the_same_bit_for_bit(record):
+def test_a_true_record_is_the_same_bit_for_bit(record, spec):
     result = verified(record)
     assert result.exit_code == 0, result.output
     assert result.stdout.rstrip().endswith("seed0.json, on the same kind of machine: the same")
-    held = runs.load(SPEC)
+    held = runs.load(spec)
     rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
     assert len(rows) == len({k for e in held.epochs for k in e}) + len(held.questions)
     assert all([cell.strip() for cell in row.split("│")][3:5] == ["0", "0"] for row in rows)
@@ -73,11 +77,11 @@ def test_another_machine_has_a_tolerance_that_is_said_and_an_end(record):
     assert verified(record).exit_code == 1
 
 
-def test_an_epoch_too_many_is_a_difference():
-    one = records.Record(SPEC, {"epochs": [{"loss": 1.0}, {"loss": 0.5}]}, {"nll": np.ones((2, 3))})
-    other = records.Record(SPEC, {"epochs": [{"loss": 1.0}]}, {"nll": np.ones((1, 3))})
+def test_an_epoch_too_many_is_a_difference(spec):
+    one = records.Record(spec, {"epochs": [{"loss": 1.0}, {"loss": 0.5}]}, {"nll": np.ones((2, 3))})
+    other = records.Record(spec, {"epochs": [{"loss": 1.0}]}, {"nll": np.ones((1, 3))})
     assert [s.largest for s in verify.compare(one, other, same=False)] == [np.inf, np.inf]
-    infinite = records.Record(SPEC, {"epochs": [{"loss": 1.0}]}, {"nll": np.array([[np.inf, np.nan, 1.0]])})
+    infinite = records.Record(spec, {"epochs": [{"loss": 1.0}]}, {"nll": np.array([[np.inf, np.nan, 1.0]])})
     assert [s.fine for s in verify.compare(infinite, infinite, same=True)] == [True, True]
 
 

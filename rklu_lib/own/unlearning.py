@@ -136,8 +136,7 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
 
 def _history(folder):
     """What `training.fit` noted of the epochs that are done already, in an interrupted run."""
-    file = folder / "history.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    return files.read_json(folder / "history.json") if (folder / "history.json").exists() else []
 
 
 def _train(job, model, before, target, folder, keeps, stage, on_epoch):
