@@ -4,6 +4,7 @@ NLL means the mean negative log-likelihood per answer token, in nats. Missing ev
 """
 
 import functools
+import warnings
 from collections.abc import Mapping
 from types import SimpleNamespace
 
@@ -71,7 +72,9 @@ def forget_quality(unlearned, oracle):
     unlearned (n,), oracle (m,) -> float in [0, 1]. Above 0.05 the unlearned model cannot be told from one that never
     saw the forget set. Raises ValueError on empty samples or NaN.
     """
-    return float(stats.ks_2samp(_finite("unlearned", unlearned, 1), _finite("oracle", oracle, 1)).pvalue)
+    with warnings.catch_warnings():  # where scipy's exact sum is 1 + 4e-16 it takes the asymptotic one, which is 1 too
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return float(stats.ks_2samp(_finite("unlearned", unlearned, 1), _finite("oracle", oracle, 1)).pvalue)
 
 
 def ks_distance(unlearned, oracle):

@@ -20,7 +20,7 @@ _CHOICES = {
 }
 # A `model` brings its own shape; an alpha or weight of 0 is a control; the others would train nothing or divide by 0.
 _MAY_BE_ZERO = {"hidden_size", "intermediate_size", "n_layers", "n_heads", "vocab_size"}
-_MAY_BE_ZERO |= {"alpha", "retain_weight", "ta_scale", "weight_decay"}
+_MAY_BE_ZERO |= {"alpha", "retain_weight", "ta_scale", "weight_decay", "js_beta", "wga_beta"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class Profile:
     retain_weight: float = 1.0
     npo_beta: float = 0.1
     dpo_beta: float = 0.1
+    simnpo_beta: float = 4.5
+    undial_beta: float = 10.0  # by how much the true token's logit is lowered
+    wga_beta: float = 1.0
+    js_beta: float = 0.5  # 0: forward KL, 1: reverse KL
     ta_scale: float = 2.5
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
@@ -90,6 +94,8 @@ class Profile:
                 self._refuse(f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}")
         if self.model is None and 0 in (self.hidden_size, self.n_layers, self.n_heads, self.vocab_size):
             self._refuse("without a `model`, hidden_size, n_layers, n_heads and vocab_size are needed")
+        if self.js_beta > 1:
+            self._refuse(f"js_beta must be in [0, 1], not {self.js_beta}")
         if self.prompt_tokens >= self.chunk_tokens:
             self._refuse(f"prompt_tokens ({self.prompt_tokens}) must be fewer than chunk_tokens ({self.chunk_tokens})")
 

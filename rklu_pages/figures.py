@@ -7,6 +7,7 @@ from scipy import stats
 # Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
 COLOURS = {
     "RKLU": "#0072B2", "FKLU": "#56B4E9", "GA": "#D55E00", "NPO": "#E69F00", "DPO": "#CC79A7", "IDK": "#8a5a83",
+    "SimNPO": "#b8860b", "UNDIAL": "#4b0082", "WGA": "#8b0000", "JS": "#20b2aa",
     "TA": "#009E73", "teacher": "#6b6b00", "original": "#444444", "augmented": "#7f7f7f", "oracle": "#000000",
 }  # fmt: skip
 MARKERS = {

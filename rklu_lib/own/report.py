@@ -21,6 +21,7 @@ MASK, OTHER = "███", "•••"
 COLOURS = {"original": "#444444", "unlearned": "#0072B2"}
 SETTINGS = ("template", "dtype", "batch_size", "micro_batch_size", "augment_epochs", "augment_lr", "unlearn_epochs")
 SETTINGS += ("unlearn_lr", "family_lr", "alpha", "gauge", "retain_weight", "npo_beta", "dpo_beta", "weight_decay")
+SETTINGS += ("simnpo_beta", "undial_beta", "wga_beta", "js_beta")
 _SCRIPTS = ("parts.js", "token_distributions.js")
 
 
@@ -101,7 +102,7 @@ def plain(value):
     """A value as JSON can hold it: numbers to five digits, and none that is not finite."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | np.ndarray):
         return [plain(v) for v in value]
     if isinstance(value, float | np.floating):
         return float(f"{value:.5g}") if np.isfinite(value) else None

@@ -207,16 +207,18 @@ PROBES = {"memorisation": _memorisation, "membership": _membership, "questions":
 
 
 def _probed(job, path, oracle, stage):
-    """{probe: (rows, details, seconds)} of one model."""
+    """({probe: (rows, details, seconds)} of one model, the oracle's truth ratios; None: this model is the oracle)."""
     model, found = models.load(path, "float32")[0], {}
     models.check(model, job.examples["forget"], "forget")
+    if oracle is None and path == job.reference and job.examples["right"]:
+        oracle = metrics.truth_ratio(*relearning.answer_nll(model, job.examples["right"], job.examples["wrong"]))
     for name, probe in PROBES.items():
         if name in job.skip or (name == "membership" and not job.examples["holdout"]):
             continue
         stage(f"{Path(path).name}: {name}", None, 0)
         begun = time.perf_counter()
         found[name] = *probe(job, model, oracle), time.perf_counter() - begun
-    return found
+    return found, oracle
 
 
 def run(job, on_stage=None):
@@ -229,9 +231,7 @@ def run(job, on_stage=None):
     stage, oracle, sides = on_stage or (lambda *_: None), None, {}
     for side in ("reference", "model"):  # the reference first: its truth ratios are what the model's are held against
         if path := getattr(job, side):
-            sides[side] = _probed(job, path, oracle, stage)
-            if side == "reference" and "memorisation" in sides[side]:
-                oracle = sides[side]["memorisation"][1]["truth_ratio"]
+            sides[side], oracle = _probed(job, path, oracle, stage)
     beside, rows = sides.get("reference", {}), []
     for probe, (measures, *_) in sides["model"].items():
         held = beside.get(probe, ({},))[0]
