@@ -72,7 +72,7 @@ def forget_quality(unlearned, oracle):
     unlearned (n,), oracle (m,) -> float in [0, 1]. Above 0.05 the unlearned model cannot be told from one that never
     saw the forget set. Raises ValueError on empty samples or NaN.
     """
-    with warnings.catch_warnings():  # where scipy's exact sum is 1 + 4e-16 it takes the asymptotic one, which is 1 too
+    with warnings.catch_warnings():  # where scipy's exact sum is 1 + 4e-16 it takes the asymptotic one
         warnings.simplefilter("ignore", RuntimeWarning)
         return float(stats.ks_2samp(_finite("unlearned", unlearned, 1), _finite("oracle", oracle, 1)).pvalue)
 

@@ -215,9 +215,9 @@ def test_dpo_prefers_the_refusal():
 
 
 # The values that public code gives for sines: OpenUnlearning (commit d3d7cf9), trainer/utils.py's compute_wga_loss and
-# compute_undial_loss and trainer/unlearn/simnpo.py's forget loss (delta 0), with a model that returns these logits; TRL's
-# GKDTrainer.generalized_jsd_loss as it is since its mixture is one of probabilities. Labels: WGA_LABELS, of which -100
-# is not scored; for UNDIAL, which scores every position but the last, UNDIAL_LABELS.
+# compute_undial_loss and trainer/unlearn/simnpo.py's forget loss (delta 0), with a model that returns these logits.
+# TRL's GKDTrainer.generalized_jsd_loss as it is since its mixture is one of probabilities. Labels: WGA_LABELS, of which
+# -100 is not scored; for UNDIAL, which scores every position but the last, UNDIAL_LABELS.
 WGA_LABELS = torch.tensor([[-100, -100, 3, 0, 6], [-100, 2, 5, 4, -100]])
 UNDIAL_LABELS = torch.tensor([[0, 1, 3, 0, 6], [1, 2, 5, 4, 2]])
 WGA = {1.0: -0.2526834469319852, 0.5: -0.526794120891149}

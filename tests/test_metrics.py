@@ -247,5 +247,5 @@ def test_forget_quality_matches_the_tofu_authors_logs(form, quality):
 
 @pytest.mark.parametrize("n", [5, 7, 200, 400])
 def test_forget_quality_of_samples_a_step_apart_is_one(n):
-    # scipy's exact p-value comes out above 1 by rounding here, and it warns
-    assert metrics.forget_quality(np.arange(n), np.arange(n) + 0.5) == pytest.approx(1, abs=1e-9)
+    # scipy's exact p-value, 1, comes out above it by rounding here: it warns, and takes the asymptotic one
+    assert 0.9999 < metrics.forget_quality(np.arange(n), np.arange(n) + 0.5) <= 1
