@@ -60,13 +60,12 @@ def heat_map(table, title=""):
         how = {
             "vmin": 0,
             "vmax": 1,
-            "cmap": "cividis_r",
+            "cmap": "Blues",
             "linewidths": 0.5,
             "cbar_kws": {"label": "distance to oracle"},
         }
         seaborn.heatmap(drawn, ax=ax, annot=few, fmt=".2f", **how)
         ax.set(title=title, xlabel="", ylabel="")
         ax.tick_params(axis="y", rotation=0)
-        turned = {"rotation": 60, "ha": "right"} if len(labels) > 7 else {}
-        ax.set_xticks(ax.get_xticks(), labels, **turned)
+        ax.set_xticks(ax.get_xticks(), labels, rotation=60 if len(labels) > 7 else 30, ha="right")
     return finished(figure)
