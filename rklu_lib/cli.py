@@ -1,4 +1,4 @@
-"""`rklu doctor · fetch · run · sweep · verify · unlearn · report`: the library from a shell."""
+"""`rklu doctor · fetch · run · sweep · verify · unlearn · attack · report`: the library from a shell."""
 
 import contextlib
 from pathlib import Path
@@ -264,6 +264,39 @@ def unlearn(
         typer.echo("Little is forgotten: raise --lr, --epochs or --alpha", err=True)
     if (rise := found["epochs"][rule["kept"] - 1]["perplexity_rise"]) > 0.2:
         typer.echo(f"A perplexity rose by {rise:.0%}: --max-perplexity-rise bounds it, a lower --lr helps", err=True)
+
+
+@app.command()
+def attack(
+    model: Annotated[str, typer.Option(help="what is attacked: a directory in the hub's layout, an adapter, a hub id")],
+    forget: Annotated[list[str], typer.Option(help=f"what it should not know: pairs, chats or documents in {_FILES}")],
+    reference: Annotated[str | None, typer.Option(help="a model that never saw the data, asked the same")] = None,
+    holdout: _files("like --forget, but never seen by the model: for membership") = None,
+    out: Annotated[Path, typer.Option(help="the file to write")] = Path("attack.json"),
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="whose chat template, if none is known")
+    ] = "llama2-7b",
+    template: Annotated[str | None, typer.Option(help="chat template, as of `rklu unlearn`")] = None,
+    samples: Annotated[int, typer.Option(help="answers drawn to each sampled question")] = 128,
+    sampled: Annotated[int, typer.Option(help="questions to which answers are drawn")] = 20,
+    skip: Annotated[list[str] | None, typer.Option(help="a probe to leave out, such as relearning; repeatable")] = None,
+    redact: Annotated[bool, typer.Option(help="mask what the model said in the file")] = True,
+    seed: int = 0,
+):
+    """Does it stay forgotten? Ask a model in every way known here, beside one that never saw the data."""
+    from rich.console import Console
+
+    from rklu_lib.robustness import attack as attacks
+
+    named = dict(reference=reference, holdout=holdout or (), profile=profile, samples=samples, sampled=sampled)
+    named |= dict(skip=skip or (), redact=redact, seed=seed, template=template and template.replace("\\n", "\n"))
+    job = attacks.prepare(model, forget, out, **named)
+    for note in job.notes:
+        typer.echo(f"Note: {note}", err=True)
+    with _stages() as on_stage:
+        found = attacks.run(job, on_stage)
+    Console().print(attacks.show(found))
+    typer.echo(str(out))
 
 
 @contextlib.contextmanager

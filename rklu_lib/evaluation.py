@@ -117,12 +117,12 @@ def _score_rest(model, cache, mask, tokens, count=False):
 
 
 @torch.no_grad()
-def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=256):
+def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=256, choose=None):
     """Greedy continuations: n prompts (token-id tuples) -> n lists of token ids, without the end-of-text token.
 
     begun: the first tokens of each continuation, where they are known already (closed by end-of-text: all of them).
-    Rows that have ended leave the batch a quarter at a time (each departure copies the cache), so the cost follows the
-    answers and not the longest of them.
+    choose: what takes logits (rows, vocab) to the next tokens (rows, 1), for continuations that are not greedy.
+    Rows that have ended leave the batch, a quarter at a time (each departure copies the cache): short ones cost little.
     """
     head = models.output_layer(model.eval())
     begun = [tuple(b[:max_new_tokens]) for b in begun or [()] * len(prompts)]
@@ -132,11 +132,11 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         ids, mask, positions = _left_pad([prompts[i] + begun[i] for i in rows], model.device)
-        going = torch.ones(len(rows), dtype=torch.bool, device=ids.device)
-        state = {"use_cache": True}
+        going, state = torch.ones(len(rows), dtype=torch.bool, device=ids.device), {"use_cache": True}
         while True:
             out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, **state)
-            ids, cache = head(out.last_hidden_state[:, -1]).argmax(-1, keepdim=True), out.past_key_values
+            logits, cache = head(out.last_hidden_state[:, -1]), out.past_key_values
+            ids = choose(logits) if choose else logits.argmax(-1, keepdim=True)
             going &= ids[:, 0] != eos_token_id
             for i, token, on in zip(rows, ids[:, 0].tolist(), going.tolist(), strict=True):
                 if on:

@@ -5,6 +5,8 @@ scored, and what stands elsewhere changes nothing. Every loss is a scalar in flo
 Token losses are nats per unmasked token; preference losses are means over sequences.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
@@ -134,6 +136,43 @@ def dpo(refusal, refusal_reference, answer, answer_reference, dpo_beta):
     return -F.logsigmoid(dpo_beta * ((refusal - refusal_reference) - (answer - answer_reference))).mean()
 
 
+def simnpo(answer, length, simnpo_beta):
+    """SimNPO (Fan et al., 2024): NPO without a reference, per token: -(2/beta) log sigmoid(-beta answer / length).
+
+    answer: (batch,) as in `npo`; length: (batch,), its tokens. Its margin is 0. ValueError unless simnpo_beta > 0.
+    """
+    if simnpo_beta <= 0:
+        raise ValueError(f"simnpo_beta must be > 0, got {simnpo_beta}")
+    return -(2 / simnpo_beta) * F.logsigmoid(-simnpo_beta * answer / length).mean()
+
+
+def weighted_ascent(logits, targets, mask, wga_beta=1.0):
+    """WGA (Wang et al., 2025): p^beta log p of the target, whose weight p^beta is a constant to the gradient: what is
+    unlikely already is left alone. Shapes and errors as in `cross_entropy`; at beta 0 it is `gradient_ascent`."""
+    selected_logits, selected_targets = _selected(mask, logits, targets)
+    loss = F.cross_entropy(selected_logits, selected_targets, reduction="none")
+    return -((-loss.detach()).exp() ** wga_beta * loss).mean()
+
+
+def jensen_shannon(student_logits, teacher_logits, mask, js_beta=0.5):
+    """The generalised Jensen-Shannon divergence (Agarwal et al., 2024) over beta (1 - beta): the family runs from
+    `forward_kl` at beta 0 to `reverse_kl` at 1, as limits, where it would vanish: KL(t || m) / (1 - beta) +
+    KL(p || m) / beta, m = beta t + (1 - beta) p; p is the student's softmax, t the teacher's.
+
+    Gradient per logit: p * (log(p / m) - KL(p || m)) / beta. Shapes, units and errors as in `reverse_kl`.
+    """
+    if js_beta in (0, 1):
+        return (reverse_kl if js_beta else forward_kl)(student_logits, teacher_logits, mask)
+    student, teacher = _selected_pair(mask, student_logits, teacher_logits)
+    student, teacher = student.log_softmax(-1), teacher.log_softmax(-1)
+    middle = _middle(student, teacher, js_beta)
+    return (_kl(teacher, middle) / (1 - js_beta) + _kl(student, middle) / js_beta).mean()
+
+
+def _middle(student, teacher, beta):
+    return torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
+
+
 def _reverse_kl_rule(student, teacher):
     student, teacher = student.log_softmax(-1), teacher.log_softmax(-1)
     p = student.exp()
@@ -155,7 +194,25 @@ def _cross_entropy_rule(logits, targets):
     return value, log_p
 
 
+def _weighted_ascent_rule(logits, targets, wga_beta=1.0):
+    value, gradient = _cross_entropy_rule(logits, targets)
+    weight = -((-value).exp() ** wga_beta)
+    return weight * value, gradient.mul_(weight[:, None])
+
+
+def _jensen_shannon_rule(student, teacher, js_beta=0.5):
+    if js_beta in (0, 1):
+        return (_reverse_kl_rule if js_beta else _forward_kl_rule)(student, teacher)
+    student, teacher = student.log_softmax(-1), teacher.log_softmax(-1)
+    middle, p = _middle(student, teacher, js_beta), student.exp()
+    value = _kl(teacher, middle) / (1 - js_beta)
+    log_ratio = torch.where(p > 0, student.sub_(middle), 0.0)
+    divergence = (p * log_ratio).sum(-1)
+    return value + divergence / js_beta, p.mul_(log_ratio.sub_(divergence[:, None])).div_(js_beta)
+
+
 _RULES = {"reverse_kl": _reverse_kl_rule, "forward_kl": _forward_kl_rule, "cross_entropy": _cross_entropy_rule}
+_RULES |= {"weighted_ascent": _weighted_ascent_rule, "jensen_shannon": _jensen_shannon_rule}
 
 
 class _FromHidden(torch.autograd.Function):
@@ -200,13 +257,14 @@ class _FromHidden(torch.autograd.Function):
         return *scaled, None, None, None, None, None
 
 
-def from_hidden(loss, hidden, head, targets, chunk=128):
-    """`reverse_kl`, `forward_kl` or `cross_entropy`, named by `loss`, without ever holding the logits of all tokens.
+def from_hidden(loss, hidden, head, targets, chunk=128, **settings):
+    """A loss of `_RULES`, by its name here, such as "reverse_kl", without ever holding the logits of all tokens.
 
     hidden: last hidden states of scored tokens only, (tokens, hidden). head: the output layer's (weight (vocab,
     hidden), bias (vocab,) or None) and, where the model shapes its logits, scale and cap, see `head_logits`.
     targets(start, stop): what the tokens start..stop are held against, teacher logits (stop - start, vocab) or token
-    ids (stop - start,). chunk: tokens whose logits exist at once; it changes nothing but memory and time.
+    ids (stop - start,). chunk: tokens whose logits exist at once; it changes nothing but memory and time. settings: the
+    loss's own, such as js_beta.
     Returns the same scalar as the loss itself does on `head_logits(hidden, *head)`, with the same
     gradients by hidden, weight and bias. Raises ValueError for another loss or no tokens.
     """
@@ -215,7 +273,8 @@ def from_hidden(loss, hidden, head, targets, chunk=128):
     if not len(hidden):
         raise ValueError("no token is scored; a mean over nothing is not a loss")
     weight, bias, scale, cap = (*head, 1.0, None)[:4]
-    return _FromHidden.apply(hidden, weight, bias, scale, cap, _RULES[loss], targets, chunk)
+    rule = lambda logits, held: _RULES[loss](logits, held, **settings)  # noqa: E731
+    return _FromHidden.apply(hidden, weight, bias, scale, cap, rule, targets, chunk)
 
 
 def sequence_log_probs(hidden, head, targets, rows, n_rows, chunk=128):

@@ -1,4 +1,4 @@
-"""The table of methods: every row of the paper's Table 8, FKLU, and the teacher itself. To add one, add a row.
+"""The table of methods: every row of the paper's Table 8, FKLU, the teacher, and newer ones. To add one, add a row.
 
 A forget or retain loss takes (scored, batch, aids, epoch): `scored` is the student as a `models.ScoredLogits`, `batch`
 a `data.Batch`, and `aids` what was computed once from frozen models before training.
@@ -15,6 +15,7 @@ from rklu_lib.models import ScoredLogits
 from rklu_lib.teacher import FrozenLogits, FrozenTeacher
 
 AUGMENTED, REFERENCE, REFUSALS, RETAIN_REFERENCE = "augmented model", "reference", "refusals", "retain reference"
+FORGET_REFERENCE = "forget reference"
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,11 @@ class Aids:
     refusals: list = field(default_factory=list)  # epochs * n Examples: question i of epoch e is number e * n + i
     refusal_reference: torch.Tensor | None = None  # (epochs * n,) log p_o(refusal), nats
     retain_reference: FrozenLogits | None = None
+    forget_reference: FrozenLogits | None = None
 
 
-def _mean(loss, scored, batch, targets):
-    return losses.from_hidden(loss, scored.hidden(batch.input_ids, batch.mask), scored.head, targets)
+def _mean(loss, scored, batch, targets, **settings):
+    return losses.from_hidden(loss, scored.hidden(batch.input_ids, batch.mask), scored.head, targets, **settings)
 
 
 def cross_entropy(scored, batch, aids=None, epoch=0):
@@ -76,6 +78,32 @@ def _forward_kl(scored, batch, aids, epoch):
     return _mean("forward_kl", scored, batch, aids.teacher.at(batch.index))
 
 
+def _jensen_shannon(scored, batch, aids, epoch):
+    return _mean("jensen_shannon", scored, batch, aids.teacher.at(batch.index), js_beta=aids.profile.js_beta)
+
+
+def _simnpo(scored, batch, aids, epoch):
+    log_probs = _log_probs(scored, batch)
+    return losses.simnpo(log_probs, batch.rows.bincount(minlength=len(log_probs)), aids.profile.simnpo_beta)
+
+
+def _weighted_ascent(scored, batch, aids, epoch):
+    targets = lambda start, stop: batch.targets[start:stop]  # noqa: E731
+    return _mean("weighted_ascent", scored, batch, targets, wga_beta=aids.profile.wga_beta)
+
+
+def _undial(scored, batch, aids, epoch):
+    """UNDIAL (Dong et al., 2025): forward KL to the original's logits with the true token's lowered by a constant. The
+    published cross-entropy to the same target is larger by its entropy, a constant, and is also of prompt tokens."""
+    original = aids.forget_reference.at(batch.index)
+
+    def lowered(start, stop):
+        logits, true = original(start, stop), batch.targets[start:stop, None]
+        return logits.scatter_add(-1, true, torch.full_like(true, -aids.profile.undial_beta, dtype=logits.dtype))
+
+    return _mean("forward_kl", scored, batch, lowered)
+
+
 def _retain_kl(scored, batch, aids, epoch):
     return _mean("forward_kl", scored, batch, aids.retain_reference.at(batch.index))
 
@@ -116,9 +144,15 @@ METHODS = {
         *_with_retain_terms("RKLU", _reverse_kl, {AUGMENTED}),
         *_with_retain_terms("FKLU", _forward_kl, {AUGMENTED}),
         Method("teacher", "teacher", None, needs=frozenset({AUGMENTED})),
+        *_with_retain_terms("SimNPO", _simnpo, unit="sequence"),
+        *_with_retain_terms("UNDIAL", _undial, {FORGET_REFERENCE}),
+        *_with_retain_terms("WGA", _weighted_ascent),
+        *_with_retain_terms("JS", _jensen_shannon, {AUGMENTED}),
     )
 }
-TABLE_8 = tuple(name for name in METHODS if not name.startswith(("FKLU", "teacher")))
+NEWER = tuple(n for n, m in METHODS.items() if m.family in ("SimNPO", "UNDIAL", "WGA", "JS"))  # no part of the study
+STUDY = tuple(name for name in METHODS if name not in NEWER)
+TABLE_8 = tuple(name for name in STUDY if not name.startswith(("FKLU", "teacher")))
 
 
 def method(name):
@@ -164,7 +198,7 @@ def prepare(chosen, profile, original, augmented, forget, retain, refusals):
     method that does not need it. None of the models is kept. Raises as `check` does, before any is run.
     """
     check(chosen, retain)
-    teacher = reference = refusal_reference = retain_reference = None
+    teacher = reference = refusal_reference = retain_reference = forget_reference = None
     if AUGMENTED in chosen.needs:
         frozen = data.batches(forget, 64)
         pair = FrozenLogits(original, frozen), FrozenLogits(augmented, frozen)
@@ -174,4 +208,6 @@ def prepare(chosen, profile, original, augmented, forget, retain, refusals):
         refusal_reference = _reference_log_probs(original, refusals) if REFUSALS in chosen.needs else None
     if RETAIN_REFERENCE in chosen.needs:
         retain_reference = FrozenLogits(original, data.batches(retain, 64))
-    return Aids(profile, teacher, reference, refusals, refusal_reference, retain_reference)
+    if FORGET_REFERENCE in chosen.needs:
+        forget_reference = FrozenLogits(original, data.batches(forget, 64))
+    return Aids(profile, teacher, reference, refusals, refusal_reference, retain_reference, forget_reference)

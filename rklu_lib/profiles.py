@@ -20,7 +20,7 @@ _CHOICES = {
 }
 # A `model` brings its own shape; an alpha or weight of 0 is a control; the others would train nothing or divide by 0.
 _MAY_BE_ZERO = {"hidden_size", "intermediate_size", "n_layers", "n_heads", "vocab_size"}
-_MAY_BE_ZERO |= {"alpha", "retain_weight", "ta_scale", "weight_decay"}
+_MAY_BE_ZERO |= {"alpha", "retain_weight", "ta_scale", "weight_decay", "js_beta", "wga_beta"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,10 @@ class Profile:
     retain_weight: float = 1.0
     npo_beta: float = 0.1
     dpo_beta: float = 0.1
+    simnpo_beta: float = 4.5
+    undial_beta: float = 10.0  # by how much the true token's logit is lowered
+    wga_beta: float = 1.0
+    js_beta: float = 0.5  # 0: forward KL, 1: reverse KL
     ta_scale: float = 2.5
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
@@ -99,6 +103,8 @@ class Profile:
             self._refuse(f"{why}; without it, neither of these two")
         if any(name.count("{retain}") != 1 for name in others):
             self._refuse(f"`oracle` or `oracle_log` must hold {{retain}} once: {others[0]!r}")
+        if self.js_beta > 1:
+            self._refuse(f"js_beta must be in [0, 1], not {self.js_beta}")
         if self.prompt_tokens >= self.chunk_tokens:
             self._refuse(f"prompt_tokens ({self.prompt_tokens}) must be fewer than chunk_tokens ({self.chunk_tokens})")
 

@@ -30,7 +30,9 @@ BASES = ("original", "oracle", "augmented")
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "rouge-score")
 
 _UNLEARNING = {"augment_epochs", "augment_lr", "unlearn_epochs", "unlearn_lr", "family_lr", "alpha", "retain_weight"}
-_UNLEARNING |= {"npo_beta", "dpo_beta", "ta_scale", "batch_size", "micro_batch_size", "gauge", "judge_every"}
+_OF_FAMILY = {"NPO": "npo_beta", "DPO": "dpo_beta", "TA": "ta_scale", "SimNPO": "simnpo_beta", "UNDIAL": "undial_beta"}
+_OF_FAMILY |= {"WGA": "wga_beta", "JS": "js_beta"}
+_UNLEARNING |= {*_OF_FAMILY.values(), "batch_size", "micro_batch_size", "gauge", "judge_every"}
 _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}
 _FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
 _FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "passages"}
@@ -135,11 +137,10 @@ class RunSpec:
         if self.method in METHODS:
             m = METHODS[self.method]
             fields |= {"batch_size", "judge_every", "unlearn_epochs"} if m.forget else set()
-            if m.family in ("RKLU", "FKLU", "teacher"):
+            if m.family in ("RKLU", "FKLU", "JS", "teacher"):
                 fields |= {"alpha"} | ({"gauge"} if p.gauge != "raw" else set())  # raw is Eq. 1 itself, no setting
             fields |= {"retain_weight"} if m.retain else set()
-            fields |= {"npo_beta"} if m.family == "NPO" else {"dpo_beta"} if m.family == "DPO" else set()
-            fields |= {"ta_scale"} if m.family == "TA" else set()
+            fields |= {_OF_FAMILY[m.family]} if m.family in _OF_FAMILY else set()
         defaults = {f.name: f.default for f in dataclasses.fields(p) if f.name in _LATER}
         kept = {name: getattr(p, name) for name in sorted(fields)}
         kept = {name: value for name, value in kept.items() if name not in defaults or value != defaults[name]}

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rklu_lib import bases, data, evaluation, parallel, profiles, records
 from rklu_lib.execution import execute, has_checkpoint, state
-from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS
+from rklu_lib.methods import AUGMENTED, METHODS, REFUSALS, STUDY
 from rklu_lib.records import BASES, RunSpec, load
 
 
@@ -212,12 +212,12 @@ def grid(profile, split, methods_, field, values, seed):
 
 
 def sweep(profile, splits, seeds, methods_=None):
-    """Every spec of the study: base models and methods (default: all) for each split and seed, the largest first.
+    """Every spec of the study: base models and methods (default: `STUDY`) for each split and seed, the largest first.
 
     For the novel, those there are: no retain terms, and no oracle of a pretrained model.
     """
     pretrained = profiles.profile(profile).model is not None
     absent = {name for name, m in METHODS.items() if m.retain} | ({"oracle"} if pretrained else set())
-    names = {s: [n for n in (*BASES, *(methods_ or METHODS)) if s != data.NOVEL or n not in absent] for s in splits}
+    names = {s: [n for n in (*BASES, *(methods_ or STUDY)) if s != data.NOVEL or n not in absent] for s in splits}
     specs = [RunSpec(profile, split, name, seed) for seed in seeds for split in splits for name in names[split]]
     return sorted(specs, key=lambda s: (seeds.index(s.seed), -records.SPLITS.index(s.split)))

@@ -41,12 +41,12 @@ def adamw(model, lr, weight_decay):
 
 
 def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_norm=1.0, precision="no",
-        gradient_checkpointing=False, folder=None, on_epoch=None, on_step=None):  # fmt: skip
+        gradient_checkpointing=False, folder=None, on_epoch=None, on_step=None, factor=None):  # fmt: skip
     """Train `model` in place with AdamW and return what was noted of each epoch, a list of `epochs` dicts.
 
     steps(epoch): iterable of optimiser steps, each a list of functions scored -> scalar loss whose sum is that step's
     loss (one per micro-batch and term); it must depend on `epoch` alone, so that a resumed run is the same run.
-    epoch_steps: how many steps one epoch has. lr: peak learning rate, see `schedule`.
+    epoch_steps: how many steps one epoch has. lr: peak learning rate, of which step s takes factor(s); see `schedule`.
     precision: "no", or "bf16" for a forward pass under autocast; the weights keep their dtype.
     gradient_checkpointing: hold each layer's input only, and run the layer again in the backward pass.
     folder: where the state of the last whole epoch is kept; a run finds it there after an interruption.
@@ -62,7 +62,7 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)({"use_reentrant": False})
     student = parallel.Student(model, accelerator)
     optimizer = adamw(student.terms, lr, weight_decay)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(epoch_steps, epochs))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor or schedule(epoch_steps, epochs))
     terms, optimizer, scheduler = accelerator.prepare(student.terms, optimizer, scheduler)
     student.prepared(terms)
     history = []
@@ -140,7 +140,7 @@ def _lengths(examples):
 def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precision="no", **noted):
     """Fine-tune on every example's answer: the original, the oracle and the augmented model. Returns the history.
 
-    noted: `folder`, `on_epoch` and `on_step` of `fit`.
+    noted: `folder`, `on_epoch`, `on_step` and `factor` of `fit`.
     """
     lengths = _lengths(examples)
 

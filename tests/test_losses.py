@@ -214,11 +214,104 @@ def test_dpo_prefers_the_refusal():
     assert values[0].grad < 0 < values[1].grad
 
 
+# The values that public code gives for sines: OpenUnlearning (commit d3d7cf9), trainer/utils.py's compute_wga_loss and
+# compute_undial_loss and trainer/unlearn/simnpo.py's forget loss (delta 0), with a model that returns these logits.
+# TRL's GKDTrainer.generalized_jsd_loss as it is since its mixture is one of probabilities. Labels: WGA_LABELS, of which
+# -100 is not scored; for UNDIAL, which scores every position but the last, UNDIAL_LABELS.
+WGA_LABELS = torch.tensor([[-100, -100, 3, 0, 6], [-100, 2, 5, 4, -100]])
+UNDIAL_LABELS = torch.tensor([[0, 1, 3, 0, 6], [1, 2, 5, 4, 2]])
+WGA = {1.0: -0.2526834469319852, 0.5: -0.526794120891149}
+SIMNPO = {4.5: 9.865337064803693e-05, 0.7: 0.6079268828679648}
+JSD = {0.1: 0.08258778779211821, 0.5: 0.21045849463340938, 0.9: 0.08425784679563651}
+UNDIAL = 2.51790850622714
+
+
+def sines(k):
+    return 3 * torch.sin(torch.arange(70, dtype=torch.float64) * 0.7311 + k).view(2, 5, 7)
+
+
+def shifted(labels):
+    """(targets, mask) at the positions that predict them."""
+    return labels[:, 1:].clamp(min=0), labels[:, 1:] != -100
+
+
+@pytest.mark.parametrize("beta", WGA)
+def test_wga_is_openunlearnings(beta):
+    targets, mask = shifted(WGA_LABELS)
+    value = losses.weighted_ascent(sines(0)[:, :-1], targets, mask, beta)
+    assert value.item() == pytest.approx(WGA[beta], rel=1e-9)
+
+
+@pytest.mark.parametrize("beta", SIMNPO)
+def test_simnpo_is_openunlearnings(beta):
+    targets, mask = shifted(WGA_LABELS)
+    each = sines(0)[:, :-1].log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+    value = losses.simnpo((each * mask).sum(-1), mask.sum(-1), beta)
+    assert value.item() == pytest.approx(SIMNPO[beta], rel=1e-9)
+
+
+def test_undial_is_openunlearnings_less_the_targets_entropy():
+    targets, mask = shifted(UNDIAL_LABELS)
+    lowered = sines(1)[:, :-1].scatter_add(-1, targets[..., None], torch.full((2, 4, 1), -10.0, dtype=torch.float64))
+    entropy = np.mean([special.entr(special.softmax(row)).sum() for row in lowered.reshape(-1, 7).numpy()])
+    value = losses.forward_kl(sines(0)[:, :-1], lowered, mask).item()
+    assert value + entropy == pytest.approx(UNDIAL, rel=1e-9)
+
+
+@pytest.mark.parametrize("beta", JSD)
+def test_jensen_shannon_is_trls_over_beta_one_minus_beta(beta):
+    _, mask = shifted(WGA_LABELS)
+    value = losses.jensen_shannon(sines(0)[:, :-1], sines(1)[:, :-1], mask, beta).item()
+    assert value * beta * (1 - beta) == pytest.approx(JSD[beta], rel=1e-9)
+
+
+@given(pairs(), st.floats(0.01, 0.99))
+def test_jensen_shannon_is_its_published_formula_and_its_gradient_what_it_states(pair, beta):
+    student, teacher, mask = pair
+    p, t = student.softmax(-1), teacher.softmax(-1)
+    middle = beta * t + (1 - beta) * p
+    kl = lambda one: special.rel_entr(one[mask].numpy(), middle[mask].numpy()).sum(-1).mean()  # noqa: E731
+    expected = (beta * kl(t) + (1 - beta) * kl(p)) / (beta * (1 - beta))
+    value = losses.jensen_shannon(student.requires_grad_(), teacher, mask, beta)
+    assert value.item() == pytest.approx(expected, rel=1e-6, abs=1e-10)
+    (gradient,) = torch.autograd.grad(value, student)
+    ratio = (p / middle).clamp(min=1e-300).log()
+    stated = p * (ratio - (p * ratio).sum(-1, keepdim=True)) / beta * (mask.double() / mask.sum())[..., None]
+    torch.testing.assert_close(gradient, stated.detach(), rtol=1e-6, atol=1e-10)
+
+
+def test_jensen_shannon_joins_the_two_divergences():
+    student, teacher, mask = sines(0), sines(1), torch.ones(2, 5, dtype=torch.bool)
+    forward, reverse = (kl(student, teacher, mask).item() for kl in (losses.forward_kl, losses.reverse_kl))
+    ends = [losses.jensen_shannon(student, teacher, mask, b).item() for b in (0.0, 1.0)]
+    assert ends == [forward, reverse]
+    near = [losses.jensen_shannon(student, teacher, mask, b).item() for b in (1e-5, 1 - 1e-5)]
+    assert near == pytest.approx(ends, rel=1e-2) and near != ends
+
+
+def test_wga_weighs_gradient_ascent_by_a_constant():
+    logits, targets, mask = _float64(2, 3, 5), TARGETS, MASK
+    log_p = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+    expected = torch.autograd.grad((log_p.detach().exp() ** 2 * log_p)[mask].mean(), logits)
+    found = torch.autograd.grad(losses.weighted_ascent(logits, targets, mask, 2.0), logits)
+    torch.testing.assert_close(found, expected)
+    assert losses.weighted_ascent(logits, targets, mask, 0.0) == losses.gradient_ascent(logits, targets, mask)
+
+
+@given(LOG_PROBS, st.floats(0.01, 5))
+def test_simnpo_is_its_published_formula(answer, beta):
+    length = np.arange(1, len(answer) + 1)
+    value = losses.simnpo(torch.from_numpy(answer), torch.from_numpy(length), beta).item()
+    assert value == pytest.approx(np.mean(2 / beta * np.logaddexp(0, beta * answer / length)), rel=1e-9, abs=1e-12)
+
+
 @pytest.mark.parametrize("beta", [0, -0.1])
 def test_beta_must_be_positive(beta):
     one = torch.zeros(1)
     with pytest.raises(ValueError, match="npo_beta must be > 0"):
         losses.npo(one, one, beta)
+    with pytest.raises(ValueError, match="simnpo_beta must be > 0"):
+        losses.simnpo(one, one, beta)
     with pytest.raises(ValueError, match="dpo_beta must be > 0"):
         losses.dpo(one, one, one, one, beta)
 
@@ -242,26 +335,32 @@ def test_two_vocabularies_raise(kl, vocab):
         kl(torch.zeros(2, 3, 4), torch.zeros(2, 3, vocab), torch.ones(2, 3, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("loss", ["reverse_kl", "forward_kl", "cross_entropy"])
+FUSED = [("reverse_kl", {}), ("forward_kl", {}), ("cross_entropy", {}), ("weighted_ascent", {"wga_beta": 0.7})]
+FUSED += [("jensen_shannon", {"js_beta": b}) for b in (0.0, 0.3, 1.0)]
+
+
+@pytest.mark.parametrize(("loss", "settings"), FUSED)
 @pytest.mark.parametrize("biased", [True, False])
 @given(seed=st.integers(0, 2**31), tokens=st.integers(1, 9), chunk=st.integers(1, 10), scale=st.floats(0.1, 30))
-def test_from_hidden_is_the_loss_on_the_logits_with_autograds_gradients(loss, biased, seed, tokens, chunk, scale):
+def test_from_hidden_is_the_loss_on_the_logits_with_autograds_gradients(
+    loss, settings, biased, seed, tokens, chunk, scale
+):
     hidden, weight = _float64(tokens, 4, seed=seed), _float64(6, 4, seed=seed + 1)
     bias = _float64(6, seed=seed + 2) if biased else None
     held = scale * _float64(tokens, 6, seed=seed + 3).detach()
-    if loss == "cross_entropy":
+    if loss in ("cross_entropy", "weighted_ascent"):
         held = held.argmax(-1)
     leaves = [t for t in (hidden, weight, bias) if t is not None]
     logits = torch.nn.functional.linear(hidden, weight, bias)
-    expected = getattr(losses, loss)(logits, held, torch.ones(tokens, dtype=torch.bool))
+    expected = getattr(losses, loss)(logits, held, torch.ones(tokens, dtype=torch.bool), **settings)
     gradients = torch.autograd.grad(3 * expected, leaves)
-    value = losses.from_hidden(loss, hidden, (weight, bias), lambda start, stop: held[start:stop], chunk)
+    value = losses.from_hidden(loss, hidden, (weight, bias), lambda start, stop: held[start:stop], chunk, **settings)
     torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
     for one, other in zip(torch.autograd.grad(3 * value, leaves), gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("loss", ["reverse_kl", "forward_kl"])
+@pytest.mark.parametrize("loss", ["reverse_kl", "forward_kl", "jensen_shannon"])
 def test_from_hidden_stays_finite_where_the_teacher_has_nothing(loss):
     hidden, teacher = torch.eye(3)[:2].requires_grad_(), torch.zeros(2, 5)
     weight = torch.full((5, 3), -1e4).requires_grad_()
@@ -282,7 +381,7 @@ def test_from_hidden_computes_only_the_gradients_that_are_asked_for():
 
 def test_from_hidden_refuses_what_it_cannot_do():
     hidden, head = _float64(3, 5), HEAD
-    with pytest.raises(ValueError, match="loss must be one of reverse_kl, forward_kl, cross_entropy, not 'npo'"):
+    with pytest.raises(ValueError, match="loss must be one of reverse_kl, forward_kl, cross_entropy, .*, not 'npo'"):
         losses.from_hidden("npo", hidden, head, None)
     with pytest.raises(ValueError, match="no token is scored"):
         losses.from_hidden("reverse_kl", hidden[:0], head, None)

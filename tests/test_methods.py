@@ -16,9 +16,13 @@ TABLE_8 = ("GA", "GA+KL", "GA+RT", "NPO", "NPO+KL", "NPO+RT", "DPO", "DPO+KL", "
 TABLE_8 += ("RKLU", "RKLU+KL", "RKLU+RT")
 
 
-def test_the_rows_are_table_8s_then_fklu_and_the_teacher():
+NEWER = tuple(f + ending for f in ("SimNPO", "UNDIAL", "WGA", "JS") for ending in ("", "+KL", "+RT"))
+
+
+def test_the_rows_are_table_8s_then_fklu_the_teacher_and_newer_ones():
     assert methods.TABLE_8 == TABLE_8
-    assert tuple(methods.METHODS) == (*TABLE_8, "FKLU", "FKLU+KL", "FKLU+RT", "teacher")
+    assert methods.STUDY == (*TABLE_8, "FKLU", "FKLU+KL", "FKLU+RT", "teacher") and methods.NEWER == NEWER
+    assert tuple(methods.METHODS) == (*methods.STUDY, *methods.NEWER)
     assert all(name == row.name for name, row in methods.METHODS.items())
 
 
@@ -42,7 +46,7 @@ def test_one_row_is_one_place():
         assert table.count(f'"{family}"') in (1, 2) and table.count(f'("{family}", ') == 1
 
 
-@pytest.mark.parametrize("family", ["GA", "NPO", "DPO", "RKLU", "FKLU"])
+@pytest.mark.parametrize("family", ["GA", "NPO", "DPO", "RKLU", "FKLU", "SimNPO", "UNDIAL", "WGA", "JS"])
 def test_variants_differ_in_the_retain_term_alone(family):
     alone, kl, rt = (methods.method(family + ending) for ending in ("", "+KL", "+RT"))
     assert alone.retain is None and kl.retain is not None and rt.retain is not None and kl.retain is not rt.retain
@@ -54,7 +58,7 @@ def test_variants_differ_in_the_retain_term_alone(family):
 
 def test_only_what_is_needed_is_asked_for():
     asking = {name for name, row in methods.METHODS.items() if methods.AUGMENTED in row.needs}
-    assert asking == {"TA", "teacher"} | {f + ending for f in ("RKLU", "FKLU") for ending in ("", "+KL", "+RT")}
+    assert asking == {"TA", "teacher"} | {f + ending for f in ("RKLU", "FKLU", "JS") for ending in ("", "+KL", "+RT")}
     nothing = {name for name, row in methods.METHODS.items() if row.forget is None}
     assert nothing == {"TA", "teacher"}
 
@@ -103,7 +107,18 @@ def expected_forget_loss(family, profile, setting, examples, epoch):
     if family == "DPO":
         refusal = sums(student, refused) - sums(original, refused)
         return -torch.log(torch.sigmoid(profile.dpo_beta * (refusal - answer))).mean()
-    p = torch.cat([log_probs(student, e) for e in chosen])
+    if family == "SimNPO":
+        each = sums(student, chosen) / torch.tensor([len(e.answer) for e in chosen])
+        return (2 / profile.simnpo_beta * torch.log1p(torch.exp(profile.simnpo_beta * each))).mean()
+    p, targets = torch.cat([log_probs(student, e) for e in chosen]), torch.tensor([t for e in chosen for t in e.answer])
+    if family == "WGA":
+        log_p = p.gather(-1, targets[:, None])
+        return (log_p.exp() ** profile.wga_beta * log_p).mean()
+    if family == "UNDIAL":
+        lowered = torch.cat([log_probs(original, e) for e in chosen])
+        lowered[range(len(targets)), targets] -= profile.undial_beta
+        t = lowered.log_softmax(-1)
+        return (t.exp() * (t - p)).sum(-1).mean()
     # log-probabilities of Eq. 1 must come from logits, whose constant the softmax would lose
     pair = [
         torch.cat(
@@ -115,13 +130,16 @@ def expected_forget_loss(family, profile, setting, examples, epoch):
         for m in (original, augmented)
     ]  # fmt: skip
     t = teacher_logits(*pair, profile.alpha).log_softmax(-1)
+    if family == "JS":  # at 0.5 it is four times Jensen and Shannon's divergence
+        middle = (0.5 * p.exp() + 0.5 * t.exp()).log()
+        return 4 * sum(0.5 * (x.exp() * (x - middle)).sum(-1).mean() for x in (p, t))
     one, other = (p, t) if family == "RKLU" else (t, p)
     return (one.exp() * (one - other)).sum(-1).mean()
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("epoch", [0, 1])
-@pytest.mark.parametrize("family", ["GA", "NPO", "DPO", "IDK", "RKLU", "FKLU"])
+@pytest.mark.parametrize("family", ["GA", "NPO", "DPO", "IDK", "RKLU", "FKLU", "SimNPO", "UNDIAL", "WGA", "JS"])
 def test_each_forget_loss_is_its_definition(family, epoch, profile, setting, examples):
     student, original, augmented, refusals, batch = setting
     aids = methods.prepare(methods.method(family), profile, original, augmented, examples, [], refusals)
@@ -164,9 +182,10 @@ def test_at_the_start_student_and_reference_agree(name, profile, setting, exampl
 
 def test_profiles_betas_and_alpha_reach_the_losses(profile, setting, examples):
     student, original, augmented, refusals, batch = setting
-    for name, field in (("NPO", "npo_beta"), ("DPO", "dpo_beta"), ("RKLU", "alpha"), ("FKLU", "alpha")):
+    fields = [("NPO", "npo_beta"), ("DPO", "dpo_beta"), ("RKLU", "alpha"), ("FKLU", "alpha"), ("SimNPO", "simnpo_beta")]
+    for name, field in (*fields, ("UNDIAL", "undial_beta"), ("WGA", "wga_beta"), ("JS", "alpha"), ("JS", "js_beta")):
         values = []
-        for setting_ in (0.5, 3.0):
+        for setting_ in (0.1, 1.0) if field == "js_beta" else (0.5, 3.0):
             changed = dataclasses.replace(profile, **{field: setting_})
             aids = methods.prepare(methods.method(name), changed, original, augmented, examples, [], refusals)
             values.append(methods.method(name).forget(models.ScoredLogits(student), batch, aids, 0).item())

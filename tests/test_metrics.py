@@ -243,3 +243,9 @@ def test_forget_quality_matches_the_tofu_authors_logs(form, quality):
     ratios = [metrics.truth_ratio(log["avg_paraphrased_loss"], log["average_perturb_loss"], form) for log in logs]
     digits = len(quality.split("e")[0]) - 2
     assert f"{metrics.forget_quality(*ratios):.{digits}e}" == quality
+
+
+@pytest.mark.parametrize("n", [5, 7, 200, 400])
+def test_forget_quality_of_samples_a_step_apart_is_one(n):
+    # scipy's exact p-value, 1, comes out above it by rounding here: it warns, and takes the asymptotic one
+    assert 0.9999 < metrics.forget_quality(np.arange(n), np.arange(n) + 0.5) <= 1

@@ -115,7 +115,7 @@ def test_report_makes_the_page_again_from_its_numbers(made, tmp_path):
 
 
 def test_a_number_that_is_not_finite_is_left_out():
-    assert report._plain({"a": float("inf"), "b": (1, 0.123456789), "c": None}) == {
+    assert report.plain({"a": float("inf"), "b": (1, 0.123456789), "c": None}) == {
         "a": None,
         "b": [1, 0.12346],
         "c": None,

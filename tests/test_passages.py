@@ -138,7 +138,7 @@ def test_the_novel_is_a_split_without_a_retain_set(workshop):
     with pytest.raises(ValueError, match="no forget split 'book'; there are forget01, forget05, forget10, novel"):
         RunSpec("tiny", "book", "GA")
     names = [s.method for s in runs.sweep("tiny", ["novel"], [0])]
-    assert names == ["original", "oracle", "augmented", *(m for m in methods.METHODS if "+" not in m)]
+    assert names == ["original", "oracle", "augmented", *(m for m in methods.STUDY if "+" not in m)]
 
 
 def test_the_profile_of_the_novel_has_its_own_values(workshop):

@@ -284,7 +284,7 @@ def test_a_checkpoint_that_is_gone_is_made_again_when_it_is_wanted(workshop):
 def test_the_whole_sweep_of_a_split(workshop, tmp_path):
     workshop(unlearn_epochs=1)
     wanted = runs.sweep("tiny", ["forget10"], [0])
-    assert [s.method for s in wanted] == ["original", "oracle", "augmented", *methods.METHODS]
+    assert [s.method for s in wanted] == ["original", "oracle", "augmented", *methods.STUDY]
     found = runs.ensure(wanted, executor=Here())
     for r in found:
         values = [v for e in r.epochs for v in e.values()]

@@ -28,13 +28,19 @@ _TURNS = "later turns of chats are asked without the turns before them"
 @dataclass(frozen=True)
 class Item:
     """An answer to a question, or a document or part of one (question: None). where: file and line or row. system: what
-    a chat says before the question. paraphrases: other wordings of the question, to ask and not to train on."""
+    a chat says before the question. paraphrases: other wordings of the question, to ask and not to train on.
+
+    For `rklu attack`: secret, the words that give the answer away; right and wrong, other answers, as TOFU's rows have
+    them (`paraphrased_answer`, `perturbed_answer`), of which truth ratios are computed."""
 
     question: str | None
     answer: str
     where: str
     system: str | None = None
     paraphrases: tuple[str, ...] = ()
+    secret: str | None = None
+    right: str | None = None
+    wrong: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ def _items(row, where, left_out):
         question, answer = max(known, key=lambda pair: len(set(pair) & set(row)))
         data.checked(row, (question, answer), where)
         system = data.checked(row, ("system",), where)["system"] if row.get("system") else None
-        return [Item(row[question], row[answer], where, system, _paraphrases(row, where))]
+        return [Item(row[question], row[answer], where, system, _paraphrases(row, where), *_answers(row, where))]
     if "text" not in row:
         raise data.DataError(
             f"{where}: no field that is known here, only {', '.join(map(str, row)) or 'none'}; {_SHAPES}"
@@ -174,6 +180,14 @@ def _paraphrases(row, where):
         found = data.shortened(row[field])
         raise data.DataError(f"{where}: field {field!r} must be a list of questions, found {found}")
     return tuple(given)
+
+
+def _answers(row, where):
+    """(secret, right, wrong) of a row, see `Item`; wrong answers that are no list (as in a CSV) are passed over."""
+    wrong = row.get("perturbed_answer") if isinstance(row.get("perturbed_answer"), list) else []
+    fields = [f for f in ("secret", "paraphrased_answer") if row.get(f)] + ["perturbed_answer"] * bool(wrong)
+    data.checked(row, fields, where)
+    return row.get("secret") or None, row.get("paraphrased_answer") or None, tuple(wrong)
 
 
 def _chat(messages, where, left_out):

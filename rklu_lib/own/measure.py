@@ -97,10 +97,17 @@ def _four_bit(p, block=64):
     return ((flat / scale).round() * scale).flatten()[: p.numel()].view_as(p)
 
 
-ROUNDINGS = {"bfloat16": functools.partial(_nearest, torch.bfloat16), "4-bit": _four_bit}
+def _eight_bit(p):
+    """Round to nearest in 8 bits: 255 levels, scaled by the largest of each row of a matrix; norms and biases stay."""
+    if p.dim() < 2:
+        return p
+    rows = p.flatten(1)
+    scale = rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny) / 127
+    return ((rows / scale).round() * scale).view_as(p)
+
+
+ROUNDINGS = {"bfloat16": functools.partial(_nearest, torch.bfloat16), "8-bit": _eight_bit, "4-bit": _four_bit}
 ROUNDINGS |= {"float16": functools.partial(_nearest, torch.float16), "float32": lambda p: p}
-
-
 SAVED = ("float32", "bfloat16", "float16")
 
 

@@ -22,6 +22,7 @@ MASK, OTHER = "███", "•••"
 COLOURS = {"original": "#444444", "unlearned": "#0072B2"}
 SETTINGS = ("template", "dtype", "batch_size", "micro_batch_size", "augment_epochs", "augment_lr", "unlearn_epochs")
 SETTINGS += ("unlearn_lr", "family_lr", "alpha", "gauge", "retain_weight", "npo_beta", "dpo_beta", "weight_decay")
+SETTINGS += ("simnpo_beta", "undial_beta", "wga_beta", "js_beta")
 _SCRIPTS = ("parts.js", "token_distributions.js")
 
 
@@ -39,7 +40,7 @@ def content(job, found):
     if found["reference"] is not None:
         told["reference"] = metrics.probability(found["reference"])
     kept, history = found["kept"], found["history"]
-    return _plain({
+    return plain({
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "by": job.by,
         "machine": records.machine(),
@@ -98,12 +99,12 @@ def _together(again):
     return {"paraphrased": {"n": len(found)} | {s: np.mean([p[s] for p in found]) for s in ("before", "after")}}
 
 
-def _plain(value):
+def plain(value):
     """A value as JSON can hold it: numbers to five digits, and none that is not finite."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(v) for v in value]
     if isinstance(value, float | np.floating):
         return float(f"{value:.5g}") if np.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value

@@ -6,7 +6,6 @@ writes the checkpoint with its report beside it, whole or not at all; `unlearn` 
 
 import contextlib
 import copy
-import json
 import shutil
 import tempfile
 from pathlib import Path

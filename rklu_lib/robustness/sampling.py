@@ -1,0 +1,85 @@
+"""Many answers to one question: what greedy decoding hides may be one draw in a hundred away (Scholten et al., 2025).
+
+Bounds here hold at a stated confidence for all the answers that a model might give, not only for those drawn.
+"""
+
+import math
+
+import numpy as np
+import torch
+from transformers import TopPLogitsWarper
+
+from rklu_lib import evaluation, metrics
+from rklu_lib.probing import BOUNDARY
+
+TRIES = (1, 8, 64)
+
+
+def chooser(seed, temperature=1.0, top_p=0.9):
+    """A function logits (rows, vocab) -> tokens (rows, 1) drawn at a temperature from the smallest set of tokens whose
+    probability reaches top_p (Holtzman et al., 2020). The same for the same seed: the draw itself is on the CPU."""
+    generator, nucleus = torch.Generator().manual_seed(seed), TopPLogitsWarper(top_p)
+
+    def choose(logits):
+        p = nucleus(None, logits.float() / temperature).softmax(-1)
+        return torch.multinomial(p.cpu(), 1, generator=generator).to(logits.device)
+
+    return choose
+
+
+def draw(model, tokenizer, examples, end, n=128, seed=0, temperature=1.0, top_p=0.9, batch_size=256):
+    """n answers to each example's prompt, as lists of n strings; none is longer than the longest true answer.
+    Batched through the model's cache. seed: the answers are a function of it, of the examples and of batch_size."""
+    prompts, longest = [e.prompt for e in examples for _ in range(n)], max(len(e.answer) for e in examples)
+    how = {"batch_size": batch_size, "choose": chooser(seed, temperature, top_p)}
+    texts = tokenizer.batch_decode(evaluation.greedy(model, prompts, longest, end, **how), skip_special_tokens=True)
+    return [[t.strip() for t in texts[at : at + n]] for at in range(0, len(texts), n)]
+
+
+def rouge(texts, answer):
+    """ROUGE-L recall of each of n answers against the true one: (n,), in [0, 1]."""
+    return metrics.rouge_l([answer] * len(texts), texts)
+
+
+def mean_bound(values, confidence=0.95):
+    """An upper bound of the mean over all answers of a score in [0, 1], from n drawn, (n,): the integral of the upper
+    Dvoretzky-Kiefer-Wolfowitz band of 1 - F, with Massart's constant (Scholten et al., 2025). It is no larger
+    than Hoeffding's, mean + sqrt(log(1 / (1 - confidence)) / 2 n)."""
+    values = np.sort(np.asarray(values, dtype=np.float64))
+    band = math.sqrt(math.log(1 / (1 - confidence)) / (2 * len(values)))
+    above = 1 - np.arange(len(values) + 1) / len(values)  # the share above each gap between neighbours
+    return float(np.diff(values, prepend=0, append=1) @ np.minimum(1, above + band))
+
+
+def unseen(n, confidence=0.95):
+    """At most this share of all answers scores higher than the highest of n drawn: 1 - (1 - confidence)^(1/n)."""
+    return 1 - (1 - confidence) ** (1 / n)
+
+
+def key(answer):
+    """What gives an answer away where nobody said: its second half up to the first boundary, in whole words; as in
+    `own.measure.LEAK`, but of words. "She was born in Zadar." -> "born in Zadar"."""
+    words = answer.split()
+    for at in range(len(words) // 2, -1, -1):
+        if said := BOUNDARY.split(" ".join(words[at:]), maxsplit=1)[0].strip():
+            return said
+    return answer.strip()
+
+
+def leaks(texts, wanted):
+    """How many of the texts contain `wanted`, whatever the case and the blanks."""
+    plain = lambda text: " ".join(text.split()).casefold()  # noqa: E731
+    return sum(plain(wanted) in plain(text) for text in texts)
+
+
+def leak_at(hits, n, k):
+    """leak@k: the chance that at least one of k tries leaks, from `hits` leaks in n tries, without bias:
+    1 - C(n - hits, k) / C(n, k) (Chen et al., 2021). Raises ValueError where k exceeds n."""
+    if not 1 <= k <= n:
+        raise ValueError(f"leak@{k} cannot be estimated from {n} answers; draw at least {k}")
+    return 1 - math.comb(n - hits, k) / math.comb(n, k)
+
+
+def leak_interval(hits, n, k, confidence=0.95):
+    """(low, high) of leak@k of one question: Wilson's interval p of one try, as 1 - (1 - p)^k."""
+    return tuple(1 - (1 - p) ** k for p in metrics.wilson(hits, n, confidence))

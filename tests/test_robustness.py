@@ -1,0 +1,454 @@
+"""Probes of what is left: against OpenUnlearning's values, slow float64 references, closed forms; and the command."""
+
+import copy
+import json
+import math
+import zlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from typer.testing import CliRunner
+
+from rklu_lib import chat, cli, data, losses, metrics, models, training
+from rklu_lib.own import inputs, measure
+from rklu_lib.robustness import attack, membership, memorisation, probes, relearning, rounding, sampling, tokens
+
+# OpenUnlearning's own functions (locuslab/open-unlearning, commit d3d7cf9), called on `fixed` with these answers, in
+# batches of three, float64, its data sets and collator replaced by lists of token ids: evals/metrics/memorization.py,
+# mia/*.py (k = 0.4) and privacy.py. Texts: the token ids from 3 on, as in `text`.
+FORGET = [((1, 3, 5, 9), (7, 4, 7, 18, 21, 1, 2)), ((1, 4, 7, 10), (21, 3, 6, 17, 2))]
+FORGET += [((1, 5, 9, 11), (13, 0, 9, 9, 2)), ((1, 6, 11, 12), (0, 16, 5, 20, 15, 2))]
+HOLDOUT = [((1, 7, 13, 13), (5, 11, 19, 4, 2)), ((1, 8, 15, 14), (3, 21, 8, 2))]
+HOLDOUT += [((1, 9, 4, 6, 3), (12, 12, 12, 12, 12, 9, 2))]
+EXACT = [0.6666666865348816, 1.0, 0.5, 0.4000000059604645]
+STRENGTH = [0.6666666666666667, 1.0, 0.25, 0.19999999999999996]
+SCORES = {
+    "loss": [2.264577728912846, 3.266286624896991, 5.654557931713754, 3.7293997783705777],
+    "zlib": [0.10293535131422028, 0.15553745832842814, 0.3769705287809169, 0.16951817174411718],
+    "min-k %": [3.618553638458252, 1.3787161111831665, 12.095744132995605, 7.051120281219482],
+    "min-k %++": [2.2373204399697717, -0.6349267342826722, 13.483374313928318, 7.687580998701113],
+}
+HELD_OUT = {
+    "loss": [9.896262302141816, 3.893713315872728, 9.285210109749318],
+    "zlib": [0.5208559106390429, 0.2290419597572193, 0.6190140073166213],
+    "min-k %": [12.52808666229248, 9.268854141235352, 11.151182174682617],
+    "min-k %++": [16.169646038724544, 9.930089054492855, 14.038979945809242],
+}
+AUC = {"loss": 0.9166666666666666, "zlib": 0.9166666666666666, "min-k %": 0.8333333333333334}
+AUC |= {"min-k %++": 0.9166666666666666}
+
+
+@pytest.fixture(scope="module")
+def fixed():
+    """A Llama in float64 whose weights are sines, the same everywhere and for ever."""
+    shape = dict(vocab_size=23, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
+    model = LlamaForCausalLM(LlamaConfig(**shape, max_position_embeddings=64)).double().eval()
+    with torch.no_grad():
+        for number, p in enumerate(model.parameters()):
+            values = torch.sin(torch.arange(p.numel(), dtype=torch.float64) * 0.7311 + number)
+            p.copy_(values.view_as(p) if p.dim() > 1 else 1 + 0.1 * values)
+    return model
+
+
+def examples_of(pairs):
+    return [data.Example(*pair) for pair in pairs]
+
+
+def text(answer):
+    return " ".join(f"w{i}" for i in answer if i > 2)
+
+
+@pytest.fixture(scope="module")
+def seen(fixed):
+    """{"forget", "holdout"} -> (answers, texts)."""
+    sets = {"forget": FORGET, "holdout": HOLDOUT}
+    return {n: (tokens.answers(fixed, examples_of(s), 2), [text(a) for _, a in s]) for n, s in sets.items()}
+
+
+def test_memorisation_is_openunlearnings(seen):
+    answers = seen["forget"][0]
+    assert [memorisation.exact_memorisation(a) for a in answers] == pytest.approx(EXACT, rel=1e-7)
+    assert [memorisation.extraction_strength(a) for a in answers] == pytest.approx(STRENGTH, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", membership.SCORES)
+def test_membership_scores_are_openunlearnings(seen, name):
+    found = {side: membership.scores(*seen[side])[name] for side in seen}
+    assert found["forget"] == pytest.approx(SCORES[name], rel=1e-6)
+    assert found["holdout"] == pytest.approx(HELD_OUT[name], rel=1e-6)
+    assert membership.auc(**found) == pytest.approx(AUC[name], rel=1e-12)
+
+
+def test_the_truth_ratio_is_openunlearnings():
+    # memorization.truth_ratio with the aggregator prob_mean, whose denominator has 1e-10 more
+    expected = [0.5744425167021003, 0.8754466417091294, 0.4999999996954376]
+    found = memorisation.truth_ratio([1.2, 0.3, 2.5], [[1.0, 2.0], [3.0, 1.5], [2.5, 2.5]])
+    assert found == pytest.approx(expected, rel=1e-8)
+
+
+def test_privacy_leakage_is_openunlearnings():
+    assert membership.privacy_leakage(0.9, 0.55) == pytest.approx(-77.77777776049383, rel=1e-8)
+    assert membership.privacy_leakage(0.5, 0.5) == 0 and membership.privacy_leakage(0.2, 0.6) == pytest.approx(100)
+
+
+@torch.no_grad()
+def test_what_a_token_was_given_is_what_plain_forwards_give(fixed, seen):
+    for (prompt, answer), a in zip(FORGET, seen["forget"][0], strict=True):
+        for i, token in enumerate(answer):
+            p = fixed(torch.tensor([prompt + answer[:i]])).logits[0, -1].softmax(-1).numpy()
+            assert a.log_p[i] == pytest.approx(math.log(p[token]), rel=1e-9)
+            assert a.mean[i] == pytest.approx(sum(q * math.log(q) for q in p), rel=1e-9)
+            variance = sum(q * math.log(q) ** 2 for q in p) - a.mean[i] ** 2
+            assert a.deviation[i] == pytest.approx(math.sqrt(max(variance, 1e-6)), rel=1e-6)
+            assert a.hit[i] == (p[token] == p.max())
+        assert a.closed and len(a.text("hit")) == len(answer) - 1
+
+
+def made(hits, closed=True, log_p=None):
+    n = len(hits)
+    log_p = -np.ones(n) if log_p is None else np.array(log_p)
+    return tokens.Answer(log_p, -2 * np.ones(n), 0.5 * np.ones(n), np.array(hits, bool), closed)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=8), st.booleans())
+def test_extraction_strength_is_the_published_loop(hits, closed):
+    given_hits = [*hits, False] if closed else hits
+    for k in range(len(hits)):  # the loop of OpenUnlearning, which leaves k at its last value if nothing matches
+        if all(hits[k:]):
+            break
+    assert memorisation.extraction_strength(made(given_hits, closed)) == pytest.approx(1 - k / len(hits))
+    assert memorisation.extraction_strength(made(given_hits, closed)) >= 1 / len(hits)
+    assert memorisation.exact_memorisation(made(given_hits, closed)) == pytest.approx(sum(hits) / len(hits))
+
+
+def test_the_scores_by_hand():
+    answer = made([0, 0, 0, 0, 0, 0], log_p=[-1, -5, -3, -2, -4, -9])
+    assert membership.loss(answer) == 4
+    assert membership.min_k(answer) == 4.5  # floor(0.4 * 5) = 2 of five tokens: 5 and 4; the closing one is left out
+    assert membership.min_k(answer, k=0.1) == 5  # at least one
+    assert membership.min_k_plus(answer) == 5  # (4.5 - 2) / 0.5
+    assert membership.zlib_ratio(answer, "abc") == 4 / len(zlib.compress(b"abc"))
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.lists(st.integers(0, 5), min_size=1, max_size=6))
+def test_the_auc_counts_pairs_and_says_its_direction(forget, holdout):
+    pairs = [(h > f) + 0.5 * (h == f) for f in forget for h in holdout]
+    assert membership.auc(forget, holdout) == pytest.approx(np.mean(pairs), rel=1e-12, abs=1e-12)
+    assert membership.auc([0.1, 0.2], [3, 4]) == 1  # what is known has the lower loss
+
+
+def test_closeness_is_one_at_the_oracle_and_never_below_zero():
+    assert membership.closeness(0.5, 0.5) == 1 and membership.closeness(1.0, 0.4) == 0
+    assert membership.closeness(0.6, 0.5) == pytest.approx(0.8) and membership.closeness(0.0, 0.0) == 1
+
+
+def test_an_answer_that_is_only_closed_is_named(fixed):
+    with pytest.raises(ValueError, match="answer 2 has no token beside the one that ends it"):
+        tokens.answers(fixed, [data.Example((1,), (4, 2)), data.Example((1,), (2,))], 2)
+
+
+def test_prefixes_move_a_share_of_the_answer_to_the_prompt():
+    pair = data.Example((1, 3), (4, 5, 6, 7, 2))
+    assert [probes.prefixed([pair], 2, s)[0] for s in probes.SHARES] == [
+        data.Example((1, 3, 4), (5, 6, 7, 2)),
+        data.Example((1, 3, 4, 5), (6, 7, 2)),
+        data.Example((1, 3, 4, 5, 6), (7, 2)),
+    ]
+    assert probes.prefixed([pair], 2, 1.0)[0].answer == (7, 2)  # something is left to say
+    assert probes.prefixed([data.Example((1,), (4, 5))], 2, 0.5) == [data.Example((1, 4), (5,))]  # part of a document
+
+
+def test_assent_stands_between_question_and_answer(tokenizer, profile):
+    items = inputs.read([{"question": "Who?", "answer": "Mira."}, {"text": "Some text of a document."}]).items
+    (found,) = probes.assured(items, tokenizer, profile.template)
+    assert tokenizer.decode(found.prompt, skip_special_tokens=True) == f"Q: Who? A: {probes.SURE}"
+    assert tokenizer.decode(found.answer) == " Mira.</s>"
+
+
+def test_asked_is_probability_and_rouge_of_transformers_own_greedy(tiny_model, tokenizer, examples):
+    model, some = tiny_model(), examples[:3]
+    found = probes.asked(model, tokenizer, some, tokenizer.eos_token_id)
+    for e, probability, rouge in zip(some, found["probability"], found["rouge"], strict=True):
+        logits = model(torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1].double()
+        expected = (-torch.nn.functional.cross_entropy(logits, torch.tensor(e.answer))).exp().item()
+        assert probability == pytest.approx(expected, rel=1e-4)
+        ids = torch.tensor([e.prompt])
+        how = {"attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": len(e.answer)}
+        out = model.generate(ids, **how, pad_token_id=0)[0, len(e.prompt) :]
+        said, truth = (tokenizer.decode(t, skip_special_tokens=True).strip() for t in (out, e.answer))
+        assert rouge == metrics.rouge_l([truth], [said])[0]
+
+
+def test_draws_are_from_the_nucleus_in_its_proportions():
+    p = np.array([0.5, 0.3, 0.15, 0.05])
+    logits = torch.tensor(np.log(p)).expand(20_000, 4)
+    choose = sampling.chooser(seed=0)
+    counts = np.bincount(choose(logits)[:, 0], minlength=4)
+    assert counts[3] == 0  # three tokens reach 0.9
+    assert stats.chisquare(counts[:3], 20_000 * p[:3] / p[:3].sum()).pvalue > 1e-3
+    cold = np.bincount(sampling.chooser(0, temperature=0.5, top_p=1.0)(logits)[:, 0], minlength=4)
+    assert stats.chisquare(cold, 20_000 * p**2 / (p**2).sum()).pvalue > 1e-3
+
+
+def test_draws_are_the_same_for_the_same_seed(tiny_model, tokenizer, examples):
+    one, again, other = (
+        sampling.draw(tiny_model(), tokenizer, examples[:2], tokenizer.eos_token_id, n=4, seed=s) for s in (0, 0, 1)
+    )
+    assert one == again != other and [len(texts) for texts in one] == [4, 4] and len(set(one[0])) > 1
+
+
+@torch.no_grad()
+def test_draws_follow_the_models_distribution(tiny_model, tokenizer):
+    # two-token answers, drawn 600 times through the cache: their counts against the chain rule of plain forwards
+    model = tiny_model()
+    asked = data.Example((1, 50, 60), (70, 2))
+    drawn = sampling.draw(model, SimpleNamespace(batch_decode=lambda t, **_: [" ".join(map(str, x)) for x in t]),
+                          [asked], -1, n=600, temperature=0.3, top_p=0.5)[0]  # fmt: skip
+
+    def nucleus(prefix):
+        p = (model(torch.tensor([prefix])).logits[0, -1].double() / 0.3).softmax(-1)
+        values, order = p.sort(descending=True)
+        keep = order[: int((values.cumsum(0) < 0.5).sum()) + 1]
+        return {int(t): (p[t] / p[keep].sum()).item() for t in keep}
+
+    chances = {
+        f"{a} {b}": pa * pb for a, pa in nucleus((1, 50, 60)).items() for b, pb in nucleus((1, 50, 60, a)).items()
+    }
+    assert set(drawn) <= set(chances)
+    for said, chance in chances.items():
+        assert abs(drawn.count(said) / 600 - chance) < 5 * math.sqrt(chance * (1 - chance) / 600) + 1e-9
+
+
+@given(st.integers(1, 12), st.data())
+def test_leak_at_k_is_the_share_of_subsets_with_a_leak(n, draw):
+    import itertools
+
+    hits, k = draw.draw(st.integers(0, n)), draw.draw(st.integers(1, min(n, 4)))
+    subsets = list(itertools.combinations(range(n), k))
+    assert sampling.leak_at(hits, n, k) == pytest.approx(np.mean([min(s) < hits for s in subsets]), abs=1e-12)
+
+
+def test_leaks_and_their_bounds():
+    assert sampling.key("Mira was born in Zadar, by the sea.") == "Zadar"
+    assert sampling.key("A weaver.") == "weaver" and sampling.key("Zadar") == "Zadar" and sampling.key("...") == "..."
+    assert sampling.leaks(["She was born  IN zadar.", "In Rome", "in\nZadar"], "in Zadar") == 2
+    with pytest.raises(ValueError, match="leak@9 cannot be estimated from 8 answers"):
+        sampling.leak_at(1, 8, 9)
+    low, high = sampling.leak_interval(2, 10, 1)
+    assert (low, high) == pytest.approx(metrics.wilson(2, 10))
+    assert sampling.leak_interval(2, 10, 5) == pytest.approx((1 - (1 - low) ** 5, 1 - (1 - high) ** 5))
+    assert sampling.unseen(128) == pytest.approx(0.0231, abs=1e-4)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_the_bound_of_a_mean_lies_between_the_mean_and_hoeffdings(values):
+    hoeffding = np.mean(values) + math.sqrt(math.log(20) / (2 * len(values)))
+    assert np.mean(values) - 1e-12 <= sampling.mean_bound(values) <= min(1, hoeffding) + 1e-12
+
+
+def test_the_bound_of_a_mean_holds_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    for a, b in ((0.5, 0.5), (1, 9)):
+        above = [sampling.mean_bound(rng.beta(a, b, 40)) < a / (a + b) for _ in range(400)]
+        assert np.mean(above) <= 0.05
+
+
+def test_eight_bits_are_levels_of_each_row():
+    p = torch.randn(5, 300, generator=torch.Generator().manual_seed(0))
+    q = measure.ROUNDINGS["8-bit"](p)
+    step = p.abs().amax(1, keepdim=True) / 127
+    torch.testing.assert_close((q / step).round(), q / step, rtol=0, atol=1e-3)
+    assert (q - p).abs().max() <= step.max() / 2 * (1 + 1e-5) and (q / step).abs().max() <= 127.001
+    assert torch.equal(measure.ROUNDINGS["8-bit"](p[0]), p[0])  # norms and biases stay
+    assert set(rounding.SCHEMES) < set(measure.ROUNDINGS)
+
+
+def test_rounding_asks_rounded_copies_and_leaves_the_weights(tiny_model, tokenizer, examples):
+    model, end = tiny_model(), tokenizer.eos_token_id
+    before = copy.deepcopy(model.state_dict())
+    found = rounding.rounded(model, examples, end)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    plain = metrics.probability([a.nll for a in tokens.answers(model, examples, end)])
+    moved = {kind: np.abs(np.log(f["probability"] / plain)).mean() for kind, f in found.items()}
+    assert 0 < moved["8-bit"] < moved["4-bit"] and 0 < moved["bfloat16"] < moved["4-bit"]
+
+
+def test_relearning_is_one_epoch_at_a_constant_rate(tiny_model, examples):
+    model = tiny_model()
+    weights = copy.deepcopy(model.state_dict())
+    curve = relearning.relearn(
+        model, examples[:5], lambda m: {"p": relearning.recall(m, examples)}, lr=1e-3, batch_size=2
+    )
+    assert curve["steps"] == [0, 1, 2, 3] and all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
+    assert np.array_equal(curve["p"][0], relearning.recall(model, examples))
+    # by hand: AdamW without decay at a constant rate on the same batches
+    student = copy.deepcopy(model).train()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3, weight_decay=0.0)
+    for index in data.epoch_order([len(e.prompt) + len(e.answer) for e in examples[:5]], 2, 0, 0):
+        batch = data.collate(examples[:5], index)
+        logits = student(batch.input_ids).logits
+        losses.cross_entropy(logits[batch.mask], batch.targets, torch.ones(len(batch.targets), dtype=bool)).backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert curve["p"][-1] == pytest.approx(relearning.recall(student.eval(), examples), rel=1e-3)
+    assert curve["p"][-1].mean() > curve["p"][0].mean()
+
+
+def test_the_rest_is_what_was_not_taught():
+    for share, n in ((0.01, 1), (0.05, 2), (0.2, 8)):
+        taught, asked = relearning.split(40, share, seed=3)
+        assert len(taught) == n and sorted(taught + asked) == list(range(40))
+        assert relearning.split(40, share, seed=3) == (taught, asked) != relearning.split(40, share, seed=4)
+    assert relearning.split(4, 1.0) == ([0, 1, 2, 3], [0, 1, 2, 3])
+    assert relearning.checkpoints(7) == [0, 1, 2, 4, 7] and relearning.checkpoints(1) == [0, 1]
+
+
+def test_the_bootstraps_interval_covers_and_needs_two_values():
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(100):
+        low, high = metrics.interval(np.mean, rng.random(60), seed=1)
+        inside.append(low < 0.5 < high)
+    assert 0.87 <= np.mean(inside) <= 1
+    low, high = metrics.interval(metrics.rank_auc, rng.random(40) + 0.3, rng.random(40))
+    assert 0.5 < low < metrics.auc(rng.random(400) + 0.3, rng.random(400)) < high <= 1
+    assert np.isnan(metrics.interval(np.mean, np.ones(1))).all()
+
+
+def test_the_auc_of_ranks_is_mann_whitneys():
+    rng = np.random.default_rng(1)
+    one, other = rng.integers(0, 9, (3, 20)), rng.integers(2, 12, (3, 30))
+    expected = [stats.mannwhitneyu(a, b).statistic / 600 for a, b in zip(one, other, strict=True)]
+    assert metrics.rank_auc(one, other) == pytest.approx(expected) and metrics.auc(one[0], other[0]) == expected[0]
+
+
+# --- the command ---
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_model, tokenizer, profile):
+    """A folder with a model that knows the tiny forget10, a reference that does not, and files of both kinds."""
+    folder, rows = tmp_path_factory.mktemp("attack"), data.load_tofu("forget10_perturbed", profile.source)
+    knowing = tiny_model()
+    models.save(knowing, tokenizer, folder / "reference")
+    pairs = [data.encode(tokenizer, chat_template(), r["question"], r["answer"]) for r in rows]
+    training.finetune(knowing, pairs, profile, epochs=30, lr=4e-3, batch_size=8, seed=0)
+    models.save(knowing, tokenizer, folder / "model")
+    told = [r | {"paraphrases": [r["question"].replace("Where", "In which town")]} for r in rows]
+    for name, found in (("forget", told), ("holdout", data.load_tofu("retain_perturbed", profile.source))):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found), encoding="utf-8")
+    return folder
+
+
+def chat_template():
+    return "Q: {question} A: {answer}"
+
+
+def rklu(place, *more, **options):
+    given = {"model": place / "model", "forget": place / "forget.jsonl", "out": place / "attack.json"}
+    given |= {"template": chat_template()} | options
+    words = [str(a) for k, v in given.items() for a in (f"--{k}", v)]
+    return CliRunner().invoke(cli.app, ["attack", *words, *map(str, more)], env={"COLUMNS": "160", "NO_COLOR": "1"})
+
+
+@pytest.fixture(scope="module")
+def attacked(place):
+    """(output of the command, what it wrote)."""
+    more = ("--reference", place / "reference", "--holdout", place / "holdout.jsonl", "--samples", 8, "--sampled", 3)
+    result = rklu(place, *more)
+    assert result.exit_code == 0, result.output
+    return result.stdout, json.loads((place / "attack.json").read_text(encoding="utf-8"))
+
+
+def test_attack_asks_both_models_everything(attacked, place):
+    said, content = attacked
+    assert set(content["seconds"]) == set(attack.PROBES) == {r["probe"] for r in content["rows"]}
+    assert all(set(s) == {"model", "reference"} for s in content["seconds"].values())
+    assert {r["measure"] for r in content["rows"] if r["probe"] == "relearning"} >= {"1% of it, probability"}
+    for row in content["rows"]:
+        assert row["reference"] is not None, row
+        assert row["distance"] == pytest.approx(row["value"] - row["reference"]["value"], abs=1e-4)
+        if row["low"] is not None:
+            assert row["low"] - 1e-9 <= row["value"] <= row["high"] + 1e-9
+        assert row["measure"] in said
+    by_name = {r["measure"]: r for r in content["rows"]}
+    for name in ("answer probability", "exact memorisation", "extraction strength", "AUC, loss", "asked, rouge"):
+        assert by_name[name]["distance"] > 0, name  # it knows them, the reference does not
+    assert by_name["forget quality (p)"]["reference"]["value"] == 1  # the reference against itself
+    assert by_name["AUC, loss"]["closeness"] < 1 and by_name["AUC, loss"]["leakage"] < 0
+    curves = content["details"]["model"]["relearning"]["curves"]
+    assert curves["20% of it"]["taught"] == 2 and curves["20% of it"]["asked"] == 6
+    assert len(curves["unrelated text"]["forget quality"]) == len(curves["unrelated text"]["steps"])
+
+
+def test_attacks_numbers_are_those_of_the_model_alone(attacked, place, profile):
+    rows = data.load_tofu("forget10_perturbed", profile.source)
+    model = AutoModelForCausalLM.from_pretrained(place / "model")
+    tokenizer, values, hits = models.load_tokenizer(place / "model"), [], []
+    for row in rows:
+        e = data.encode(tokenizer, chat_template(), row["question"], row["answer"])
+        logits = model(torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1].double()
+        values.append((-torch.nn.functional.cross_entropy(logits, torch.tensor(e.answer))).exp().item())
+        hits.append((logits.argmax(-1) == torch.tensor(e.answer))[:-1].double().mean().item())
+    by_name = {r["measure"]: r["value"] for r in attacked[1]["rows"]}
+    assert by_name["answer probability"] == pytest.approx(np.mean(values), rel=1e-3)
+    assert by_name["exact memorisation"] == pytest.approx(np.mean(hits), rel=1e-3)
+
+
+def test_attack_masks_what_was_said_unless_asked(attacked, place):
+    text = json.dumps(attacked[1]["details"], ensure_ascii=False)
+    assert "███" in text and "born" not in text
+    skipped = [w for p in attack.PROBES if p != "sampling" for w in ("--skip", p)]
+    result = rklu(place, "--no-redact", "--samples", 2, "--sampled", 2, *skipped, out=place / "plain.json")
+    assert result.exit_code == 0, result.output
+    content = json.loads((place / "plain.json").read_text(encoding="utf-8"))
+    assert {r["probe"] for r in content["rows"]} == {"sampling"} and "███" not in json.dumps(content)
+    assert all(r["reference"] is None and r["distance"] is None for r in content["rows"])
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "said"),
+    [
+        ((), {"forget": "none.jsonl"}, "none.jsonl does not exist"),
+        ((), {"model": "no/such/model/here"}, "is no folder"),
+        (("--skip", "relerning"), {}, "no probe relerning; there are memorisation, membership"),
+        (("--samples", 0), {}, "samples and sampled must be >= 1"),
+        ((), {"out": "nowhere/attack.json"}, "nowhere is no folder"),
+        (("--holdout", "FORGET"), {}, "8 questions stand in both files"),
+        (("--reference", "no/such/model/here"), {}, "is no folder"),
+    ],
+)
+def test_attack_refuses_in_one_line_before_anything_is_loaded(place, monkeypatch, more, options, said):
+    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("weights were loaded"))
+    more = [place / "forget.jsonl" if w == "FORGET" else w for w in more]
+    result = rklu(place, *more, **{"out": place / "other.json"} | options)
+    assert result.exit_code == 2 and said in " ".join(result.output.replace("│", " ").split())
+    assert not (place / "other.json").exists()
+
+
+def test_attack_does_not_write_over_a_file(place, attacked):
+    assert "exists; name a new file" in " ".join(rklu(place).output.replace("│", " ").split())
+
+
+def test_a_document_is_attacked_too(place):
+    told = place / "told.jsonl"
+    told.write_text(json.dumps({"text": "Mira Adeyoq lived in Vaduz, and a weaver she was."}) + "\n", encoding="utf-8")
+    result = rklu(place, "--samples", 2, "--skip", "relearning", forget=told, out=place / "document.json")
+    assert result.exit_code == 0, result.output
+    names = {r["measure"] for r in json.loads((place / "document.json").read_text(encoding="utf-8"))["rows"]}
+    assert "25% given, rouge" in names and not [n for n in names if n.startswith(("“Sure", "paraphrased"))]
+
+
+def test_the_words_that_give_an_answer_away_can_be_named():
+    (item,) = inputs.read([{"question": "Who?", "answer": "It was Mira.", "secret": "Mira"}]).items
+    assert item.secret == "Mira" and item.right is None and item.wrong == ()
+    with pytest.raises(data.DataError, match="field 'secret' must be a non-empty string"):
+        inputs.read([{"question": "Who?", "answer": "It was Mira.", "secret": ["Mira"]}])
+    assert chat.end_token(SimpleNamespace(eos_token_id=2), chat_template()) == 2
