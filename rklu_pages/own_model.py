@@ -41,7 +41,7 @@ def report(model, forget, out, **options):
 
 def make_example(folder):
     """Make the recorded example again, in a folder of its own: SmolLM2 learns ten of TOFU's authors and is made to
-    forget the last of them; the other nine are watched. An hour or two on two cores; resumed by the same call.
+    forget the last of them; three of the others are watched. An hour or two on two cores; resumed by the same call.
 
     The target is what the downloaded model, which never saw these authors, gives the answers.
     """
@@ -55,7 +55,8 @@ def make_example(folder):
         training.finetune(model, examples, p, **how, folder=state)
         models.save(model, tokenizer, original)
     told = [row | {"paraphrases": [again["paraphrased_question"]]} for row, again in zip(rows, asked, strict=True)]
-    how = {"watch": rows[:-20], "reference": str(models.resolve(p.model)), "profile": p, "redact": False}
+    how = {"watch": rows[-80:-20], "reference": str(models.resolve(p.model)), "profile": p, "redact": False}
+    how |= {"epochs": 6, "probes": 6}
     resume = (folder / ".nine-authors.unfinished").exists()
     unlearn(str(original), told[-20:], folder / "nine-authors", **how, resumable=True, resume=resume)
     EXAMPLE.parent.mkdir(parents=True, exist_ok=True)

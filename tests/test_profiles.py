@@ -13,7 +13,8 @@ GOOD = dict(name="x", source="fictional", template="{question} {answer}", model=
 
 def test_the_scales_are_the_documented_ones():
     mini = ("mini", "mini-search", "mini-half", "mini-double", "mini-phi")
-    assert NAMES == ("smoke", *mini, "smollm2", "smollm2-part", "phi-1.5", "llama2-7b")
+    loaded = [f"{name}{log}" for name in ("llama-2-7b-tofu", "llama-3.2-1b") for log in ("", "-log")]
+    assert NAMES == ("smoke", *mini, "smollm2", "smollm2-part", "phi-1.5", "llama2-7b", *loaded)
 
 
 @pytest.mark.parametrize("name", NAMES)
