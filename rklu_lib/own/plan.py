@@ -7,12 +7,9 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from rklu_lib import models
+from rklu_lib import budget, models
 from rklu_lib.methods import AUGMENTED
 from rklu_lib.own import checkpoints
-
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_EFFICIENCY = 0.3  # of the speed of one large product that a training step comes to
 
 
 def estimate(job, resumable=False):
@@ -22,19 +19,19 @@ def estimate(job, resumable=False):
     weights), beside the original while it is augmented; activations come on top. seconds: 6 operations per parameter
     and token forward and back, 2 forward: a rough guide.
     """
-    n, p = checkpoints.parameters(job.config), job.profile
-    size, augments = _BYTES[p.dtype], AUGMENTED in job.method.needs
+    n, p = budget.parameters(job.config), job.profile
+    size, augments = budget.BYTES[p.dtype], AUGMENTED in job.method.needs
     tokens = {k: sum(len(e.prompt) + len(e.answer) for e in examples) for k, examples in job.examples.items()}
     trained = tokens["forget"] * (p.unlearn_epochs * (2 if job.method.retain else 1) + p.augment_epochs * augments)
     measured = sum(tokens.values()) * (p.unlearn_epochs + 6)
-    disk = n * (_BYTES[job.save_dtype] + size * (1 + (6 + 3 * augments) * resumable))
+    disk = n * (budget.BYTES[job.save_dtype] + size) + (2 + augments) * budget.state(n, p.dtype) * resumable
     return {
         "parameters": n,
-        "memory": n * size * (4 + augments + (p.dtype == "bfloat16")),
+        "memory": sum(budget.held(n, p.dtype).values()) + augments * n * size,
         "memory_there": checkpoints.memory(),
         "disk": disk,
         "disk_there": shutil.disk_usage(job.out.parent).free,
-        "seconds": n * (6 * trained + 2 * measured) / (_EFFICIENCY * _speed(getattr(torch, p.dtype))),
+        "seconds": n * (6 * trained + 2 * measured) / (budget.EFFICIENCY * _speed(getattr(torch, p.dtype))),
     }
 
 
