@@ -30,12 +30,23 @@ def products(model):
     return linear, head.weight.numel()
 
 
+def adapters(config, rank):
+    """How many parameters adapters of a rank have, see `training.adapted`; None where there are none."""
+    if not rank:
+        return None
+    model = empty(config)
+    head, linear = model.get_output_embeddings(), [m for m in model.modules() if isinstance(m, nn.Linear)]
+    return sum(rank * (m.in_features + m.out_features) for m in linear if m is not head)
+
+
 def held(n, dtype, trained=None):
     """{what: bytes} that training n parameters holds beside activations: the student, gradients, AdamW's two moments,
-    and in bf16 what rounding took from the weights (see `training.adamw`). trained: of how many; None: of all."""
-    size, trained = BYTES[dtype], n if trained is None else trained
-    found = {"student": n * size, "gradients": trained * size, "AdamW's moments": 2 * trained * size}
-    return found | ({"compensation": trained * size} if dtype == "bfloat16" else {})
+    and in bf16 what rounding took from the weights (see `training.adamw`). trained: of how many adapters' parameters,
+    which are in float32; None: of all n."""
+    if trained is not None:
+        return {"student": n * BYTES[dtype] + 4 * trained, "gradients": 4 * trained, "AdamW's moments": 8 * trained}
+    found = {"student": n * BYTES[dtype], "gradients": n * BYTES[dtype], "AdamW's moments": 2 * n * BYTES[dtype]}
+    return found | ({"compensation": n * BYTES[dtype]} if dtype == "bfloat16" else {})
 
 
 def state(n, dtype, trained=None):

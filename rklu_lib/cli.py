@@ -191,6 +191,7 @@ def unlearn(
     max_perplexity_rise: Annotated[
         float | None, typer.Option(help="keep no epoch beyond this, e.g. 0.1: a tenth")
     ] = None,
+    lora: Annotated[int | None, typer.Option(help="train adapters of this rank only, merged at the end")] = None,
     dtype: Annotated[str, typer.Option(help="trained in: float32, or bfloat16: less memory, see the book")] = "float32",
     save_dtype: Annotated[str | None, typer.Option(help="saved in (default: as the checkpoint, or --dtype)")] = None,
     probes: Annotated[int, typer.Option(help="forgotten answers to generate and search for leaks")] = 20,
@@ -207,8 +208,9 @@ def unlearn(
 
     template = template and template.replace("\\n", "\n")  # a shell passes \n on as two characters
     named = dict(retain=retain or (), watch=watch or (), holdout=holdout or (), prose=prose, method=method)
-    named |= dict(profile=profile, template=template, alpha=alpha, lr=lr, epochs=epochs, dtype=dtype, seed=seed, by=by)
+    named |= dict(profile=profile, template=template, alpha=alpha, lr=lr, epochs=epochs, lora=lora, dtype=dtype)
     named |= dict(save_dtype=save_dtype, reference=reference, target=target, probes=probes, redact=redact)
+    named |= dict(seed=seed, by=by)
     job = unlearning.prepare(model, forget, out, max_perplexity_rise=max_perplexity_rise, **named)
     if dry_run:
         found = plan.estimate(job, resumable=True)

@@ -152,24 +152,34 @@ class _Study:
         peak = self.card[1 if "bf" in (p.dtype + precision) else 2] * 1e12 * budget.EFFICIENCY
         seconds = total / peak + wait + epochs * budget.state(self.n, p.dtype) / DISK
         name = f"{spec.label}, {stage}"
-        return Step(name, round(trained), round(scored), total, self.memory(trains, chosen), kept, seconds)
+        return Step(
+            name,
+            round(trained),
+            round(scored),
+            total,
+            self.memory(trains, chosen, spec.method not in ("original", "oracle")),
+            kept,
+            seconds,
+        )
 
-    def memory(self, trains, chosen):
-        """Bytes at the highest: training with its activations, or two whole models while the teacher is made."""
+    def memory(self, trains, chosen, adapted):
+        """Bytes at the highest: training, of adapters where it is `adapted`, with its activations, or two whole models
+        while the teacher is made."""
         whole, p = self.n * self.size, self.p
         if not trains:
             return whole * {"TA": 3, "teacher": 2}.get(chosen and chosen.name, 1)
-        batch = p.micro_batch_size or p.batch_size
+        batch, lora = p.micro_batch_size or p.batch_size, budget.adapters(self.config, p.lora_rank * adapted)
         kept = budget.activations(
             self.config, p.dtype, batch * 1.5 * self.pair(self.forget)[0], p.gradient_checkpointing
         )
         heads = (2 if AUGMENTED in chosen.needs else 1 if RETAIN_REFERENCE in chosen.needs else 0) if chosen else 0
-        held = sum(budget.held(self.n, p.dtype).values()) + heads * budget.products(self.model)[1] * self.size
+        held = sum(budget.held(self.n, p.dtype, lora).values()) + heads * budget.products(self.model)[1] * self.size
         return max(held + kept, 2 * whole if heads == 2 else 0)
 
     def state(self):
         """Bytes that the state of one unfinished run takes at the highest: it is written anew before the last goes."""
-        return 2 * budget.state(self.n, self.p.dtype)
+        lora = budget.adapters(self.config, self.p.lora_rank) if self.p.original else None
+        return 2 * budget.state(self.n, self.p.dtype, lora)
 
 
 def study(specs, card="h100"):
