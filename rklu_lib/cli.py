@@ -109,11 +109,15 @@ def sweep(
     seed: Annotated[list[int] | None, typer.Option(help="seeds (default: 0)")] = None,
     method: Annotated[list[str] | None, typer.Option(help="methods (default: all)")] = None,
     workers: Workers = None,
+    cluster: Annotated[str | None, typer.Option(help="a dask scheduler, tcp://host:port, in place of workers")] = None,
 ):
     """Compute whatever is missing of the study. Interrupt and call again at will: finished epochs are kept."""
+    from rklu_lib import cluster as dask
     from rklu_lib import data, runs
 
-    runs.ensure(runs.sweep(profile, split or list(data.ORACLE_SPLIT), seed or [0], method), workers)
+    specs = runs.sweep(profile, split or list(data.ORACLE_SPLIT), seed or [0], method)
+    with dask.executor(cluster) if cluster else contextlib.nullcontext() as executor:
+        runs.ensure(specs, workers, executor=executor)
 
 
 @app.command()

@@ -87,8 +87,8 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
     """The records of `specs`, in order; computes what is missing, and all that it depends on, in parallel processes.
 
     workers: processes (default: cores, at most one per missing job; one on a GPU). checkpoints: the models of `specs`
-    must be there too. executor: any concurrent.futures executor that shares this disk, instead of local processes (for
-    dask: `client.get_executor()`).
+    must be there too. executor: any concurrent.futures executor that shares this disk, instead of local processes, such
+    as that of `cluster`.
     Processes that were launched together (accelerate, torchrun) do one job after the other, all of them on each.
     An interrupted call is resumed by the same call. Missing data is found out before anything is trained.
     """

@@ -1,4 +1,4 @@
-"""Adapters: all that is trained, merged to the same model, with gradients under checkpointing, a setting only when on."""
+"""Adapters: all that is trained, merged to the same model, gradients under checkpointing, a setting only when on."""
 
 import copy
 import json

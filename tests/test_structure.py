@@ -21,8 +21,8 @@ INDEX = ROOT / "book" / "index_of_results.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other.
 ORDER = ("profiles", "chat", "hub", "budget", "data", "losses", "models", "metrics", "logs", "parallel", "teacher")
-ORDER += ("methods", "training", "evaluation", "probing", "records", "bases", "execution", "runs", "fetch", "planning")
-ORDER += ("doctor", "inputs", "measure", "checkpoints", "plan", "report", "unlearning", "cli")
+ORDER += ("methods", "training", "evaluation", "probing", "records", "bases", "execution", "runs", "cluster", "fetch")
+ORDER += ("planning", "doctor", "inputs", "measure", "checkpoints", "plan", "report", "unlearning", "cli")
 ALONE = ("profiles", "chat", "hub", "budget", "metrics", "losses")
 HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget", "lm_eval", "sacrebleu")
 
