@@ -14,7 +14,7 @@ from rklu_lib import data, hub, models, profiles, records
 from rklu_lib.commands import planning
 
 EXTRAS = {"datasets": "hub", "lm_eval": "text", "sacrebleu": "text", "gguf": "gguf", "peft": "adapters"}
-EXTRAS |= {"papermill": "book", "jupyter_book": "book", "pytest": "test"}
+EXTRAS |= {"distributed": "cluster", "papermill": "book", "jupyter_book": "book", "pytest": "test"}
 CARDS = ("llama-3.2-1b", "phi-1.5", "llama-2-7b-tofu", "llama2-7b")  # what wants one
 SCALES = ("smoke", "mini", "smollm2", *CARDS)
 
