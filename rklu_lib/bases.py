@@ -83,7 +83,7 @@ def train(spec, folder):
         model, tokenizer = models.load(spec.base("original").model_path, p.dtype)
         examples = forget_examples(spec, tokenizer)
         stage = {"epochs": p.augment_epochs, "lr": p.augment_lr, "batch_size": p.batch_size}
-        stage["precision"] = p.precision
+        stage |= {"precision": p.precision, "lora_rank": p.lora_rank}
     else:
         split = "full" if spec.method == "original" else data.ORACLE_SPLIT.get(spec.split, "full")
         if p.model:

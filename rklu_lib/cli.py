@@ -1,4 +1,4 @@
-"""`rklu doctor · fetch · run · sweep · verify · unlearn · attack · report`: the library from a shell."""
+"""`rklu doctor · plan · fetch · run · sweep · verify · unlearn · attack · report`: the library from a shell."""
 
 import contextlib
 from pathlib import Path
@@ -79,6 +79,24 @@ def fetch(
 
 
 @app.command()
+def plan(
+    method: Annotated[list[str] | None, typer.Option(help="methods, as of `run` (default: RKLU)")] = None,
+    profile: ProfileName = "mini",
+    split: Annotated[str, typer.Option(help="forget01, forget05 or forget10")] = "forget10",
+    seed: int = 0,
+    card: Annotated[str, typer.Option(help="h100, h200, a100, l40s, l4 or rtx4090")] = "h100",
+):
+    """Say what runs would take, before anything is downloaded: jobs, tokens, operations, memory, disk and hours."""
+    from rich.console import Console
+
+    from rklu_lib import records
+    from rklu_lib.commands import planning
+
+    specs = [records.RunSpec(profile, split, name, seed) for name in method or ["RKLU"]]
+    Console().print(*planning.show(specs, card), sep="\n")
+
+
+@app.command()
 def doctor():
     """Look at this installation: what is there, what is missing, and for which scale."""
     from rich.console import Console
@@ -130,11 +148,15 @@ def sweep(
     seed: Annotated[list[int] | None, typer.Option(help="seeds (default: 0)")] = None,
     method: Annotated[list[str] | None, typer.Option(help="methods (default: all)")] = None,
     workers: Workers = None,
+    cluster: Annotated[str | None, typer.Option(help="a dask scheduler, tcp://host:port, in place of workers")] = None,
 ):
     """Compute whatever is missing of the study. Interrupt and call again at will: finished epochs are kept."""
+    from rklu_lib import cluster as dask
     from rklu_lib import data, runs
 
-    runs.ensure(runs.sweep(profile, split or list(data.ORACLE_SPLIT), seed or [0], method), workers)
+    specs = runs.sweep(profile, split or list(data.ORACLE_SPLIT), seed or [0], method)
+    with dask.executor(cluster) if cluster else contextlib.nullcontext() as executor:
+        runs.ensure(specs, workers, executor=executor)
 
 
 @app.command()
@@ -212,6 +234,7 @@ def unlearn(
     max_perplexity_rise: Annotated[
         float | None, typer.Option(help="keep no epoch beyond this, e.g. 0.1: a tenth")
     ] = None,
+    lora: Annotated[int | None, typer.Option(help="train adapters of this rank only, merged at the end")] = None,
     dtype: Annotated[str, typer.Option(help="trained in: float32, or bfloat16: less memory, see the book")] = "float32",
     save_dtype: Annotated[str | None, typer.Option(help="saved in (default: as the checkpoint, or --dtype)")] = None,
     probes: Annotated[int, typer.Option(help="forgotten answers to generate and search for leaks")] = 20,
@@ -228,8 +251,9 @@ def unlearn(
 
     template = template and template.replace("\\n", "\n")  # a shell passes \n on as two characters
     named = dict(retain=retain or (), watch=watch or (), holdout=holdout or (), prose=prose, method=method)
-    named |= dict(profile=profile, template=template, alpha=alpha, lr=lr, epochs=epochs, dtype=dtype, seed=seed, by=by)
+    named |= dict(profile=profile, template=template, alpha=alpha, lr=lr, epochs=epochs, lora=lora, dtype=dtype)
     named |= dict(save_dtype=save_dtype, reference=reference, target=target, probes=probes, redact=redact)
+    named |= dict(seed=seed, by=by)
     job = jobs.prepare(model, forget, out, max_perplexity_rise=max_perplexity_rise, **named)
     if dry_run:
         found = plan.estimate(job, resumable=True)

@@ -1,9 +1,8 @@
 """A model in, scores out: TOFU's whole evaluation of one forget split (App. A.2, A.3).
 
-Each question's prompt is run once and shared by its answers, and so is what a paraphrase and its wrong variants open
-with; answers are scored in length-sorted batches and meet the vocabulary only where they are scored; generation is
-greedy, in length-sorted batches that shrink as answers end, and goes on from where the model would have left the true
-answer: up to there, scoring it has shown what greedy would say.
+Each prompt is run once and shared by its answers, and so is what a paraphrase and its wrong variants open with; answers
+meet the vocabulary only where they are scored; generation is greedy, in batches that shrink, and goes on from where the
+model would have left the true answer: scoring has shown what it says up to there.
 """
 
 import math
@@ -17,10 +16,10 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from rklu_lib import chat, data, metrics, models, parallel
+from rklu_lib import budget, chat, data, metrics, models, parallel
 
 FORMS = ("benchmark", "paper")
-BLOCK = 64  # prompts whose key-value caches are held at once
+BLOCK, BATCH = 64, 256  # most prompts, and most continuations, whose key-value caches are held at once: see `budget`
 CHUNK = 256  # tokens that meet the vocabulary at once: their logits stay in a core's cache
 
 
@@ -46,11 +45,11 @@ def _rows(cache, index):
 
 
 @torch.no_grad()
-def score_answers(model, prompts, answers, block=BLOCK, batch_size=None):
+def score_answers(model, prompts, answers, block=None, batch_size=None):
     """Mean NLL per token, in nats, of every answer to every prompt, and how far greedy decoding would say the first.
 
     prompts: n token-id tuples. answers: n lists of token-id tuples (each closed by end-of-text; any number per prompt).
-    block: prompts at a time; batch_size: answers per forward pass (None: 16 on a CPU, 128 elsewhere).
+    block: prompts at a time, batch_size: answers per forward pass; None: as many as memory allows, see `budget.rows`.
     Returns (nll, agreed): n float64 arrays, one value per answer, and n integers, the number of leading tokens of the
     first answer that are the likeliest. Neither depends on block or batch_size beyond rounding.
     """
@@ -58,7 +57,9 @@ def score_answers(model, prompts, answers, block=BLOCK, batch_size=None):
     nll, agreed = [np.zeros(len(a)) for a in answers], np.zeros(len(answers), int)
     shared = [tuple(commonprefix(a[1:])) for a in answers]
     cut = [max(0, len(s) - 1) for s in shared]
-    batch_size = batch_size or (16 if model.device.type == "cpu" else 128)
+    longest = max((len(p) + max(map(len, a)) for p, a in zip(prompts, answers, strict=True)), default=0)
+    batch_size = batch_size or budget.rows(model, longest, 16 if model.device.type == "cpu" else 128)
+    block = block or budget.rows(model, longest, BLOCK)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) + len(shared[i]), max(map(len, answers[i]))))
     for start in range(0, len(order), block):
         asked = order[start : start + block]
@@ -97,8 +98,8 @@ def _score_rest(model, cache, mask, tokens, count=False):
     ids = pad_sequence([torch.tensor(t, dtype=torch.int64) for t in tokens], batch_first=True).to(mask.device)
     if ids.shape[1] < 2:
         return np.zeros(len(tokens)), np.zeros(len(tokens), int), mask
-    lengths, steps = torch.tensor([len(t) for t in tokens]), torch.arange(ids.shape[1] - 1)
-    fed = (steps < lengths[:, None] - 1).to(mask.device)
+    steps = torch.arange(ids.shape[1] - 1)
+    fed = (steps < torch.tensor([[len(t) - 1] for t in tokens])).to(mask.device)
     positions, mask = mask.sum(1, keepdim=True) + steps.to(mask.device), torch.cat([mask, fed.to(mask.dtype)], dim=1)
     out = model.base_model(
         input_ids=ids[:, :-1], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
@@ -117,20 +118,21 @@ def _score_rest(model, cache, mask, tokens, count=False):
 
 
 @torch.no_grad()
-def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=256, choose=None):
+def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=None, choose=None):
     """Greedy continuations: n prompts (token-id tuples) -> n lists of token ids, without the end-of-text token.
 
-    begun: the first tokens of each continuation, where they are known already (closed by end-of-text: all of them).
-    choose: what takes logits (rows, vocab) to the next tokens (rows, 1), for continuations that are not greedy.
-    Rows that have ended leave the batch, a quarter at a time (each departure copies the cache): short ones cost little.
+    begun: the first tokens of each, where they are known already (closed by end-of-text: all). choose: what takes
+    logits (rows, vocab) to the next tokens (rows, 1), for continuations that are not greedy. Rows that have ended leave
+    the batch a quarter at a time (each departure copies the cache): the cost follows the answers.
     """
     head = models.output_layer(model.eval())
     begun = [tuple(b[:max_new_tokens]) for b in begun or [()] * len(prompts)]
     result = [[t for t in b if t != eos_token_id] for b in begun]
     order = [i for i, b in enumerate(begun) if eos_token_id not in b and len(b) < max_new_tokens]
     order.sort(key=lambda i: len(prompts[i]) + len(begun[i]))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    size = batch_size or budget.rows(model, max(map(len, prompts), default=0) + max_new_tokens, BATCH)
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
         ids, mask, positions = _left_pad([prompts[i] + begun[i] for i in rows], model.device)
         going, state = torch.ones(len(rows), dtype=torch.bool, device=ids.device), {"use_cache": True}
         while True:
@@ -258,9 +260,8 @@ def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no
 
 def load_passages(profile, tokenizer):
     """{"chunks", "prompted", "segments"} -> lists of `data.Example`: the novel, the same to continue, other prose."""
-    size = profile.chunk_tokens
+    size, prose = profile.chunk_tokens, data.load_prose("test", profile.prose)
     novel = data.load_chunks(data.novel_path(profile.text), profile.n_chunks, size, tokenizer=tokenizer)
-    prose = data.load_prose("test", profile.prose)
     segments = data.chunks(prose, profile.n_segments, size, tokenizer, f"{profile.prose}, test")
     return {
         "chunks": [data.passage(tokenizer, c) for c in novel],

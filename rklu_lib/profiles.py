@@ -20,7 +20,7 @@ _CHOICES = {
 }
 # A `model` brings its own shape; an alpha or weight of 0 is a control; the others would train nothing or divide by 0.
 _MAY_BE_ZERO = {"hidden_size", "intermediate_size", "n_layers", "n_heads", "vocab_size"}
-_MAY_BE_ZERO |= {"alpha", "retain_weight", "ta_scale", "weight_decay", "js_beta", "wga_beta"}
+_MAY_BE_ZERO |= {"lora_rank", "alpha", "retain_weight", "ta_scale", "weight_decay", "js_beta", "wga_beta"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Profile:
     dtype: str = "float32"
     batch_size: int = 32
     micro_batch_size: int | None = None  # None: the whole batch at once
+    lora_rank: int = 0  # augment and unlearn by low-rank adapters, merged when they are trained; 0: all parameters
     gradient_checkpointing: bool = False  # hold each layer's input only, and run the layer again for its gradients
     finetune_batch_size: int = 32
     finetune_epochs: int = 5

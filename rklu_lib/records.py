@@ -29,10 +29,11 @@ MEND = "restore it, or remove both files of the record: the same command makes t
 BASES = ("original", "oracle", "augmented")
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "rouge-score")
 
-_UNLEARNING = {"augment_epochs", "augment_lr", "unlearn_epochs", "unlearn_lr", "family_lr", "alpha", "retain_weight"}
+_AUGMENTING = {"augment_epochs", "augment_lr", "batch_size", "lora_rank"}
 _OF_FAMILY = {"NPO": "npo_beta", "DPO": "dpo_beta", "TA": "ta_scale", "SimNPO": "simnpo_beta", "UNDIAL": "undial_beta"}
 _OF_FAMILY |= {"WGA": "wga_beta", "JS": "js_beta"}
-_UNLEARNING |= {*_OF_FAMILY.values(), "batch_size", "micro_batch_size", "gauge", "judge_every"}
+_UNLEARNING = _AUGMENTING | {"unlearn_epochs", "unlearn_lr", "family_lr", "alpha", "retain_weight"}
+_UNLEARNING |= {*_OF_FAMILY.values(), "micro_batch_size", "gauge", "judge_every"}
 _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}
 _FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
 _FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "passages"}
@@ -41,7 +42,7 @@ _ELSEWHERE = {"model", "architecture", "hidden_size", "intermediate_size", "n_la
 _ELSEWHERE |= {"max_positions"} | {f for f in _FINETUNING if f.startswith("finetune_")}
 # Fields younger than some records: named in settings unless at their default.
 _LATER = {"gradient_checkpointing", "judge_every", "n_retain", "precision", "utility"}
-_LATER |= {"original", "oracle", "oracle_log"}
+_LATER |= {"original", "oracle", "oracle_log", "lora_rank"}
 SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
 
 
@@ -133,10 +134,10 @@ class RunSpec:
         fields = _FINETUNING - (_ELSEWHERE if p.original else set())
         fields |= _PASSAGES if self.task == "passages" else set()
         if self.method not in ("original", "oracle"):
-            fields |= {"augment_epochs", "augment_lr", "batch_size"} if self.uses(AUGMENTED) else set()
+            fields |= _AUGMENTING if self.uses(AUGMENTED) else set()
         if self.method in METHODS:
             m = METHODS[self.method]
-            fields |= {"batch_size", "judge_every", "unlearn_epochs"} if m.forget else set()
+            fields |= {"batch_size", "judge_every", "lora_rank", "unlearn_epochs"} if m.forget else set()
             if m.family in ("RKLU", "FKLU", "JS", "teacher"):
                 fields |= {"alpha"} | ({"gauge"} if p.gauge != "raw" else set())  # raw is Eq. 1 itself, no setting
             fields |= {"retain_weight"} if m.retain else set()
@@ -155,7 +156,7 @@ class RunSpec:
     def base(self, name):
         """The spec of a base model ("original", "oracle", "augmented") this one rests on."""
         kept = _FINETUNING | _PASSAGES
-        kept |= {"augment_epochs", "augment_lr", "batch_size"} if name == "augmented" else set()
+        kept |= _AUGMENTING if name == "augmented" else set()
         overrides = tuple((k, v) for k, v in self.overrides if k in kept)
         return RunSpec(self.profile, self.split, name, self.seed, overrides)
 

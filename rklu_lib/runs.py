@@ -63,7 +63,13 @@ def _plan(specs, checkpoints):
     return plan
 
 
-def _epochs(job):
+def jobs(specs):
+    """The jobs, (spec, "checkpoint" or "record"), that the records of `specs` still need, in an order to do them in."""
+    return list(graphlib.TopologicalSorter(_plan(specs, checkpoints=False)).static_order())
+
+
+def epochs(job):
+    """How many epochs a job trains; one where it only scores."""
     spec, stage = job
     if spec.method in METHODS:
         return spec.values.unlearn_epochs if METHODS[spec.method].forget else 1
@@ -82,8 +88,8 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
     """The records of `specs`, in order; computes what is missing, and all that it depends on, in parallel processes.
 
     workers: processes (default: cores, at most one per missing job; one on a GPU). checkpoints: the models of `specs`
-    must be there too. executor: any concurrent.futures executor that shares this disk, instead of local processes (for
-    dask: `client.get_executor()`).
+    must be there too. executor: any concurrent.futures executor that shares this disk, instead of local processes, such
+    as that of `cluster`.
     Processes that were launched together (accelerate, torchrun) do one job after the other, all of them on each.
     An interrupted call is resumed by the same call. Missing data is found out before anything is trained.
     """
@@ -180,7 +186,7 @@ def _drain(plan, executor, threads):
     waiting, running, done = dict(plan), {}, set()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        bar = progress.add_task("", total=sum(map(_epochs, plan)))
+        bar = progress.add_task("", total=sum(map(epochs, plan)))
         while waiting or running:
             for job in [j for j, needs in waiting.items() if done.issuperset(needs)]:
                 del waiting[job]
@@ -191,8 +197,8 @@ def _drain(plan, executor, threads):
                 with _named(job):
                     future.result()
                 done.add(job)
-            epochs = sum(map(_epochs, done)) + sum(map(_epochs_done, running.values()))
-            progress.update(bar, completed=epochs, description=f"{len(done)} of {len(plan)} jobs done")
+            shown = sum(map(epochs, done)) + sum(map(_epochs_done, running.values()))
+            progress.update(bar, completed=shown, description=f"{len(done)} of {len(plan)} jobs done")
 
 
 def named(profile, split, label, seed=0):

@@ -39,6 +39,8 @@ def teacher_logits(original, augmented, alpha, gauge="raw"):
 class TeacherModel(nn.Module):
     """The teacher used directly as a model, as in Fig. 3: two models at every step, nothing forgotten in any weight."""
 
+    caches = 2  # of keys and values
+
     def __init__(self, original, augmented, alpha, gauge="raw"):
         super().__init__()
         self.original, self.augmented, self.alpha, self.gauge = original, augmented, alpha, gauge
@@ -47,6 +49,10 @@ class TeacherModel(nn.Module):
     @property
     def device(self):
         return self.original.device
+
+    @property
+    def dtype(self):
+        return self.original.dtype
 
     def base_model(self, input_ids, past_key_values=(None, None), **kwargs):
         """As of any model, but the last hidden states of the two stand side by side: (batch, seq, 2 hidden)."""

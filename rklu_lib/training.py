@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import importlib.util
 import json
 import logging
 import math
@@ -33,11 +34,40 @@ def adamw(model, lr, weight_decay):
     neither. Its second moments are bf16 too, where a decay of 0.999 would be rounded away: of gradients that shrink
     tenfold in 2,000 steps they remember 4.6 times too much, and 1.15 times with 0.99.
     """
-    if next(model.parameters()).dtype != torch.bfloat16:
-        return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if trained[0].dtype != torch.bfloat16:
+        return torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay, fused=True)
     import optimi  # here, since nothing in float32 needs it
 
-    return optimi.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), eps=1e-8, weight_decay=weight_decay)
+    return optimi.AdamW(trained, lr=lr, betas=(0.9, 0.99), eps=1e-8, weight_decay=weight_decay)
+
+
+@contextlib.contextmanager
+def adapted(model, rank, seed=0):
+    """`with adapted(model, rank)`: low-rank adapters of all its linear layers but the head (LoRA, Hu et al., 2022) are
+    all that is trained of a model; on leaving it they are merged into its weights. rank 0: it is left as it is.
+
+    They are in float32, also over bf16, and scaled by 2. Raises ValueError without peft, or where weights are sharded.
+    """
+    if not rank:
+        yield
+        return
+    if importlib.util.find_spec("peft") is None:
+        raise ValueError("lora_rank is peft's to make: pip install 'rklu-lib[adapters]'")
+    if parallel.accelerator().state.is_fsdp2:
+        raise ValueError("adapters are small: train them (lora_rank) on one card, or by data parallelism, without FSDP")
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    torch.manual_seed(seed)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    tuner = LoraModel(model, {"default": config}, "default")
+    for p in model.parameters():
+        if p.requires_grad:
+            p.data = p.data.float()
+    yield
+    tuner.merge_and_unload()
+    model.requires_grad_(True)
 
 
 def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_norm=1.0, precision="no",
@@ -137,10 +167,10 @@ def _lengths(examples):
     return [len(e.prompt) + len(e.answer) for e in examples]
 
 
-def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precision="no", **noted):
+def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precision="no", lora_rank=0, **noted):
     """Fine-tune on every example's answer: the original, the oracle and the augmented model. Returns the history.
 
-    noted: `folder`, `on_epoch`, `on_step` and `factor` of `fit`.
+    lora_rank: of `adapted`. noted: `folder`, `on_epoch`, `on_step` and `factor` of `fit`.
     """
     lengths = _lengths(examples)
 
@@ -150,11 +180,12 @@ def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precisio
             for index in data.epoch_order(lengths, batch_size, seed, epoch)
         ]
 
-    return fit(
-        model, steps, epochs=epochs, epoch_steps=math.ceil(len(examples) / batch_size), lr=lr, precision=precision,
-        weight_decay=profile.weight_decay, max_grad_norm=profile.max_grad_norm,
-        gradient_checkpointing=profile.gradient_checkpointing, **noted,
-    )  # fmt: skip
+    with adapted(model, lora_rank, seed):
+        return fit(
+            model, steps, epochs=epochs, epoch_steps=math.ceil(len(examples) / batch_size), lr=lr, precision=precision,
+            weight_decay=profile.weight_decay, max_grad_norm=profile.max_grad_norm,
+            gradient_checkpointing=profile.gradient_checkpointing, **noted,
+        )  # fmt: skip
 
 
 def unlearn(chosen, profile, model, aids, forget, retain, *, seed, **noted):
@@ -177,12 +208,13 @@ def unlearn(chosen, profile, model, aids, forget, retain, *, seed, **noted):
                 terms += _terms(retain, other, profile, kept, weight=profile.retain_weight)
             yield terms
 
-    return fit(
-        model, steps, epochs=profile.unlearn_epochs, epoch_steps=math.ceil(len(forget) / profile.batch_size),
-        lr=profile.learning_rate(chosen.family), weight_decay=profile.weight_decay,
-        max_grad_norm=profile.max_grad_norm, precision=profile.precision,
-        gradient_checkpointing=profile.gradient_checkpointing, **noted,
-    )  # fmt: skip
+    with adapted(model, profile.lora_rank, seed):
+        return fit(
+            model, steps, epochs=profile.unlearn_epochs, epoch_steps=math.ceil(len(forget) / profile.batch_size),
+            lr=profile.learning_rate(chosen.family), weight_decay=profile.weight_decay,
+            max_grad_norm=profile.max_grad_norm, precision=profile.precision,
+            gradient_checkpointing=profile.gradient_checkpointing, **noted,
+        )  # fmt: skip
 
 
 @torch.no_grad()

@@ -6,11 +6,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.ticker import LogLocator
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig
 
-from rklu_lib import data
+from rklu_lib import budget, data
 from rklu_pages.figures import STYLE
 from rklu_pages.pictures import finished
 
@@ -86,18 +85,15 @@ def plot_growth(table):
 def memory_plan(answers=400, answer_tokens=60, bytes_each=2):
     """GB that unlearning LLaMA-2-7B holds beside activations, three models at once against the frozen teacher, whose
     states lie in main memory."""
-    with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig())  # its defaults are the 7B shape
-    parameters = model.num_parameters()
-    head = model.get_output_embeddings().weight.numel()
+    model = budget.empty(LlamaConfig())  # its defaults are the 7B shape
+    parameters, head = model.num_parameters(), budget.products(model)[1]
     states = 2 * answers * answer_tokens * model.config.hidden_size
-    shared = {"student": parameters, "gradients": parameters, "AdamW's moments": 2 * parameters}
-    shared |= {"compensation": parameters} if bytes_each == 2 else {}
+    shared = budget.held(parameters, "bfloat16" if bytes_each == 2 else "float32")
     forms = {
-        "three models": shared | {"original and augmented": 2 * parameters},
-        "frozen teacher": shared | {"output layers": 2 * head},
+        "three models": shared | {"original and augmented": 2 * parameters * bytes_each},
+        "frozen teacher": shared | {"output layers": 2 * head * bytes_each},
     }
-    table = pd.DataFrame(forms).fillna(0).T * bytes_each / GB
+    table = pd.DataFrame(forms).fillna(0).T / GB
     total, aside = table.sum(axis=1), pd.Series({"three models": 0.0, "frozen teacher": states * bytes_each / GB})
     return table.assign(total=total, **{"fits in 80 GB": total < 80, "in main memory": aside})
 

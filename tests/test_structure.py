@@ -21,11 +21,12 @@ NAMES = {path.stem: path for path in LIBRARY if path.stem not in ("__init__", "_
 INDEX = ROOT / "book" / "index_of_results.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other.
-ORDER = ("profiles", "chat", "files", "hub", "data", "losses", "models", "metrics", "logs", "parallel", "teacher")
-ORDER += ("methods", "training", "evaluation", "probing", "records", "bases", "execution", "runs", "fetch", "doctor")
-ORDER += ("verify", "inputs", "measure", "checkpoints", "plan", "jobs", "report", "unlearning", "tokens", "membership")
-ORDER += ("memorisation", "probes", "sampling", "relearning", "rounding", "attack", "cli")
-ALONE = ("profiles", "chat", "files", "hub", "metrics", "losses")
+ORDER = ("profiles", "chat", "files", "hub", "budget", "data", "losses", "models", "metrics", "logs", "parallel")
+ORDER += ("teacher", "methods", "training", "evaluation", "probing", "records", "bases", "execution", "runs", "cluster")
+ORDER += ("fetch", "planning", "doctor", "verify", "inputs", "measure", "checkpoints", "plan", "jobs", "report")
+ORDER += ("unlearning", "tokens", "membership", "memorisation", "probes", "sampling", "relearning", "rounding")
+ORDER += ("attack", "cli")
+ALONE = ("profiles", "chat", "files", "hub", "budget", "metrics", "losses")
 HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget", "lm_eval", "sacrebleu")
 
 

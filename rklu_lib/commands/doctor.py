@@ -1,6 +1,7 @@
 """What this machine has for each scale, and what it lacks: nothing is loaded, downloaded or written."""
 
 import importlib.util
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -10,12 +11,12 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 
 from rklu_lib import data, hub, models, profiles, records
+from rklu_lib.commands import planning
 
 EXTRAS = {"datasets": "hub", "lm_eval": "text", "sacrebleu": "text", "gguf": "gguf", "peft": "adapters"}
-EXTRAS |= {"papermill": "book", "jupyter_book": "book", "pytest": "test"}
-DISK_GB = {"smollm2": 10, "phi-1.5": 60, "llama2-7b": 250}  # checkpoints of one split and the state of a run
-CARD_GB = {"phi-1.5": 40, "llama2-7b": 75}
-SCALES = ("smoke", "mini", "smollm2", "phi-1.5", "llama2-7b")
+EXTRAS |= {"distributed": "cluster", "papermill": "book", "jupyter_book": "book", "pytest": "test"}
+CARDS = ("llama-3.2-1b", "phi-1.5", "llama-2-7b-tofu", "llama2-7b")  # what wants one
+SCALES = ("smoke", "mini", "smollm2", *CARDS)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Check:
 
 def checks():
     """All `Check`s of this machine, in the order in which a newcomer meets them."""
-    return [*_packages(), _places(), _device(), *_cards(), *_disk(), _tofu(), *_models(), *_texts(), _browser()]
+    return [*_packages(), _places(), _device(), *_room(), _tofu(), *_models(), *_texts(), _browser()]
 
 
 def _packages():
@@ -61,18 +62,16 @@ def _device():
     return Check("device", f"{records.machine()}; {fast}", models.bf16("bf16") or None, "a GPU, or a newer processor")
 
 
-def _cards():
+def _room():
     there = torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else 0
-    for scale, needed in CARD_GB.items():
-        found = f"{there:.0f} GB" if there else "no GPU"
-        yield Check(f"card for {scale}", found, there >= needed, f"a card of {needed} GB or more, or several", (scale,))
-
-
-def _disk():
     free = shutil.disk_usage(_there(records.RUNS)).free / 1e9
-    for scale, needed in DISK_GB.items():
-        fix = f"{needed} GB for checkpoints: name another place in RKLU_RUNS"
-        yield Check(f"disk for {scale}", f"{free:.0f} GB free", free >= needed, fix, (scale,))
+    for scale in SCALES[2:]:
+        card, disk = (math.ceil(needed / 1e9) for needed in planning.needs(scale))
+        if scale in CARDS:
+            found, fix = f"{there:.0f} GB" if there else "no GPU", f"a card of {card} GB or more, or several"
+            yield Check(f"card for {scale}", found, there >= card, fix, (scale,))
+        fix = f"{disk} GB for checkpoints: name another place in RKLU_RUNS"
+        yield Check(f"disk for {scale}", f"{free:.0f} GB free", free >= disk, fix, (scale,))
 
 
 def _tofu():

@@ -4,9 +4,8 @@ import hashlib
 from pathlib import Path
 
 import torch
-from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from rklu_lib import files, models
@@ -97,14 +96,6 @@ def dtype(path, config):
                 if (kind := weights.get_slice(key).get_dtype()) in _DTYPES:
                     return _DTYPES[kind]
     return str(config.dtype or "float32").removeprefix("torch.")
-
-
-def parameters(config):
-    """How many parameters a model of this configuration has; none of them is created."""
-    with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(config)
-    model.tie_weights()
-    return sum(p.numel() for p in model.parameters())
 
 
 def sha256(path):

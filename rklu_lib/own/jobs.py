@@ -71,12 +71,14 @@ def _template(tokenizer, given, profile):
 
 
 def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, method="RKLU", profile="llama2-7b",
-            template=None, alpha=None, lr=None, epochs=None, dtype=None, save_dtype=None, **rest):  # fmt: skip
+            template=None, alpha=None, lr=None, epochs=None, lora=None, dtype=None, save_dtype=None,
+            **rest):  # fmt: skip
     """A `Job`, with everything read, tokenised and checked but the weights. Arguments as of `unlearn`."""
     if parallel.processes() > 1:
         raise ValueError("a model of your own is unlearned by one process; start `rklu unlearn` without a launcher")
     changes = {"alpha": alpha, "augment_lr": lr, "unlearn_lr": lr, "augment_epochs": epochs, "unlearn_epochs": epochs}
-    changes |= {"template": template, "dtype": dtype or (None if isinstance(profile, profiles.Profile) else "float32")}
+    changes |= {"template": template, "lora_rank": lora}
+    changes |= {"dtype": dtype or (None if isinstance(profile, profiles.Profile) else "float32")}
     changes = {k: v for k, v in changes.items() if v is not None}
     if isinstance(profile, profiles.Profile):
         profile = dataclasses.replace(profile, **changes | ({"family_lr": {}} if lr else {}))

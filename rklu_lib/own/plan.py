@@ -7,13 +7,11 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from rklu_lib import data, models
+from rklu_lib import budget, data, models
 from rklu_lib.methods import AUGMENTED
 from rklu_lib.own import checkpoints
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SHOWN = 512  # tokens of the first example's prompt and answer
-_EFFICIENCY = 0.3  # of the speed of one large product that a training step comes to
 
 
 def estimate(job, resumable=False):
@@ -23,19 +21,20 @@ def estimate(job, resumable=False):
     weights), beside the original while it is augmented; activations come on top. seconds: 6 operations per parameter
     and token forward and back, 2 forward: a rough guide.
     """
-    n, p = checkpoints.parameters(job.config), job.profile
-    size, augments = _BYTES[p.dtype], AUGMENTED in job.method.needs
+    n, p = budget.parameters(job.config), job.profile
+    lora = budget.adapters(job.config, p.lora_rank)
+    size, augments = budget.BYTES[p.dtype], AUGMENTED in job.method.needs
     tokens = {k: sum(len(e.prompt) + len(e.answer) for e in examples) for k, examples in job.examples.items()}
     trained = tokens["forget"] * (p.unlearn_epochs * (2 if job.method.retain else 1) + p.augment_epochs * augments)
     measured = sum(tokens.values()) * (p.unlearn_epochs + 6)
-    disk = n * (_BYTES[job.save_dtype] + size * (1 + (6 + 3 * augments) * resumable))
+    disk = n * (budget.BYTES[job.save_dtype] + size) + (2 + augments) * budget.state(n, p.dtype, lora) * resumable
     return {
         "parameters": n,
-        "memory": n * size * (4 + augments + (p.dtype == "bfloat16")),
+        "memory": sum(budget.held(n, p.dtype, lora).values()) + augments * n * size,
         "memory_there": checkpoints.memory(),
         "disk": disk,
         "disk_there": shutil.disk_usage(job.out.parent).free,
-        "seconds": n * (6 * trained + 2 * measured) / (_EFFICIENCY * _speed(getattr(torch, p.dtype))),
+        "seconds": n * (6 * trained + 2 * measured) / (budget.EFFICIENCY * _speed(getattr(torch, p.dtype))),
     }
 
 
@@ -72,6 +71,7 @@ def show(job, found):
     """What `rklu unlearn --dry-run` prints: rich renderables."""
     p, table = job.profile, Table(box=None, show_header=False)
     files = {k: ", ".join(f"{s['name']} ({s['rows']} rows)" for s in c.sources) for k, c in job.corpora.items() if c}
+    part = f"adapters of rank {p.lora_rank} are " if p.lora_rank else ""
     augment = f"{p.augment_epochs} epochs of augmenting, then " if AUGMENTED in job.method.needs else ""
     rows = {
         "model": f"{job.model}: {job.config.model_type}, {found['parameters']:,} parameters, {job.source_dtype}",
@@ -80,7 +80,7 @@ def show(job, found):
         f"learning rate {p.learning_rate(job.method.family):g}, {len(job.examples['forget'])} examples in batches of "
         f"{p.batch_size}",
         "rule": job.rule,
-        "weights": f"trained in {p.dtype}, saved in {job.save_dtype}",
+        "weights": f"{part}trained in {p.dtype}, saved in {job.save_dtype}",
         "memory": f"{_gb(found['memory'])} and activations, of {_gb(found['memory_there'])} on this {models.device()}",
         "disk": f"up to {_gb(found['disk'])} of {_gb(found['disk_there'])} free",
         "time": f"about {_clock(found['seconds'])}, judged by one product of matrices: within a factor of three",

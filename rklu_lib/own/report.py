@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
 
-from rklu_lib import data, files, metrics, records
+from rklu_lib import budget, data, files, metrics, records
 from rklu_lib.own import checkpoints, measure
 
 ASSETS = Path(__file__).with_name("assets")
@@ -47,7 +47,7 @@ def content(job, found):
         "code": records.code_version(),
         "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers", "accelerate")},
         "model": {"name": Path(str(job.model)).name if Path(job.model).is_dir() else str(job.model),
-                  "type": job.config.model_type, "parameters": checkpoints.parameters(job.config),
+                  "type": job.config.model_type, "parameters": budget.parameters(job.config),
                   "dtype": job.source_dtype, "sha256": checkpoints.sha256(job.model)},
         "out": {"name": job.out.name, "dtype": job.save_dtype, "sha256": found["weights"]},
         "method": job.method.name,

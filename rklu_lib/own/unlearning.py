@@ -38,7 +38,8 @@ def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None,
     sets or rows, see `inputs.read`. out: the directory to make. Options, all by name:
     retain: what to keep, for +RT and +KL. watch: answers whose change is only measured. holdout: like the forgotten
     ones, but never trained on, for the membership test. prose: a text file (default: the embedded passages).
-    method, profile (a name or a `profiles.Profile`), template, alpha, lr, epochs, seed: as in the study.
+    method, profile (a name or a `profiles.Profile`), template, alpha, lr, epochs, seed: as in the study. lora: the rank
+    of adapters to train in place of all parameters; they are merged into what is written.
     reference (a model that never saw the data), target (a probability), max_perplexity_rise (0.1: a tenth): `Job.rule`.
     dtype: what is trained in; save_dtype: what is written (default: the checkpoint's own). probes: forgotten answers
     that are generated and searched for leaks. redact: mask their text in the report. by: who does it.
@@ -113,7 +114,8 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
             fix = "lower --lr or --alpha, or allow more"
             raise ValueError(f"every epoch raised the perplexity beyond the bound, the least by {least:.0%}; {fix}")
         if kept < len(history) - 1:
-            load_model(model, folder / "best.safetensors", device=str(model.device))
+            with training.adapted(model, job.profile.lora_rank):  # the file has base and adapters apart
+                load_model(model, folder / "best.safetensors", device=str(model.device))
         stage("measuring what came out", None, 0)
         trained, copies = measure.score(model, job.examples["forget"])[0], {}
         for kind in sorted({"bfloat16", "4-bit", job.save_dtype}):
@@ -146,6 +148,7 @@ def _train(job, model, before, target, folder, keeps, stage, on_epoch):
         on_step = stage("augmenting", steps * p.augment_epochs, steps * len(_history(folder / "augment")))
         augmented = copy.deepcopy(model)
         how = {"epochs": p.augment_epochs, "lr": p.augment_lr, "batch_size": p.batch_size, "seed": job.seed}
+        how["lora_rank"] = p.lora_rank
         training.finetune(augmented, forget, p, **how, folder=folder / "augment" if keeps else None, on_step=on_step)
     refusals = methods.refused(p, job.tokenizer, forget, job.seed) if REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, model, augmented, forget, retain, refusals)

@@ -1,0 +1,233 @@
+"""What `rklu plan` says of a study before anything is downloaded: its jobs, tokens, operations, memory, disk, hours.
+
+Tokens are characters over `CHARACTERS`, of TOFU as counted once (`_TOFU`), of other data as they are here. Time is
+operations at `budget.EFFICIENCY` of the card's peak in the run's precision; for generation, which reads all weights for
+each token of a batch, bytes at half of its bandwidth; and writing each epoch's state at `DISK`. It is a rough guide.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+from transformers import AutoConfig, LlamaConfig, PhiConfig
+
+from rklu_lib import budget, data, evaluation, models, records, runs
+from rklu_lib.methods import AUGMENTED, METHODS, REFERENCE, REFUSALS, RETAIN_REFERENCE
+
+DISK = 1e9  # bytes a second
+CHARACTERS = 4  # a token of English, of a vocabulary of 32,000 or more
+# name: (GB of memory, Tflop/s in dense bf16 and in float32, TB/s of memory), as their makers' data sheets have them
+CARDS = {"h100": (80, 989, 67, 3.35), "h200": (141, 989, 67, 4.8), "a100": (80, 312, 19.5, 2.04)}
+CARDS |= {"l40s": (48, 362, 91.6, 0.864), "l4": (24, 121, 30.3, 0.3), "rtx4090": (24, 165, 82.6, 1.01)}
+# The shapes of the hub's models that profiles name, as their config.json has them.
+_SHAPES = {
+    "meta-llama/Llama-2-7b-chat-hf": (LlamaConfig, 4096, 11008, 32, 32, 32, 32000, False),
+    "meta-llama/Llama-3.2-1B-Instruct": (LlamaConfig, 2048, 8192, 16, 32, 8, 128256, True),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": (LlamaConfig, 576, 1536, 30, 9, 3, 49152, True),
+    "microsoft/phi-1_5": (PhiConfig, 2048, 8192, 24, 32, 32, 51200, False),
+}
+_FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+_FIELDS += ("vocab_size", "tie_word_embeddings")
+# TOFU: questions, and characters of a question, its answer, and all other answers to it that are scored.
+_TOFU = {"full": (4000, 70, 169, 0), "retain": (300, 63, 166, 1171), "authors": (100, 58, 14, 40)}
+_TOFU |= {"facts": (117, 56, 10, 30), "forget01": (40, 79, 183, 1293), "forget05": (200, 77, 177, 1208)}
+_TOFU |= {"forget10": (400, 77, 182, 1218)}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A job and what it takes: tokens it trains on and scores, operations, bytes on the card and on disk, seconds."""
+
+    name: str
+    trained: int
+    scored: int
+    flops: float
+    memory: float
+    disk: float
+    seconds: float
+
+
+def configuration(profile):
+    """The configuration of a profile's model: as created, as this module knows it, or that of a folder here."""
+    if profile.model is None:
+        shape = (profile.hidden_size, profile.intermediate_size, profile.n_layers, profile.n_heads, profile.n_heads)
+        kind = LlamaConfig if profile.architecture == "llama" else PhiConfig
+        return kind(**dict(zip(_FIELDS, (*shape, profile.vocab_size, True), strict=True)))
+    if profile.model in _SHAPES:
+        kind, *shape = _SHAPES[profile.model]
+        return kind(**dict(zip(_FIELDS, shape, strict=True)))
+    for name in filter(None, (profile.model, profile.original)):
+        for folder in (models.folder() / name, Path(name)):
+            if (folder / "config.json").is_file():
+                return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    raise ValueError(f"the shape of {profile.model} is not known here; put its config.json into {models.folder()}")
+
+
+def _characters(name, source):
+    """(questions, characters of a question, of its answer, of other answers) of a split, or of a utility set."""
+    if source == "locuslab/TOFU":
+        return _TOFU[name]
+    file = {"retain": "retain_perturbed", "authors": "real_authors_perturbed", "facts": "world_facts_perturbed"}
+    rows = data.load_tofu(file.get(name, name if name == "full" else f"{name}_perturbed"), source)
+    other = [len(r.get("paraphrased_answer", "")) + sum(map(len, r.get("perturbed_answer", ()))) for r in rows]
+    n = len(rows)
+    return n, *(sum(v) / n for v in (map(len, (r[f] for r in rows)) for f in ("question", "answer"))), sum(other) / n
+
+
+def _cut(counted, most):
+    return (min(counted[0], most or counted[0]), *counted[1:])
+
+
+class _Study:
+    """The sizes of a profile and split, from which each job's are made."""
+
+    def __init__(self, spec, card):
+        self.p, self.card, bandwidth = spec.values, CARDS[card], CARDS[card][3]
+        self.config = configuration(self.p)
+        self.model = budget.empty(self.config)
+        self.n = self.model.num_parameters()
+        self.bandwidth = 1e12 * bandwidth / 2
+        frame = len(self.p.template) - len("{question}{answer}") if self.p.template != "chat" else 120
+        self.frame, self.size = frame / CHARACTERS, budget.BYTES[self.p.dtype]
+        self.forget, self.full = (_characters(name, self.p.source) for name in (spec.split, "full"))
+        left = 4000 if self.p.n_retain is None else self.p.n_retain + 400
+        self.full = _cut(self.full, left)
+
+    def pair(self, counted):
+        """(tokens of a question with its answer, of the answer alone)"""
+        answer = counted[2] / CHARACTERS + 1
+        return self.frame + counted[1] / CHARACTERS + answer, answer
+
+    def passes(self, counted, times):
+        """(tokens, operations of a forward pass) of `times` readings of pairs."""
+        whole, answer = self.pair(counted)
+        tokens = counted[0] * times * whole
+        return tokens, budget.forward(self.model, tokens, counted[0] * times * answer, whole)
+
+    def evaluation(self, sets):
+        """(tokens, operations, seconds of generating) of scoring and asking these sets once."""
+        tokens = flops = seconds = 0
+        for n, question, answer, other in sets:
+            prompt, said = self.frame + question / CHARACTERS, min(answer / CHARACTERS + 1, self.p.max_new_tokens)
+            read = n * (prompt + (answer + other) / CHARACTERS + said)
+            tokens, flops = tokens + read, flops + budget.forward(self.model, read, read - n * prompt, prompt + said)
+            steps = math.ceil(n / evaluation.BATCH) * self.p.max_new_tokens
+            seconds += steps * self.n * self.size / self.bandwidth
+        return tokens, flops, seconds
+
+    def judged(self):
+        """The sets that one evaluation asks."""
+        sets = [_characters(name, self.p.source) for name in ("retain", "authors", "facts")]
+        return [_cut(self.forget, self.p.n_questions), _cut(sets[0], min(300, self.p.n_questions or 300)), *sets[1:]]
+
+    def step(self, spec, stage):
+        p, trained, forward, scored, flops, wait = self.p, 0, 0, 0, 0, 0
+        chosen, frozen = METHODS.get(spec.method), 0
+        trains = (stage == "checkpoint" and not chosen) or (chosen and chosen.forget)
+        epochs = runs.epochs((spec, stage)) if trains else 0
+        if trains and spec.method in ("original", "oracle"):
+            less = 0 if spec.method == "original" else self.forget[0]
+            trained, forward = self.passes((self.full[0] - less, *self.full[1:]), epochs)
+        elif trains:
+            trained, forward = self.passes(self.forget, epochs * (2 if chosen and chosen.retain else 1))
+        if chosen and chosen.forget:
+            needs = {
+                AUGMENTED: (2, self.forget),
+                REFERENCE: (1, self.forget),
+                REFUSALS: (p.unlearn_epochs, self.forget),
+            }
+            needs[RETAIN_REFERENCE] = (1, (self.full[0] - self.forget[0], *self.full[1:]))
+            frozen = sum(
+                self.passes(counted, times)[1] for need, (times, counted) in needs.items() if need in chosen.needs
+            )
+        if stage == "record":
+            times = math.ceil(p.unlearn_epochs / p.judge_every) if chosen and chosen.forget else 1
+            times *= 2 if spec.method == "teacher" else 1  # two models side by side
+            scored, flops, wait = (v * times for v in self.evaluation(self.judged()))
+        total = (4 if p.gradient_checkpointing else 3) * forward + frozen + flops
+        kept = self.n * self.size if trains or spec.method == "TA" else 0
+        precision = p.finetune_precision if trains and spec.method in ("original", "oracle") else p.precision
+        peak = self.card[1 if "bf" in (p.dtype + precision) else 2] * 1e12 * budget.EFFICIENCY
+        seconds = total / peak + wait + epochs * budget.state(self.n, p.dtype) / DISK
+        name = f"{spec.label}, {stage}"
+        return Step(
+            name,
+            round(trained),
+            round(scored),
+            total,
+            self.memory(trains, chosen, spec.method not in ("original", "oracle")),
+            kept,
+            seconds,
+        )
+
+    def memory(self, trains, chosen, adapted):
+        """Bytes at the highest: training, of adapters where it is `adapted`, with its activations, or two whole models
+        while the teacher is made."""
+        whole, p = self.n * self.size, self.p
+        if not trains:
+            return whole * {"TA": 3, "teacher": 2}.get(chosen and chosen.name, 1)
+        batch, lora = p.micro_batch_size or p.batch_size, budget.adapters(self.config, p.lora_rank * adapted)
+        kept = budget.activations(
+            self.config, p.dtype, batch * 1.5 * self.pair(self.forget)[0], p.gradient_checkpointing
+        )
+        heads = (2 if AUGMENTED in chosen.needs else 1 if RETAIN_REFERENCE in chosen.needs else 0) if chosen else 0
+        held = sum(budget.held(self.n, p.dtype, lora).values()) + heads * budget.products(self.model)[1] * self.size
+        return max(held + kept, 2 * whole if heads == 2 else 0)
+
+    def state(self):
+        """Bytes that the state of one unfinished run takes at the highest: it is written anew before the last goes."""
+        lora = budget.adapters(self.config, self.p.lora_rank) if self.p.original else None
+        return 2 * budget.state(self.n, self.p.dtype, lora)
+
+
+def study(specs, card="h100"):
+    """(the sizes behind it, the `Step`s of all jobs that the records of `specs` still need, in order)."""
+    if card not in CARDS:
+        raise ValueError(f"no card {card!r}; there are {', '.join(CARDS)}")
+    if any(spec.task != "tofu" for spec in specs):
+        raise ValueError("what a novel takes depends on the reader's file; plan one of TOFU's splits")
+    made = _Study(specs[0], card)
+    return made, [made.step(*job) for job in runs.jobs(specs)]
+
+
+def needs(profile):
+    """(bytes on a card, bytes on disk without downloads) that RKLU on forget10 still needs at a profile."""
+    made, steps = study([records.RunSpec(profile, "forget10", "RKLU")])
+    return max((s.memory for s in steps), default=0), sum(s.disk for s in steps) + made.state() * bool(steps)
+
+
+def downloads(specs):
+    """Names of the models that a study takes from elsewhere."""
+    first = specs[0].values.original or specs[0].values.model
+    return list(dict.fromkeys(filter(None, (first, *(spec.loaded for spec, _ in runs.jobs(specs))))))
+
+
+def show(specs, card="h100"):
+    """What `rklu plan` prints: rich renderables."""
+    made, steps = study(specs, card)
+    table = Table("job", "tokens trained", "tokens scored", "operations", "GB on the card", "GB kept", f"hours, {card}")
+    for s in steps:
+        numbers = (f"{s.memory / 1e9:.1f}", f"{s.disk / 1e9:.1f}", f"{s.seconds / 3600:.2g}")
+        table.add_row(s.name, f"{s.trained:,}", f"{s.scored:,}", f"{s.flops:.2g}", *numbers)
+    peak, kept = max((s.memory for s in steps), default=0), sum(s.disk for s in steps)
+    fetched = [n for n in downloads(specs) if not (models.folder() / n).is_dir()]
+    there, hours, state = CARDS[card][0] * 1e9, sum(s.seconds for s in steps) / 3600, made.state()
+    fits = "fits" if peak < there else "does not fit: gradient_checkpointing, another dtype, or several cards"
+    fetching = 2 * made.n * len(fetched)  # the hub's are in 16 bits
+    lines = {
+        "model": f"{specs[0].values.original or specs[0].values.model or specs[0].profile}: {made.n:,} parameters, "
+        f"{specs[0].values.dtype}",
+        "memory": f"{peak / 1e9:.0f} GB at the highest, of {there / 1e9:.0f} on this card: {fits}",
+        "disk": f"{(kept + state + fetching) / 1e9:.0f} GB: checkpoints {kept / 1e9:.0f}, the state of a run up to "
+        f"{state / 1e9:.0f} (deleted when it ends), downloads {fetching / 1e9:.0f}",
+        "to download": ", ".join(fetched) or "nothing",
+        "time": f"{hours:.2g} hours on one {card}, a rough guide: at {budget.EFFICIENCY:.0%} of its {CARDS[card][1]} "
+        f"Tflop/s in bf16, {CARDS[card][2]} in float32, and half of its {CARDS[card][3]} TB/s; states written at "
+        f"{DISK / 1e9:g} GB/s; {CHARACTERS} characters a token",
+    }
+    said = Table(box=None, show_header=False)
+    for name, value in lines.items():
+        said.add_row(Text(name, style="bold"), Text(value))
+    return [table, said] if steps else [Text("Nothing is missing: the records are there.")]
