@@ -205,7 +205,7 @@ def read(path, spec):
     if content["settings"] != json.loads(json.dumps(spec.settings)):
         return None
     try:
-        with np.load(path.with_suffix(".npz")) as arrays:
+        with path.with_suffix(".npz").open("rb") as file, np.load(file) as arrays:
             return Record(spec, content, dict(arrays))
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         why = "it does not exist" if isinstance(error, FileNotFoundError) else f"not whole: {error}"

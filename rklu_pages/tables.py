@@ -30,7 +30,7 @@ def csv(table, name):
 
     Numbers have ten figures: the last of a float's seventeen are the processor's, and pages are compared across them.
     """
-    table = table.map(_saved).rename(index=_saved, columns=_saved)
+    table = table.map(_saved).rename(index=_saved, columns=_saved).rename_axis(index=_saved)
     rows = table.to_csv(index=_has_names(table))
     link = f'<a class="rk-csv" download="{name}.csv" href="data:text/csv;charset=utf-8,{quote(rows)}">'
     return Table(f"{link}Download {name}.csv</a>", f"{name}.csv: {len(table)} rows")
@@ -40,6 +40,8 @@ def _saved(value):
     """A cell as it is saved. Text that a spreadsheet would take for a formula gets an apostrophe, as one would type."""
     if isinstance(value, float):
         return float(f"{value:.10g}")
+    if isinstance(value, str):  # a lone carriage return is not quoted, and would begin a row
+        value = value.replace("\r\n", "\n").replace("\r", "\n")
     formula = isinstance(value, str) and len(value) > 1 and value.startswith(FORMULA)
     return f"'{value}" if formula and not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value) else value
 

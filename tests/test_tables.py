@@ -43,7 +43,7 @@ def test_no_text_becomes_a_formula_and_no_number_becomes_text():
     page = parsed(tables.show(table, "c", "t"))
     again = saved(page, dtype={"'=said": str})
     kept = ["'=1+1", "'+RT", "'-2+3", "'@SUM(A1)", "'\t=1", "-0.5", "-", "1e-3", "a=b", "'\uff1d1+1"]
-    assert again["'=said"].tolist() == again["@name"].tolist() == kept and again.p.tolist() == [-0.5] * len(said)
+    assert again["'=said"].tolist() == again["'@name"].tolist() == kept and again.p.tolist() == [-0.5] * len(said)
     assert [td.text for td in page.select("tr > td:first-of-type")] == [s.replace("\t", r"\t") for s in said]
 
 
