@@ -85,9 +85,9 @@ def execute(spec, stage="record", threads=None):
         elif spec.method in METHODS and not kept:  # trained again, but not scored: the record stands
             unscored = state(spec).with_suffix(".unscored")
             _save(spec, *unlearned(spec, unscored, lambda *_: {})[:2], {})
-        left = spec.checkpoint_path.parent.glob(f"{spec.checkpoint_path.name}-state-*")
-        for folder in left if parallel.main() else ():
-            shutil.rmtree(folder, ignore_errors=True)
+        for pattern in ("{}-state-*", ".{}-*") if parallel.main() else ():  # the second: what a killed process half wrote
+            for folder in spec.checkpoint_path.parent.glob(pattern.format(spec.checkpoint_path.name)):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _record(spec):
