@@ -85,7 +85,7 @@ def execute(spec, stage="record", threads=None):
         elif spec.method in METHODS and not kept:  # trained again, but not scored: the record stands
             unscored = state(spec).with_suffix(".unscored")
             _save(spec, *unlearned(spec, unscored, lambda *_: {})[:2], {})
-        for pattern in ("{}-state-*", ".{}-*") if parallel.main() else ():  # the second: what a killed process half wrote
+        for pattern in ("{}-state-*", ".{}-*") if parallel.main() else ():  # .: half written
             for folder in spec.checkpoint_path.parent.glob(pattern.format(spec.checkpoint_path.name)):
                 shutil.rmtree(folder, ignore_errors=True)
 
