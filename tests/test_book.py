@@ -4,11 +4,17 @@ One strict build serves all tests. The browser tests need Chromium and skip with
 screenshots in _build/screens/ (phone and desktop, light and dark).
 """
 
+import json
 import re
+import subprocess
+import sys
+from urllib.parse import unquote
 
 import pytest
 from browsing import ROOT, SCREENS, documents
 from bs4 import BeautifulSoup
+
+from rklu_pages import page_heads
 
 OUTSIDE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
 CSS_LOAD = re.compile(r"""url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""", re.IGNORECASE)
@@ -103,6 +109,52 @@ def test_equations_carry_the_papers_numbers(pages):
 )
 def test_the_check_itself_finds_an_outside_asset(source, found):
     assert [u for u in loads(BeautifulSoup(source, "html.parser")) if OUTSIDE.match(u)] == [found]
+
+
+def test_every_link_within_the_book_arrives(html, pages):
+    anchors = {name: {tag["id"] for tag in page.find_all(id=True)} for name, page in pages.items()}
+    missing, links = set(), 0
+    for name, page in pages.items():
+        article = page.select_one(".bd-article") or page
+        for href in (unquote(a["href"]) for a in article.find_all("a", href=True)):
+            if re.match(r"[a-z]+:|//", href):
+                continue
+            path, _, anchor = href.partition("#")
+            target = (html / name).parent.joinpath(path).resolve() if path else html.resolve() / name
+            inside = target.relative_to(html.resolve()).as_posix()
+            links += 1
+            if not target.exists() or (anchor and inside in anchors and anchor not in anchors[inside]):
+                missing.add((name, href))
+    assert links > 200 and not missing
+
+
+def test_prose_is_spelt_as_in_a_dictionary(tmp_path):
+    for path in [ROOT / "README.md", *(ROOT / "book").glob("*.md")]:
+        (tmp_path / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+        (tmp_path / f"{path.stem}.md").write_text("\n\n".join(prose), encoding="utf-8")
+    command = [sys.executable, "-m", "codespell_lib", "--toml", ROOT / "pyproject.toml", tmp_path]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_a_notebook_page_opens_with_how_to_run_it_before_any_code(pages):
+    for name, page in pages.items():
+        if not name.startswith("notebooks/"):
+            continue
+        box = page.select_one(".rk-run")
+        assert f"papermill {name.removesuffix('.html')}.ipynb out.ipynb" in box.select_one("pre").text
+        assert box.select_one("a.download"), name
+        assert page.find(class_="cell") in box.find_all_next(class_="cell"), f"{name}: code before the box"
+
+
+def test_the_verdict_at_a_pages_head_counts_its_claims():
+    both = """<table><thead><tr><th>claim</th><th>the paper's tables</th><th>at mini</th></tr></thead>
+    <tr><td>a</td><td>holds</td><td>holds</td></tr><tr><td>b</td><td>holds</td><td>does not hold</td></tr></table>"""
+    assert page_heads.verdict(["<p>none</p>", both]) == "1 × holds, 1 × does not hold"
+    assert page_heads.verdict(["<table><tr><td>holds</td></tr></table>"]) is None
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,110 @@
+"""A Sphinx extension: the box at a notebook page's head, made from the notebook itself.
+
+How to run the page at another scale, how long its records took, where they and the notebook lie, and its verdict in
+one line: counted in the tables of claims that it shows.
+"""
+
+import ast
+import json
+from collections import Counter
+from pathlib import Path
+
+from bs4 import BeautifulSoup
+from docutils import nodes
+from sphinx.addnodes import download_reference
+
+from rklu_lib import records
+
+VERDICTS = ("holds", "holds in part", "does not hold", "not tested")
+
+
+def _parameters(cells):
+    """The notebook's parameters as they are committed."""
+    source = next(s for cell, s in cells if "parameters" in cell["metadata"].get("tags", []))
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign | ast.AugAssign):
+            target = node.targets[0].id if isinstance(node, ast.Assign) else node.target.id
+            try:
+                value = ast.literal_eval(node.value)
+            except ValueError:  # computed, such as a text that is split
+                continue
+            found[target] = found[target] + value if isinstance(node, ast.AugAssign) else value
+    return found
+
+
+def verdict(shown):
+    """How many of the claims in the page's first table of verdicts hold, as a line; None where there is no such table.
+
+    shown: the page's outputs as HTML, in order. Of several columns with verdicts ours is the one headed "at <scale>".
+    """
+    for table in (table for page in shown for table in BeautifulSoup(page, "html.parser").find_all("table")):
+        heads = [cell.text for cell in table.thead.find_all("tr")[-1].find_all("th")] if table.thead else []
+        rows = [[cell.text for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")[1:]]
+        columns = {head: Counter(row[at] for row in rows if len(row) > at) for at, head in enumerate(heads) if at}
+        ours = [c for head, c in columns.items() if set(c) & set(VERDICTS) and not head.startswith("the paper")]
+        if len(ours) == 1:
+            return ", ".join(f"{ours[0][name]} × {name}" for name in VERDICTS if ours[0][name])
+    return None
+
+
+def hours(given):
+    """(hours, how many, machines) of the records of these sets, methods and seeds; None where there are none. Those of
+    other settings ("RKLU,alpha=4") count where the page has a list of settings."""
+    splits = given.get("splits") or [given.get("split")]
+    seeds = given.get("seeds", [given.get("seed")])
+    found = []
+    for split in filter(None, splits):
+        for folder in (records.RECORDS / given.get("profile", "") / "tofu" / split).glob("*"):
+            name, _, settings = folder.name.partition(",")
+            asked = name in {*records.BASES, *given.get("methods", [given.get("method", name)])}
+            if asked and (not settings or {"alphas", "rates"} & set(given)):
+                found += [path for seed in seeds if (path := folder / f"seed{seed}.json").exists()]
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in found]
+    seconds = sum(sum(content["seconds"].values()) for content in contents if "seconds" in content)
+    machines = sorted({content["machine"] for content in contents})
+    return (seconds / 3600, len(contents), "; ".join(machines)) if seconds else None
+
+
+def _line(*parts):
+    """A paragraph of texts and nodes."""
+    return nodes.paragraph("", "", *(nodes.Text(part) if isinstance(part, str) else part for part in parts))
+
+
+def box(name, notebook):
+    """What stands before a notebook's first code, docutils nodes: its verdict, if it has claims, and how it is run."""
+    cells = [(cell, "".join(cell["source"])) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    given = _parameters(cells)
+    shown = ["".join(o.get("data", {}).get("text/html", "")) for cell, _ in cells for o in cell["outputs"]]
+    profile, lines = nodes.literal("", given.get("profile", "")), []
+    if took := hours(given):
+        spent, count, machines = took
+        made = f"the {count} records of its sets and seeds took {spent:.1f} hours to make ({machines}). At "
+        anew = " everything is trained anew, in minutes on two cores, and no data are needed."
+        recorded = " it is shown from records, in a minute or few; "
+        lines.append(_line("At ", profile, recorded + made, nodes.literal("", "smoke"), anew))
+        lines.append(_line("Records: ", nodes.literal("", f"data/records/{given['profile']}/tofu/")))
+    file = f"notebooks/{name}.ipynb"
+    lines.append(_line("Notebook: ", download_reference("", "", nodes.literal("", file), reftarget=f"/{file}")))
+    command = f"papermill {file} out.ipynb" + (" -p profile smoke" if "profile" in given else "")
+    code = nodes.literal_block(command, command, language="bash")
+    items = nodes.bullet_list("", *(nodes.list_item("", line) for line in lines))
+    found = verdict(shown)
+    said = [_line(nodes.strong("", "Verdict"), f" on the claims below, at this scale: {found}.")] if found else []
+    return [*said, nodes.admonition("", nodes.title("", "Run this page"), code, items, classes=["rk-run"])]
+
+
+def add(app, doctree):
+    """Put the box before a notebook's first cell of code, behind its opening."""
+    name = Path(app.env.docname)
+    if name.parts[0] != "notebooks":
+        return
+    notebook = json.loads((Path(app.srcdir) / f"{name}.ipynb").read_text(encoding="utf-8"))
+    cell = next(node for node in doctree.findall(nodes.container) if "cell" in node["classes"])
+    at = cell.parent.index(cell)
+    cell.parent[at:at] = box(name.name, notebook)
+
+
+def setup(app):
+    app.connect("doctree-read", add, priority=1)  # before downloads are collected
+    return {"version": "1", "parallel_read_safe": True}
