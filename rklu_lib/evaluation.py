@@ -280,13 +280,12 @@ def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None):
     """The evaluation of § 4.3 of one model: (aggregates, per-chunk scores).
 
     asked: as from `load_passages`. max_new_tokens: length of the greedy continuations. oracle: chunk NLLs (n,) of the
-    model that never read the novel; without it (the oracle itself) its test is left out.
-    aggregates: bleu_pct and rouge_pct (recall) of the continuations, exact (the share that is the text, token for
-    token), perplexity of the other prose, chunk_nll (mean, nats per token), and forget_quality_nll: p-value of the
-    two-sample KS test between chunk NLLs here and the oracle's. Per chunk: chunk_nll, rouge, exact, each (n,).
+    model that never read the novel; without it its test is left out. aggregates: bleu_pct and rouge_pct (recall) of the
+    continuations, exact (the share that is the text), perplexity of the other prose, chunk_nll (mean, nats per token),
+    forget_quality_nll: p of the two-sample KS test between chunk NLLs here and the oracle's. Per chunk: chunk_nll, …
     """
-    prompted, end = asked["prompted"], tokenizer.eos_token_id
-    said = parallel.shared(lambda part: greedy(model, [e.prompt for e in part], max_new_tokens, end), prompted)
+    prompted, how = asked["prompted"], (max_new_tokens, tokenizer.eos_token_id)
+    said = parallel.shared(lambda part: greedy(model, [e.prompt for e in part], *how), prompted)
     texts, truth = (tokenizer.batch_decode(t, skip_special_tokens=True) for t in (said, [e.answer for e in prompted]))
     scores = {"chunk_nll": passage_nll(model, asked["chunks"]), "rouge": metrics.rouge_l(truth, texts)}
     scores["exact"] = np.array([float(tuple(s) == e.answer) for s, e in zip(said, prompted, strict=True)])
