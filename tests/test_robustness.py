@@ -15,7 +15,7 @@ from scipy import stats
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-from rklu_lib import chat, cli, data, losses, metrics, models, training
+from rklu_lib import cli, data, losses, metrics, models, training
 from rklu_lib.own import inputs, measure
 from rklu_lib.robustness import attack, membership, memorisation, probes, relearning, rounding, sampling, tokens
 
@@ -451,4 +451,3 @@ def test_the_words_that_give_an_answer_away_can_be_named():
     assert item.secret == "Mira" and item.right is None and item.wrong == ()
     with pytest.raises(data.DataError, match="field 'secret' must be a non-empty string"):
         inputs.read([{"question": "Who?", "answer": "It was Mira.", "secret": ["Mira"]}])
-    assert chat.end_token(SimpleNamespace(eos_token_id=2), chat_template()) == 2
