@@ -61,7 +61,7 @@ def dependencies():
 def test_what_the_library_and_pages_import_is_a_dependency_that_is_named():
     owners, named = packages_distributions(), {canonicalize_name(r.name) for _, r in dependencies()}
     brought = {"ipython", "traitlets"}  # by ipykernel and anywidget, whose other halves they are
-    brought |= {"docutils", "sphinx", "nbformat"}  # by jupyter-book, which is made of them
+    brought |= {"docutils", "sphinx", "nbformat", "distributed"}  # by jupyter-book, which is made of them; by dask
     for folder in OURS:
         for name in imports(folder):
             assert {canonicalize_name(o) for o in owners[name]} & (named | brought), name
