@@ -24,7 +24,7 @@ SERIES = {"forget_probability": "forgotten answers", "watch_probability": "watch
 
 def report(model, forget, out, **options):
     """The report of `rklu_lib.unlearn` on these, with a chart that gains a point with each epoch; the recorded example
-    where neither model nor forget set is named. Options of which nothing was said (None, "") are left to it.
+    where neither model nor forget set is named. Options of which nothing was said ("", 0) are left to it.
 
     Raises ValueError where one of the two is missing, and what `unlearn` raises.
     """
@@ -32,7 +32,7 @@ def report(model, forget, out, **options):
         return json.loads(EXAMPLE.read_text(encoding="utf-8"))
     if not (model and forget):
         raise ValueError(f"{'forget' if model else 'model'} is empty; name both, or neither to see the example")
-    options = {k: v for k, v in options.items() if v not in (None, "")}
+    options = {k: v for k, v in options.items() if v or v is False}
     shown = DisplayHandle()
     shown.display(HTML(chart([])))
     follow = lambda notes: shown.update(HTML(chart(notes, options.get("target"))))  # noqa: E731

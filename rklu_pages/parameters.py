@@ -38,6 +38,8 @@ QUESTION = (
     "a question's text or its place in the forget set, a whole number, 0 or more",
 )
 TEXT = (lambda value: isinstance(value, str) and value != "", "a text that is not empty")
+MAYBE = (lambda value: isinstance(value, str), "a text, which may be empty")
+LEAST = (lambda value: _number(value) and value >= 0, "a number above 0, or 0 for the settings' own")
 CASE = (
     lambda value: isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, str) for v in value),
     "three texts: the question, what the answer begins with, and its key phrase",
@@ -57,6 +59,17 @@ RULES = {
     "models": _Rule(*METHOD, several=True),
     "question": _Rule(*QUESTION),
     "questions": _Rule(*QUESTION, several=True),
+    "model": _Rule(*MAYBE),
+    "forget": _Rule(*MAYBE),
+    "watch": _Rule(*MAYBE),
+    "reference": _Rule(*MAYBE),
+    "out": _Rule(*TEXT),
+    "settings": _Rule(*PROFILE),
+    "target": _Rule(lambda value: _number(value) and 0 <= value < 1, "a probability, or 0 for none"),
+    "alpha": _Rule(*LEAST),
+    "lr": _Rule(*LEAST),
+    "epochs": _Rule(*_whole(0)),
+    "redact": _Rule(lambda value: isinstance(value, bool), "true or false"),
     "chunk": _Rule(*_whole(0)),
     "readings": _Rule(*_whole(1)),
     "simulations": _Rule(*_whole(1)),

@@ -63,7 +63,7 @@ def test_the_chart_grows_with_the_epochs_and_marks_the_target():
 def test_a_page_wants_both_model_and_forget_set_or_neither(own, tmp_path, profile, capsys):
     with pytest.raises(ValueError, match="forget is empty; name both"):
         own_model.report(str(own[0]), "", "")
-    found = own_model.report(*map(str, own), tmp_path / "out", profile=profile, epochs=1, target=None, watch="")
+    found = own_model.report(*map(str, own), tmp_path / "out", profile=profile, epochs=1, target=0, watch="")
     assert len(found["epochs"]) == 1 and found["rule"]["target"] is None
 
 

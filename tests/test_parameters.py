@@ -27,8 +27,8 @@ def defaults(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_checks_all_its_parameters_first(path):
     given = defaults(path)
-    call = re.search(r"parameters\.check\(globals\(\), (.*)\)", cells(path)[1])
-    assert json.loads(f"[{call[1]}]") == list(given)
+    calls = re.findall(r"parameters\.check\(globals\(\), (.*)\)", cells(path)[1])
+    assert json.loads(f"[{', '.join(calls)}]") == list(given)
     checked = dict(given)
     parameters.check(checked, *given)
     assert checked == given
