@@ -1,7 +1,6 @@
 """A model of one's own, in a notebook: what `rklu unlearn` does, watched while it trains, and its report shown."""
 
 import html
-import io
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +15,8 @@ from IPython.display import HTML, DisplayHandle
 from rklu_lib import bases, data, models, profiles, training, unlearn
 from rklu_lib.own import inputs
 from rklu_pages import widgets
-from rklu_pages.figures import COLOURS, STYLE, finished
+from rklu_pages.figures import COLOURS, STYLE
+from rklu_pages.pictures import finished
 
 EXAMPLE = data.ROOT / "data" / "records" / "smollm2-part" / "own" / "report.json"
 SERIES = {"forget_probability": "forgotten answers", "watch_probability": "watched answers"}
@@ -83,16 +83,13 @@ def progress(notes, target=None):
 
 
 def chart(notes, target=None):
-    """`progress` as an image in HTML, with its last values in words for those who do not see it."""
-    drawn = io.StringIO()
-    progress(notes, target).savefig(drawn, format="svg")
+    """`progress` as HTML, with its last values in words below it."""
     told = "no epoch yet"
     if notes:
         told = "epoch {}: probability {:.3g}, rise of a perplexity {:.1%}".format(
             len(notes), notes[-1]["forget_probability"], notes[-1]["perplexity_rise"]
         )
-    picture = drawn.getvalue()
-    return f'<div role="img" aria-label="{told}">{picture[picture.index("<svg") :]}</div>'
+    return f"{progress(notes, target)._repr_mimebundle_()['text/html']}<p>{told}</p>"
 
 
 def summary(found):
@@ -112,6 +109,32 @@ def summary(found):
     columns = ["before", "after", "reference"]
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("measured")
     return table[[c for c in columns if c in table]]
+
+
+def verdict(found):
+    """What came of it, in sentences that are computed from a report."""
+    told, rule, lines = found["probability"], found["rule"], []
+    if rule["target"] is not None:
+        reached = "were brought down to" if rule["met"] else "stayed above"
+        lines.append(
+            f"The forgotten answers {reached} the target of {rule['target']:.2g}: {told['after']:.2g} a token."
+        )
+    else:
+        lines.append(f"The forgotten answers went from {told['before']:.2g} to {told['after']:.2g} a token.")
+    if found["leak"]:
+        lines.append(
+            "{hits} of {n} that were probed still leak (95 %: {low:.0%} to {high:.0%}).".format(
+                **found["leak"]["after"]
+            )
+        )
+    for name, part in found["elsewhere"].items():
+        rise = part["perplexity"]["after"] / part["perplexity"]["before"] - 1
+        what = {"retain": "the retain file", "watch": "the watched answers", "prose": "other prose"}[name]
+        lines.append(f"The perplexity of {what} changed by {rise:+.0%}.")
+    kept = found["rounding"]["copies"]["4-bit"]["kept"]
+    if kept is not None:
+        lines.append(f"Weights rounded to four bits keep {kept:.0%} of the unlearning.")
+    return lines
 
 
 def answers(found, n=5):

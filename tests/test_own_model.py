@@ -34,7 +34,7 @@ def test_the_form_unlearns_and_shows_what_came_of_it(own, tmp_path, profile):
     button.click()
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["settings"]["alpha"] == 4 and report["rule"]["target"] == 1e-4 and len(report["epochs"]) == 2
-    assert 'aria-label="epoch 2: probability' in drawn.value and "<svg" in drawn.value
+    assert "epoch 2: probability" in drawn.value and "<svg" in drawn.value
     assert f"{report['probability']['after']:.3g}" in said.value and "report.html" in said.value
     assert not button.disabled and type(form.children[-1]).__name__ == "TokenDistributions"
     told = own_model.summary(report)
@@ -53,7 +53,7 @@ def test_what_the_form_cannot_do_is_one_line_and_text(own, tmp_path, profile):
 def test_the_chart_grows_with_the_epochs_and_marks_the_target():
     notes = [{"forget_probability": 0.9 / n, "perplexity_rise": 0.01 * n} for n in (1, 2, 3)]
     for known in (notes[:1], notes):
-        left, right = own_model.progress(known, target=0.4).axes
+        left, right = own_model.progress(known, target=0.4).figure.axes
         assert left.lines[0].get_ydata().tolist() == [n["forget_probability"] for n in known]
         assert right.lines[0].get_ydata() == pytest.approx([100 * n["perplexity_rise"] for n in known])
         assert set(left.lines[1].get_ydata()) == {0.4}
@@ -71,5 +71,10 @@ def test_the_example_is_of_tofus_authors():
     found = own_model.report("", "", "")
     assert found["code"]["changed"] is False and found["model"]["type"] == "llama"
     assert found["probability"]["after"] < found["probability"]["before"]
+    lines = own_model.verdict(found)
+    assert "were brought down to" in lines[0] and f"{found['probability']['after']:.2g} a token" in lines[0]
+    assert [line for line in lines if line.startswith("The perplexity of the watched answers changed by +")]
+    worse = own_model.verdict(found | {"rule": found["rule"] | {"met": False}})
+    assert "stayed above" in worse[0] and worse[1:] == lines[1:]
     assert len(own_model.explorer(found).questions) == len(found["distributions"]) > 0
     assert data.ROOT in own_model.EXAMPLE.parents

@@ -316,7 +316,7 @@ def test_a_name_that_the_hub_does_not_give_is_one_line(start):
 
 
 def test_several_processes_are_refused_before_anything_is_read(start, monkeypatch):
-    monkeypatch.setattr(unlearning.parallel, "processes", lambda: 2)
+    monkeypatch.setattr(jobs.parallel, "processes", lambda: 2)
     with pytest.raises(ValueError, match="unlearned by one process; start `rklu unlearn` without a launcher"):
         start(forget="no such file")
 

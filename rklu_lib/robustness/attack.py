@@ -14,7 +14,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from rklu_lib import chat, data, metrics, models, parallel, profiles, records
+from rklu_lib import budget, chat, data, metrics, models, parallel, profiles, records
 from rklu_lib.own import checkpoints, inputs
 from rklu_lib.own.report import masked, plain
 from rklu_lib.robustness import membership, memorisation, probes, relearning, rounding, sampling, tokens
@@ -81,7 +81,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     prose = tokenizer(data.load_prose("test", "fictional"), add_special_tokens=False, verbose=False)["input_ids"]
     texts = [tuple(prose[at : at + size]) for at in range(0, len(prose) - size + 1, size)]
     examples["unrelated"] = [data.passage(tokenizer, t) for t in texts[: len(examples["forget"])]]
-    needed = 4 * checkpoints.parameters(config) * (2 if "relearning" in skip else 5)
+    needed = 4 * budget.parameters(config) * (2 if "relearning" in skip else 5)
     if needed > checkpoints.memory():
         fix = "take a larger machine" if "relearning" in skip else "--skip relearning needs two fifths"
         have = f"{needed / 1e9:.3g} GB, and there are {checkpoints.memory() / 1e9:.3g}"
