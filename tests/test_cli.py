@@ -260,7 +260,7 @@ def test_run_computes_and_prints(workshop, monkeypatch):
 
 def test_sweep_asks_for_every_split_unless_told(workshop, monkeypatch):
     asked = []
-    monkeypatch.setattr(runs, "ensure", lambda specs, workers: asked.append((list(specs), workers)))
+    monkeypatch.setattr(runs, "ensure", lambda specs, workers, executor: asked.append((list(specs), workers)))
     assert rklu("sweep", "--profile", "tiny", "--seed", 1, "--method", "RKLU", "--workers", 3).exit_code == 0
     specs, workers = asked[0]
     assert {(s.split, s.seed) for s in specs} == {(split, 1) for split in data.ORACLE_SPLIT} and workers == 3

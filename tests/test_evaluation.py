@@ -217,7 +217,8 @@ def test_questions_shared_out_to_cores_score_as_on_one(tiny_model, tokenizer, pr
 class Uniform(torch.nn.Module):
     """A language model that finds every token equally likely, whatever came before."""
 
-    device = torch.device("cpu")
+    device, dtype = torch.device("cpu"), torch.float32
+    config = LlamaConfig()  # whose logits are neither scaled nor capped
 
     def __init__(self, vocab):
         super().__init__()
@@ -241,7 +242,6 @@ class Bigram(Uniform):
 
     def __init__(self, vocab):
         super().__init__(vocab)
-        self.config = LlamaConfig()  # whose logits are neither scaled nor capped
         self.states, self.head = torch.nn.Embedding(vocab, 64), torch.nn.Linear(64, vocab, bias=False)
         self.bfloat16()
 
