@@ -58,7 +58,7 @@ def whole(folder):
 
 
 def held(folder):
-    """What a store holds, but for the clock: {file: its content}, records, scores and weights."""
+    """What a store holds, but for the clock and the number of threads: {file: its content}, records, scores, weights."""
     found = {}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
@@ -69,7 +69,7 @@ def held(folder):
             found[name] = path.read_bytes()
         elif path.suffix == ".json" and path.parts[-1] != "seconds.json":
             content = json.loads(path.read_text(encoding="utf-8"))
-            found[name] = {k: v for k, v in content.items() if k not in ("seconds", "made")}
+            found[name] = {k: v for k, v in content.items() if k not in ("seconds", "made", "threads")}
     return found
 
 
