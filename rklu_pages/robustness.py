@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn
 
-from rklu_pages.figures import STYLE, finished
+from rklu_pages.figures import STYLE
+from rklu_pages.pictures import finished
 
 
 def distances(results):

@@ -58,7 +58,7 @@ def whole(folder):
 
 
 def held(folder):
-    """What a store holds, but for the clock and the number of threads: {file: its content}, records, scores, weights."""
+    """What a store holds, but for clock and threads: {file: its content}, records, scores and weights."""
     found = {}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))

@@ -53,7 +53,7 @@ def test_the_heat_map_shows_every_cell_on_one_scale(results, whole):
     table = robustness.distances(results)
     table = table if whole else robustness.by_probe(table)
     figure = robustness.heat_map(table, title="forget10")
-    ax, bar = figure.axes
+    ax, bar = figure.figure.axes
     (mesh,) = ax.collections
     np.testing.assert_allclose(np.ravel(mesh.get_array()), table.to_numpy().ravel())
     assert mesh.get_clim() == (0, 1) and bar.get_ylabel() == "distance to oracle"
