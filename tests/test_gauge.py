@@ -41,4 +41,4 @@ def test_levels_are_recorded_and_read_again(workshop, tiny_model, tokenizer, mon
     shown = gauge.table(first)
     assert shown.loc["mean logit, rise", "mean"] == first["mean"]["mean logit, rise"] != 0
     assert (shown["5 %"] <= shown["95 %"]).all() and first["tokens"] > 20
-    assert len(gauge.plot(first).axes) == 2
+    assert len(gauge.plot(first).figure.axes) == 2
