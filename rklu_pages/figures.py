@@ -156,7 +156,8 @@ def _marks(ax, reported):
         for name, x, p in means.drop(crowd.index).itertuples()
     ]
     lines = {"arrowstyle": "-", "color": "#7f7f7f", "linewidth": 0.6}
-    adjust_text(texts, ax=ax, objects=dots, expand=(1.15, 1.4), arrowprops=lines)
+    # by default it stops after a second, and a busy machine would draw another picture
+    adjust_text(texts, ax=ax, objects=dots, expand=(1.15, 1.4), arrowprops=lines, iter_lim=300)
 
 
 def along(groups, field):
