@@ -97,7 +97,7 @@ def _threads(spec):
     bases += [spec.base("original")] if spec.method not in ("original", "oracle") else []
     bases += [spec.base("augmented")] if spec.method in METHODS and spec.uses(AUGMENTED) else []
     oracle = load(spec.base("oracle")) if spec.method != "oracle" and not spec.pretrained_novel else None
-    made = [base for base in bases if not base.loaded]
+    made = [base for base in bases if not (base.loaded or base.log)]
     known = {files.read_json(base.checkpoint_path / "seconds.json").get("threads") for base in made}
     known |= {torch.get_num_threads(), *((oracle.content.get("threads") or [None]) if oracle else ())}
     return None if None in known else sorted(known)
