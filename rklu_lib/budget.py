@@ -23,20 +23,22 @@ def parameters(config):
     return sum(p.numel() for p in empty(config).parameters())
 
 
+def _linear(model):
+    """Its linear layers but the output layer."""
+    head = model.get_output_embeddings()
+    return [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+
+
 def products(model):
     """(weights of its layers' products, of its output layer's): what each token is multiplied with, once."""
-    head = model.get_output_embeddings()
-    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
-    return linear, head.weight.numel()
+    return sum(m.weight.numel() for m in _linear(model)), model.get_output_embeddings().weight.numel()
 
 
 def adapters(config, rank):
     """How many parameters adapters of a rank have, see `training.adapted`; None where there are none."""
     if not rank:
         return None
-    model = empty(config)
-    head, linear = model.get_output_embeddings(), [m for m in model.modules() if isinstance(m, nn.Linear)]
-    return sum(rank * (m.in_features + m.out_features) for m in linear if m is not head)
+    return sum(rank * (m.in_features + m.out_features) for m in _linear(empty(config)))
 
 
 def held(n, dtype, trained=None):

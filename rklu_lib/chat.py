@@ -153,12 +153,17 @@ def encode_prompt(tokenizer, template, question, system=None):
     return _opened(tokenizer, template, *opening, _text(form.stripped, question), form.middle)
 
 
+@functools.lru_cache(maxsize=8)
+def _asked(tokenizer, template):
+    return encode_prompt(tokenizer, template, "?")
+
+
 def encode_answer(tokenizer, template, answer):
     """Token ids of the answer, closed by `end_token`: as they follow the prompt, which is how TOFU's models read them
     (Llama 2's tokenizer would put a blank before an answer that stands alone); else tokenised apart."""
     form, end = frame(tokenizer, template), end_token(tokenizer, template)
     after = (form.lead, _text(form.stripped, answer), form.closing)
-    prompt = _opened(tokenizer, template, form.opening, "?", form.middle)
+    prompt = _asked(tokenizer, template)
     whole = _opened(tokenizer, template, form.opening, "?", form.middle + form.lead, *after[1:])
     ids = whole[len(prompt) :] if whole[: len(prompt)] == prompt else tuple(_ids(tokenizer, after))
     return (ids[: ids.index(end)] if end in ids else ids) + (end,)

@@ -13,13 +13,12 @@ import seaborn
 from IPython.display import HTML, DisplayHandle
 
 from rklu_lib import bases, data, models, profiles, training, unlearn
-from rklu_lib.own import inputs
+from rklu_lib.own import inputs, jobs
 from rklu_pages import widgets
 from rklu_pages.figures import COLOURS, STYLE
 from rklu_pages.pictures import finished
 
 EXAMPLE = data.ROOT / "data" / "records" / "smollm2-part" / "own" / "report.json"
-SERIES = {"forget_probability": "forgotten answers", "watch_probability": "watched answers"}
 
 
 def report(model, forget, out, **options):
@@ -57,7 +56,7 @@ def make_example(folder):
     told = [row | {"paraphrases": [again["paraphrased_question"]]} for row, again in zip(rows, asked, strict=True)]
     how = {"watch": rows[-80:-20], "reference": str(models.resolve(p.model)), "profile": p, "redact": False}
     how |= {"epochs": 6, "probes": 6}
-    resume = (folder / ".nine-authors.unfinished").exists()
+    resume = jobs.unfinished(folder / "nine-authors").exists()
     unlearn(str(original), told[-20:], folder / "nine-authors", **how, resumable=True, resume=resume)
     EXAMPLE.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "nine-authors" / "report.json", EXAMPLE)
