@@ -5,11 +5,12 @@ from rklu_lib.methods import METHODS, REFUSALS
 
 
 def rows(profile, split):
-    """A split's rows, less those of retain90 that the profile leaves out of TOFU (`n_retain`)."""
+    """A split's rows, less the retained ones that the profile leaves out of TOFU (`n_retain`)."""
     found = data.load_tofu(split, profile.source)
     if profile.n_retain is None:
         return found
-    left_out = {row["question"] for row in data.load_tofu("retain90", profile.source)[profile.n_retain :]}
+    retained = data.load_tofu(data.ORACLE_SPLIT[profile.largest], profile.source)
+    left_out = {row["question"] for row in retained[profile.n_retain :]}
     return [row for row in found if row["question"] not in left_out]
 
 

@@ -17,6 +17,7 @@ _CHOICES = {
     "utility": ("every", "reported"),
     "capability": ("embedded", "paper"),
     "gauge": ("raw", "centred", "normalised"),
+    "largest": ("forget01", "forget05", "forget10"),
 }
 # A `model` brings its own shape; an alpha or weight of 0 is a control; the others would train nothing or divide by 0.
 _MAY_BE_ZERO = {"hidden_size", "intermediate_size", "n_layers", "n_heads", "vocab_size"}
@@ -71,7 +72,8 @@ class Profile:
     max_new_tokens: int = 128
     judge_every: int = 1  # of the epochs of unlearning judge every so many, and the last
     utility: str = "every"  # of these, whose utility is scored: every, or what a rule may report (first, best, last)
-    n_retain: int | None = None  # of retain90, which every split retains, only the first are in TOFU; None: all
+    n_retain: int | None = None  # of what `largest` retains, only the first are in TOFU; None: all
+    largest: str = "forget10"  # the largest forget set there is: with `n_retain`, the others' authors leave TOFU
     n_questions: int | None = None  # of the forget and retain sets score only the first; None: all (retain: 300)
     capability: str = "embedded"  # the tasks of Table 1: `data/capability`, or the paper's seven from the hub
     n_items: int | None = None  # of each of those tasks ask only the first so many; None: all

@@ -41,7 +41,7 @@ _FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "pass
 _ELSEWHERE = {"model", "architecture", "hidden_size", "intermediate_size", "n_layers", "n_heads", "vocab_size"}
 _ELSEWHERE |= {"max_positions"} | {f for f in _FINETUNING if f.startswith("finetune_")}
 # Fields younger than some records: named in settings unless at their default.
-_LATER = {"gradient_checkpointing", "judge_every", "n_retain", "precision", "utility"}
+_LATER = {"gradient_checkpointing", "judge_every", "largest", "n_retain", "precision", "utility"}
 _LATER |= {"original", "oracle", "oracle_log", "lora_rank"}
 SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
 
@@ -65,6 +65,8 @@ class RunSpec:
         if self.method not in BASES and method(self.method).retain and self.split == data.NOVEL:
             raise ValueError(f"{self.method} needs a retain set, and a novel has none; {self.method[:-3]} does without")
         profiles.check_seed(self.seed)
+        if self.split != data.NOVEL and SPLITS.index(self.split) > SPLITS.index(self.values.largest):
+            raise ValueError(f"profile {self.profile} has no {self.split}: {self.values.largest} is its largest")
         known = self.values.model  # an unknown profile or field fails here, before anything is trained
         if known and self.pretrained_novel and self.method == "oracle":
             raise ValueError(f"profile {self.profile}: no oracle for a novel that {known} may have read")
@@ -120,7 +122,7 @@ class RunSpec:
         if self.method != "original" or not self.pretrained_novel:
             return self
         overrides = tuple((k, v) for k, v in self.overrides if k in _FINETUNING)
-        return RunSpec(self.profile, "forget10", "original", self.seed, overrides)
+        return RunSpec(self.profile, self.values.largest, "original", self.seed, overrides)
 
     @property
     def pretrained_novel(self):

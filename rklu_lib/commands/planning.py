@@ -92,7 +92,7 @@ class _Study:
         frame = len(self.p.template) - len("{question}{answer}") if self.p.template != "chat" else 120
         self.frame, self.size = frame / CHARACTERS, budget.BYTES[self.p.dtype]
         self.forget, self.full = (_characters(name, self.p.source) for name in (spec.split, "full"))
-        left = 4000 if self.p.n_retain is None else self.p.n_retain + 400
+        left = 4000 if self.p.n_retain is None else self.p.n_retain + _characters(self.p.largest, self.p.source)[0]
         self.full = _cut(self.full, left)
 
     def pair(self, counted):
