@@ -18,7 +18,7 @@ if not __import__("importlib").util.find_spec("distributed"):
 # Read by each worker (--preload) and by the sweep: a profile in which a run takes seconds, and a note of what is done.
 SHRUNK = """
 import json, os, time
-from rklu_lib import evaluation, execution, profiles
+from rklu_lib import evaluation, execution, profiles, records
 fields = json.loads({fields!r})
 profiles._values = lambda: {{"tiny": fields}}
 execute, evaluate = execution.execute, evaluation.evaluate
@@ -28,9 +28,11 @@ def note(*what):
         file.write(json.dumps([os.getpid(), *what]) + "\\n")
 
 def noted(spec, stage="record", threads=None):
-    note("begin", spec.method, stage)
+    # dask asks again for what a lost worker did when it had not told so yet: found done, it is not done again
+    done = records.load(spec) if stage == "record" else execution.has_checkpoint(spec)
+    note("again" if done else "begin", spec.method, stage)
     execute(spec, stage, threads)
-    note("end", spec.method, stage)
+    note("found" if done else "end", spec.method, stage)
 
 def slowly(*args):
     time.sleep(0.5)
