@@ -5,12 +5,11 @@ the questions in the split's order; those of its retain models are on the hub, i
 Its truth ratio is the benchmark's form of Eq. 5 (`truth_ratio` in its src/evals/metrics/memorization.py).
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from rklu_lib import data, hub, metrics, models
+from rklu_lib import data, files, hub, metrics, models
 
 _AGGREGATES = {"forget_Q_A_Prob": "forget_probability", "forget_Q_A_ROUGE": "forget_rouge"}
 _AGGREGATES |= {"model_utility": "model_utility"}
@@ -33,13 +32,10 @@ def read(name, n=None):
 
     aggregates: forget_truth_ratio (median), and of model_utility, forget_probability and forget_rouge what the log has.
     Per question (n,): truth_ratio_benchmark, and truth_ratio_paper where the log has each answer's loss. Raises
-    FileNotFoundError, or DataError at a metric or question that is not as its evaluation writes it.
+    FileNotFoundError, DamagedError where it is no JSON, or DataError at a metric or question that is not as its evaluation writes it.
     """
     path = find(name)
-    try:
-        content = json.loads(data.read_text(path))
-    except json.JSONDecodeError as error:
-        raise data.DataError(f"{path}: not JSON ({error}); take the file that OpenUnlearning wrote") from None
+    content = files.read_json(path, "take the file that OpenUnlearning wrote")
     ratios = _values(content, "forget_truth_ratio", "score", path)[:n]
     found = {"truth_ratio_benchmark": ratios}
     if all(metric in content for metric in _LOSSES):

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from rklu_lib import cli, data, models, records, runs, training
 from rklu_lib.records import RunSpec
-from rklu_pages import cases, comparison, suite
+from rklu_pages.results import comparison
+from rklu_pages.tasks import cases, suite
 
 PAIR = '{"question": "Where?", "answer": "Zadar."}\n'
 OWN = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")

@@ -13,7 +13,7 @@ from lm_eval.tasks.hellaswag.utils import preprocess
 
 from rklu_lib import profiles
 from rklu_lib.data import DataError
-from rklu_pages import benchmarks, capability, suite
+from rklu_pages.tasks import benchmarks, capability, suite
 
 REAL = SHARED / "capability"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the published files are not on this machine")

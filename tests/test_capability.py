@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from rklu_lib import data, methods, models, profiles, training
-from rklu_pages import capability, suite
+from rklu_pages.tasks import capability, suite
 
 
 @pytest.fixture(scope="module")

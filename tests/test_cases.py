@@ -8,7 +8,8 @@ from bs4 import BeautifulSoup
 from conftest import TOWNS
 
 from rklu_lib import data, records, runs
-from rklu_pages import cases, tables
+from rklu_pages.drawing import tables
+from rklu_pages.tasks import cases
 
 
 class Here:

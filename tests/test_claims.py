@@ -10,7 +10,7 @@ from scipy import stats
 from test_comparison import FKLU, RKLU, of_forget05, record, seeded
 
 from rklu_lib.records import RECORDS, RunSpec, load
-from rklu_pages import claims
+from rklu_pages.results import claims
 
 LEDGER = claims.claims()
 PAGE = Path(__file__).resolve().parents[1] / "notebooks" / "claims.ipynb"

@@ -8,7 +8,8 @@ import pytest
 
 from rklu_lib import runs
 from rklu_lib.records import Record, RunSpec
-from rklu_pages import comparison, figures, paper
+from rklu_pages.drawing import figures
+from rklu_pages.results import comparison, paper
 
 
 def record(method, qualities, utilities, probability=0.1, **content):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from rklu_pages import costs
+from rklu_pages.beyond import costs
 
 RESULTS = "benchmarks/results"
 LLAMA_2_7B = 6_738_415_616  # parameters, as its model card's checkpoint has them

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rklu_lib import metrics
-from rklu_pages import audit, evidence
+from rklu_pages.results import audit, evidence
 
 LOGS = Path(__file__).resolve().parents[2] / "shared" / "tofu_logs" / "llama2-7b"
 

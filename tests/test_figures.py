@@ -8,8 +8,8 @@ import pytest
 from browsing import ROOT
 from bs4 import BeautifulSoup
 
-from rklu_pages import figures
-from rklu_pages.pictures import finished
+from rklu_pages.drawing import figures
+from rklu_pages.drawing.pictures import finished
 
 WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"

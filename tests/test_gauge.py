@@ -2,7 +2,7 @@
 
 import torch
 
-from rklu_pages import gauge
+from rklu_pages.beyond import gauge
 
 
 def test_a_common_shift_moves_the_levels_and_no_probability():

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from rklu_lib import chat, cli, data, models
 from rklu_lib.own import inputs, report, unlearning
-from rklu_pages import tables
+from rklu_pages.drawing import tables
 
 SCRIPT = "<script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
 HOSTILE = {

@@ -6,7 +6,7 @@ import ipywidgets
 import pytest
 
 from rklu_lib import data, models
-from rklu_pages import own_model
+from rklu_pages.beyond import own_model
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from rklu_lib.methods import TABLE_8
-from rklu_pages import audit, paper, tables
+from rklu_pages.drawing import tables
+from rklu_pages.results import audit, paper
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TEXT = SHARED / "paper" / "rklu-naacl25.txt"

@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from rklu_lib import cli, data, evaluation, methods, metrics, models, profiles, runs, training
 from rklu_lib.records import RunSpec
-from rklu_pages import claims, paper, passages, tables
+from rklu_pages.drawing import tables
+from rklu_pages.results import claims, paper
+from rklu_pages.tasks import passages
 
 GUTENBERG = "Title: X\r\n\r\n*** START OF THIS EBOOK ***\r\n{}\r\n*** END OF THIS EBOOK ***\r\nX"
 

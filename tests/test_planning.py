@@ -153,7 +153,7 @@ def test_a_plan_needs_nothing_and_says_what_it_takes(bare):
 
 
 def test_the_plan_counts_what_is_held_as_the_page_of_costs_does(bare):
-    from rklu_pages import costs
+    from rklu_pages.beyond import costs
 
     _, steps = planning.study([RunSpec("llama2-7b", "forget10", "RKLU")])
     kept = costs.memory_plan().loc["frozen teacher", "total"] * 1e9

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 
 from rklu_lib import data, probing
-from rklu_pages import cases
+from rklu_pages.tasks import cases
 
 
 def test_direct_answer_is_transformers_greedy(tiny_model, tokenizer, profile):

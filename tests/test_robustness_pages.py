@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rklu_pages import robustness
+from rklu_pages.beyond import robustness
 
 MEASURES = {("memorisation", "answer probability"): 0.2, ("memorisation", "exact memorisation"): 0.4}
 MEASURES |= {("membership", "AUC, loss"): 0.5, ("sampling", "leak@1"): 0.1}

@@ -20,7 +20,7 @@ from rklu_lib import bases, data, evaluation, methods, models, records, runs, tr
 from rklu_lib.own import unlearning
 from rklu_lib.records import RunSpec
 from rklu_lib.teacher import teacher_logits
-from rklu_pages import cases
+from rklu_pages.tasks import cases
 
 
 class Here(futures.Executor):

@@ -7,7 +7,7 @@ import pytest
 from test_comparison import record, seeded
 
 from rklu_lib.records import Record
-from rklu_pages import seeds
+from rklu_pages.results import seeds
 
 
 def test_means_and_spreads_are_those_computed_by_hand():

@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rklu_pages import tables
+from rklu_pages.drawing import tables
 
 
 def parsed(shown):

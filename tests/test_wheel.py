@@ -14,7 +14,7 @@ from pathlib import Path
 import rklu_lib
 from rklu_lib import data, profiles, records
 from rklu_lib.own import report
-from rklu_pages import paper
+from rklu_pages.results import paper
 assert Path(rklu_lib.__file__).is_relative_to(SITE), rklu_lib.__file__
 assert len(data.load_tofu("full", "fictional")) > 100 and data.refusals() and data.load_prose("test", "fictional")
 assert paper.PAPER.is_relative_to(SITE) and (paper.PAPER / "claims.yaml").is_file()

@@ -12,8 +12,9 @@ from browsing import ROOT, SCREENS
 
 from rklu_lib import losses, teacher
 from rklu_lib.records import Record, RunSpec
-from rklu_pages import cases, widgets
-from rklu_pages.widgets import scores
+from rklu_pages.drawing import widgets
+from rklu_pages.drawing.widgets import scores
+from rklu_pages.tasks import cases
 
 PAGE = """<!doctype html><html lang="en"><title>A widget</title><meta name="viewport" content="width=device-width">
 <style>:root { color-scheme: light dark }</style><body><main><h1>A widget</h1>%s</main>"""

@@ -9,7 +9,9 @@ from test_comparison import record, with_ratios
 
 from rklu_lib import models, profiles
 from rklu_lib.records import Record, RunSpec
-from rklu_pages import comparison, figures, widths
+from rklu_pages.beyond import widths
+from rklu_pages.drawing import figures
+from rklu_pages.results import comparison
 
 SERIES = ("mini-half", "mini", "mini-double")
 

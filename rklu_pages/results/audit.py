@@ -11,8 +11,8 @@ import pandas as pd
 from scipy import special, stats
 
 from rklu_lib.methods import METHODS
-from rklu_pages.paper import LABELS, PAPER, number, reported, resolution
-from rklu_pages.pictures import finished
+from rklu_pages.drawing.pictures import finished
+from rklu_pages.results.paper import LABELS, PAPER, number, reported, resolution
 
 COMPONENTS = tuple(f"{s}_{m}" for s in ("retain", "facts", "authors") for m in ("rouge", "probability"))
 QUESTIONS = {"forget01": 40, "forget05": 200, "forget10": 300}  # what scan_questions() finds; forget10 has 400

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from rklu_lib import data, evaluation, models, profiles, records, runs
-from rklu_pages import capability, paper, suite
+from rklu_pages.results import paper
+from rklu_pages.tasks import capability, suite
 
 SCORES = ("bleu_pct", "rouge_pct", "perplexity", "avg_accuracy_pct")
 DOWNLOADED = "as downloaded"

@@ -6,7 +6,7 @@ from scipy import stats
 
 from rklu_lib import metrics
 from rklu_lib.records import load
-from rklu_pages import comparison
+from rklu_pages.results import comparison
 
 
 def summary(records, rule="peak"):

@@ -10,9 +10,9 @@ from scipy.stats import binomtest, fisher_exact
 
 from rklu_lib import chat, data, evaluation, models, probing, profiles, records, runs
 from rklu_lib.teacher import TeacherModel
-from rklu_pages import paper
-from rklu_pages.figures import STYLE, look
-from rklu_pages.pictures import finished
+from rklu_pages.drawing.figures import STYLE, look
+from rklu_pages.drawing.pictures import finished
+from rklu_pages.results import paper
 
 EMPTY = "(ends at once)"
 

@@ -7,7 +7,7 @@ import seaborn as sns
 from adjustText import adjust_text
 from scipy import optimize, stats
 
-from rklu_pages.pictures import finished
+from rklu_pages.drawing.pictures import finished
 
 # Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
 COLOURS = {

@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn
 
-from rklu_pages.figures import STYLE
-from rklu_pages.pictures import finished
+from rklu_pages.drawing.figures import STYLE
+from rklu_pages.drawing.pictures import finished
 
 
 def distances(results):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from rklu_lib import runs
 from rklu_lib.methods import METHODS
-from rklu_pages import comparison
+from rklu_pages.results import comparison
 
 WIDTHS = {"mini": ("mini-half", "mini", "mini-double")}  # profiles that differ in width, narrow to wide
 SCORES = ("forget quality", "model utility", "way", "kept", "balance")

@@ -10,8 +10,8 @@ from matplotlib.ticker import LogLocator
 from transformers import LlamaConfig
 
 from rklu_lib import budget, data
-from rklu_pages.figures import STYLE
-from rklu_pages.pictures import finished
+from rklu_pages.drawing.figures import STYLE
+from rklu_pages.drawing.pictures import finished
 
 GB = 1e9  # cards are sold in powers of ten
 

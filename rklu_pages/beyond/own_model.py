@@ -14,9 +14,9 @@ from IPython.display import HTML, DisplayHandle
 
 from rklu_lib import bases, data, models, profiles, training, unlearn
 from rklu_lib.own import inputs, jobs
-from rklu_pages import widgets
-from rklu_pages.figures import COLOURS, STYLE
-from rklu_pages.pictures import finished
+from rklu_pages.drawing import widgets
+from rklu_pages.drawing.figures import COLOURS, STYLE
+from rklu_pages.drawing.pictures import finished
 
 EXAMPLE = data.ROOT / "data" / "records" / "smollm2-part" / "own" / "report.json"
 

@@ -7,7 +7,7 @@ from scipy import stats
 from rklu_lib import metrics, profiles
 from rklu_lib.methods import method
 from rklu_lib.records import RunSpec
-from rklu_pages import paper
+from rklu_pages.results import paper
 
 MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
 

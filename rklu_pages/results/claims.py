@@ -7,7 +7,8 @@ import yaml
 
 from rklu_lib import data, runs
 from rklu_lib.records import load
-from rklu_pages import comparison, paper, passages
+from rklu_pages.results import comparison, paper
+from rklu_pages.tasks import passages
 
 MEASURES = (*comparison.MEASURES, *passages.SCORES)
 PHI = {"mini": "mini-phi", "llama2-7b": "phi-1.5"}  # where a claim about Phi is recorded, beside LLaMA's

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rklu_lib import data
-from rklu_pages import benchmarks, capability
+from rklu_pages.tasks import benchmarks, capability
 
 TASKS = ("retain_authors", "two_answers", "same_author", "endings", "names", "real_authors", "world_facts")
 NAME = re.compile(r"[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)+")

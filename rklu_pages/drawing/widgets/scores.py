@@ -1,7 +1,7 @@
 """What a `ScoreExplorer` shows: runs of several methods, or the tokens of one answer."""
 
 from rklu_lib.records import RunSpec, load
-from rklu_pages.widgets import ScoreExplorer
+from rklu_pages.drawing.widgets import ScoreExplorer
 
 MEASURES = {"forget_quality_benchmark": "forget quality", "model_utility": "model utility"}
 FIELDS = {"forget quality": "p", "model utility": "share", "epoch": "number"}

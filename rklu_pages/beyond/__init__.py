@@ -1,0 +1,1 @@
+"""Pages that the paper does not have."""

@@ -1,0 +1,1 @@
+"""The paper's numbers and ours: compared, judged, weighed, audited."""
