@@ -32,7 +32,7 @@ def read(name, n=None):
 
     aggregates: forget_truth_ratio (median), and of model_utility, forget_probability and forget_rouge what the log has.
     Per question (n,): truth_ratio_benchmark, and truth_ratio_paper where the log has each answer's loss. Raises
-    FileNotFoundError, DamagedError where it is no JSON, or DataError at a metric or question that is not as its evaluation writes it.
+    FileNotFoundError, DamagedError where it is no JSON, or DataError at what is not as its evaluation writes it.
     """
     path = find(name)
     content = files.read_json(path, "take the file that OpenUnlearning wrote")
