@@ -501,8 +501,9 @@ CASES = FILES | OPTIONS | {f"model: {k}": v for k, v in MODELS.items()} | ENVIRO
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, tiny_model, tokenizer):
-    models.save(tiny_model(), tokenizer, tmp_path_factory.mktemp("models") / "own")
-    return tmp_path_factory.getbasetemp() / "models0" / "own"
+    folder = tmp_path_factory.mktemp("models") / "own"
+    models.save(tiny_model(), tokenizer, folder)
+    return folder
 
 
 @pytest.fixture

@@ -52,8 +52,9 @@ def lines(path, found):
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, profile, tokenizer):
     model = models.create(dataclasses.replace(profile, max_positions=512), tokenizer, 0)
-    models.save(model, tokenizer, tmp_path_factory.mktemp("hostile") / "own")
-    return tmp_path_factory.getbasetemp() / "hostile0" / "own"
+    folder = tmp_path_factory.mktemp("hostile") / "own"
+    models.save(model, tokenizer, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
