@@ -172,6 +172,22 @@ def test_verdicts_of_the_papers_own_tables():
     assert in_print["The decline in accuracy is more severe on forget10 than on forget05"] == "holds in part"
 
 
+def test_a_scale_without_the_larger_sets_is_asked_about_its_largest(monkeypatch):
+    asked = []
+    monkeypatch.setattr(claims, "load", lambda spec: asked.append((spec.profile, spec.split)))
+    for profile in ("smollm2-ten", "mini"):
+        claims.recorded(profile, "forget10", [0], ["RKLU", "GA on forget05"])
+        claims.recorded(profile, "novel", [0], ["RKLU"])
+    ten = [("smollm2-ten", "forget01"), ("smollm2-ten", "novel")]  # of two sets that are one nothing can be said
+    assert asked == [*ten, ("mini", "forget10"), ("mini", "forget05"), ("mini", "novel")]
+
+
+def test_verdicts_of_several_scales_stand_side_by_side():
+    table = claims.verdicts_of({"mini": [0, 1, 2], "smoke": []})
+    assert list(table) == ["claim", "where", "the paper's tables", "at mini", "at smoke"]
+    assert table["at mini"].equals(claims.ledger("mini")["at mini"]) and set(table["at smoke"]) == {"not tested"}
+
+
 @pytest.mark.parametrize("broken", [{}, {"test": []}, {"test": [{"measure": "speed", "higher": "GA", "than": 0}]}])
 def test_a_claim_that_cannot_be_decided_is_refused(tmp_path, monkeypatch, broken):
     text = json.dumps([{"claim": "GA is fast", "where": "nowhere", "split": "forget10"} | broken])

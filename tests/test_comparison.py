@@ -252,7 +252,7 @@ def placed(ax, name):
 
 def test_the_plane_has_a_panel_for_each_split_and_a_marker_for_each_method():
     several = [RKLU, record("RKLU", [0.4], [0.2]), FKLU, *map(of_forget05, (RKLU, FKLU))]
-    picture = figures.plane(comparison.groups(several))
+    picture = figures.plane(comparison.peaks(several))
     assert [ax.get_title("left") for ax in picture.figure.axes] == ["forget10", "forget05"]
     assert picture.names == ["RKLU", "FKLU"]
     for ax in picture.figure.axes:
@@ -264,9 +264,19 @@ def test_the_plane_has_a_panel_for_each_split_and_a_marker_for_each_method():
     np.testing.assert_allclose(marks, [placed(ax, name) for name in picture.names])
 
 
+def test_panels_abreast_hold_what_is_printed_and_what_is_recorded():
+    printed = comparison.in_print("table8", "forget10")  # Table 8, read by eye
+    assert list(printed) == ["GA", "NPO", "DPO", "IDK", "TA", "RKLU"]
+    assert printed["RKLU"] == [{"forget_quality_benchmark": 0.5182, "model_utility": 0.5529}]
+    picture = figures.plane({"paper": printed} | comparison.peaks([RKLU, FKLU]), abreast=True)
+    left, right = picture.figure.axes
+    assert left.get_position().y0 == right.get_position().y0 and left.get_position().x1 < right.get_position().x0
+    assert placed(left, "NPO") == (0.2553, 0.0995) and placed(right, "RKLU")[0] == RKLU.reported()["model_utility"]
+
+
 def test_a_seed_below_the_floor_pulls_the_mean_as_far_as_it_lies():
     pair = [record("GA", [0.01], [0.4]), record("GA", [1e-20], [0.6]), record("NPO", [0.0], [0.5])]
-    ax = figures.plane(comparison.groups(pair)).figure.axes[0]
+    ax = figures.plane(comparison.peaks(pair)).figure.axes[0]
     assert placed(ax, "GA")[1] == pytest.approx(1e-11)  # the mean of the values, not of those drawn at the floor
     assert placed(ax, "NPO")[1] == figures.FLOOR
 

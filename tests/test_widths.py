@@ -99,7 +99,7 @@ def test_what_the_base_models_know_is_one_row_per_width():
 
 
 def test_the_planes_are_one_per_width_without_the_oracle():
-    groups = comparison.groups([r for r in series() if r.spec.method != "oracle"], by="profile")
+    groups = comparison.peaks([r for r in series() if r.spec.method != "oracle"], by="profile")
     assert list(groups) == list(SERIES)
     assert {tuple(methods) for methods in groups.values()} == {("original", "RKLU", "NPO")}
 

@@ -112,21 +112,24 @@ def trajectories(records, title=""):
     return finished(figure, names)
 
 
-def plane(groups, title=""):
-    """Fig. 3's plane, one panel per forget split, at the reported (peak) epochs: up and to the right is better.
+def plane(panels, title="", abreast=False):
+    """Fig. 3's plane, one panel per forget split or scale: up and to the right is better.
 
-    groups: {split: {name: records, one per seed}}. The marker is the mean utility and mean log p; bars span the seeds.
+    panels: {its name: {method: epochs, one per seed}}, as from `comparison.peaks`. The marker is the mean utility and
+    mean log p; bars span the seeds. abreast: panels beside each other and not below.
     """
-    names = list(dict.fromkeys(name for methods in groups.values() for name in methods))
+    names = list(dict.fromkeys(name for methods in panels.values() for name in methods))
+    rows, columns = (1, len(panels)) if abreast else (len(panels), 1)
     with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
-        tall = 0.9 + 4.3 * len(groups)
-        figure, axes = plt.subplots(len(groups), figsize=(WIDE, tall), squeeze=False)
-        figure.subplots_adjust(left=0.1, right=0.9, top=1 - 0.4 / tall, bottom=0.5 / tall, hspace=0.24)
-        for ax, (split, methods) in zip(axes.flat, groups.items(), strict=True):
+        wide, tall = (4.2 * columns if abreast else WIDE), 0.9 + 4.3 * rows
+        figure, axes = plt.subplots(rows, columns, figsize=(wide, tall), squeeze=False)
+        figure.subplots_adjust(left=0.76 / wide, right=1 - 0.76 / wide, top=1 - 0.4 / tall, bottom=0.5 / tall)
+        figure.subplots_adjust(hspace=0.24, wspace=0.4)
+        for ax, (name, methods) in zip(axes.flat, panels.items(), strict=True):
             forget_quality_axis(ax)
             ax.set(xlim=(-0.02, 1))
-            ax.set_title(f"{split} ({title})" if title else split, loc="left")
-            _marks(ax, {name: [r.reported() for r in records] for name, records in methods.items()})
+            ax.set_title(f"{name} ({title})" if title else name, loc="left")
+            _marks(ax, methods)
             ax.set(xlabel="model utility", ylabel="forget quality (KS p-value)")
     return finished(figure, names)
 

@@ -5,7 +5,7 @@ from itertools import product
 import pandas as pd
 import yaml
 
-from rklu_lib import data, runs
+from rklu_lib import data, profiles, runs
 from rklu_lib.records import load
 from rklu_pages.results import comparison, paper
 from rklu_pages.tasks import passages
@@ -114,12 +114,21 @@ def _in_print(entry):
     return found
 
 
+def standing(profile, split):
+    """The forget set that a claim about `split` is tested on: the profile's largest stands for one that is larger."""
+    nested, largest = list(data.ORACLE_SPLIT), profiles.profile(profile).largest
+    return min(split, largest, key=nested.index) if split in nested else split
+
+
 def recorded(profile, split, seeds, methods):
-    """Our records as cells, {seed: {method: {measure: value}}}, of whatever is recorded of `methods`."""
+    """Our records as cells, {seed: {method: {measure: value}}}, of whatever is recorded of `methods`, on the set that
+    is `standing` for the split; none where two sets are compared of which one stands for the other."""
     cells = {seed: {} for seed in seeds}
     for seed, name in product(seeds, methods):
         label, rule, other = _parts(name)
-        spec = runs.named(profile, other or split, label, seed)
+        if other and standing(profile, other) == standing(profile, split):
+            continue
+        spec = runs.named(profile, standing(profile, other or split), label, seed)
         record = load(spec)
         if record is not None:
             scores = record.reported("last") if spec.task == "passages" else comparison.ours(record, rule or "peak")
@@ -238,3 +247,9 @@ def ledger(profile, seeds=(0, 1, 2)):
         rows.append({"claim": entry["claim"], "where": entry["where"]})
         rows[-1] |= {"the paper's tables": in_print, f"at {profile}": here, "numbers here": numbers}
     return pd.DataFrame(rows)
+
+
+def verdicts_of(scales):
+    """Every claim with the verdicts of the paper's tables and of several scales, {profile: seeds}, side by side."""
+    ledgers = [ledger(profile, seeds).drop(columns="numbers here") for profile, seeds in scales.items()]
+    return pd.concat([ledgers[0], *(table.iloc[:, -1:] for table in ledgers[1:])], axis=1)

@@ -26,6 +26,18 @@ def groups(records, by="split"):
     return found
 
 
+def peaks(records, by="split"):
+    """As `groups`, of each record its reported epoch: what `figures.plane` draws."""
+    return {k: {m: [r.reported() for r in g] for m, g in of.items()} for k, of in groups(records, by).items()}
+
+
+def in_print(reported, split):
+    """The two scores that the paper prints of one forget set, of the methods without a retain term, as in `peaks`."""
+    table = paper.reported(reported).query("set == @split and not method.str.contains('[+]')").set_index("method")
+    both = {"forget_quality": "forget_quality_benchmark", "model_utility": "model_utility"}
+    return {name: [row] for name, row in table[list(both)].rename(columns=both).to_dict("index").items()}
+
+
 def each(texts):
     """One text per seed, as one: all of them, or one alone where all seeds have it."""
     return " / ".join(texts if len(set(texts)) > 1 else texts[:1])
