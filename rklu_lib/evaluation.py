@@ -207,7 +207,7 @@ def score(model, tokenizer, asked, max_new_tokens, precision="no"):
     cores, shares = torch.get_num_threads(), []
     threads = cores if model.device.type == "cpu" else 1
     for name, q in asked.items():
-        size = max(BLOCK, math.ceil(len(q.prompts) / threads / parallel.processes()))
+        size = max(BLOCK // 4, math.ceil(len(q.prompts) / threads / parallel.processes()))
         shares += [(name, q.part(at, at + size)) for at in range(0, len(q.prompts), size)]
     work = lambda s: (s[0], _score(model, tokenizer, s[1], max_new_tokens, precision))  # noqa: E731
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:

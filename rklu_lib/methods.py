@@ -194,14 +194,14 @@ def _reference_log_probs(original, examples):
 def prepare(chosen, profile, original, augmented, forget, retain, refusals):
     """The `Aids` of a method: every frozen model is run once over the examples it will be asked about, then not again.
 
-    forget, retain: lists of `data.Example`. refusals: epochs * n Examples, see `Aids`. augmented may be None for a
-    method that does not need it. None of the models is kept. Raises as `check` does, before any is run.
+    forget, retain: lists of `data.Example`. refusals: epochs * n Examples, see `Aids`. augmented: the model, or its
+    FrozenLogits; None where there is no need of it. No model is kept. Raises as `check` does, before any is run.
     """
     check(chosen, retain)
     teacher = reference = refusal_reference = retain_reference = forget_reference = None
     if AUGMENTED in chosen.needs:
         frozen = data.batches(forget, 64)
-        pair = FrozenLogits(original, frozen), FrozenLogits(augmented, frozen)
+        pair = (m if isinstance(m, FrozenLogits) else FrozenLogits(m, frozen) for m in (original, augmented))
         teacher = FrozenTeacher(*pair, profile.alpha, profile.gauge)
     if REFERENCE in chosen.needs:
         reference = _reference_log_probs(original, forget)

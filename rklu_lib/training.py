@@ -43,9 +43,9 @@ def adamw(model, lr, weight_decay):
 
 
 @contextlib.contextmanager
-def adapted(model, rank, seed=0):
+def adapted(model, rank, seed=0, merge=True):
     """`with adapted(model, rank)`: low-rank adapters of all its linear layers but the head (LoRA, Hu et al., 2022) are
-    all that is trained of a model; on leaving it they are merged into its weights. rank 0: it is left as it is.
+    all that is trained of a model; on leaving it they are merged into its weights, or taken off. rank 0: none.
 
     They are in float32, also over bf16, and scaled by 2. Raises ValueError without peft, or where weights are sharded.
     """
@@ -66,7 +66,7 @@ def adapted(model, rank, seed=0):
         if p.requires_grad:
             p.data = p.data.float()
     yield
-    tuner.merge_and_unload()
+    (tuner.merge_and_unload if merge else tuner.unload)()
     model.requires_grad_(True)
 
 

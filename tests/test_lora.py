@@ -2,6 +2,7 @@
 
 import copy
 import json
+import types
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import save_model
 from rklu_lib import budget, data, methods, models, parallel, profiles, runs, training
 from rklu_lib.own import unlearning
 from rklu_lib.records import RunSpec
+from rklu_lib.teacher import FrozenLogits
 
 pytest.importorskip("peft")
 TRAINED = [name for name, m in methods.METHODS.items() if m.forget and not m.retain]
@@ -128,3 +130,39 @@ def test_a_model_of_ones_own_by_adapters_keeps_the_epoch_that_is_kept(tiny_model
         written = models.load(tmp_path / "out")[0].eval()(torch.tensor([[5, 6, 7, 8]])).logits
     torch.testing.assert_close(written, kept["logits"], rtol=1e-3, atol=1e-4)
     assert not list((tmp_path / "out").glob("adapter*"))
+
+
+def test_adapters_that_are_taken_off_leave_the_original_and_make_the_same_teacher(tiny_model, examples, profile):
+    """So that the teacher needs no second model: what the adapters make of the first is kept, then they go."""
+    model, merged = tiny_model(), tiny_model()
+    before, batches = copy.deepcopy(model.state_dict()), data.batches(examples, 64)
+    how = {"epochs": 2, "lr": 1e-2, "batch_size": 3, "seed": 5}
+    with training.adapted(model, 4, seed=5, merge=False):
+        training.finetune(model, examples, profile, **how)
+        kept = FrozenLogits(model, batches)
+    assert {n: p.requires_grad for n, p in model.named_parameters()}.keys() == dict(merged.named_parameters()).keys()
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    training.finetune(merged, examples, profile, **how, lora_rank=4)
+    teachers = [
+        methods.prepare(methods.METHODS["RKLU"], profile, model, augmented, examples, [], []).teacher
+        for augmented in (kept, merged)
+    ]
+    everything = list(range(len(examples)))
+    torch.testing.assert_close(teachers[0](everything), teachers[1](everything), rtol=1e-3, atol=1e-3)
+    assert (teachers[0](everything) - FrozenLogits(model, batches)(everything)).abs().max() > 1
+
+
+def test_a_model_of_ones_own_is_not_copied_where_adapters_are_trained(tiny_model, tokenizer, tmp_path, monkeypatch):
+    models.save(tiny_model(), tokenizer, tmp_path / "model")
+    rows = [{"question": f"Where was Mira {k} born?", "answer": f"In the town of Wismar {k}."} for k in range(4)]
+    (tmp_path / "forget.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+    def copies(_):
+        raise AssertionError("a second model")
+
+    monkeypatch.setattr(unlearning, "copy", types.SimpleNamespace(deepcopy=copies))
+    args = dict(epochs=1, lr=1e-2, template="Q: {question} A: {answer}", probes=0)
+    unlearning.unlearn(tmp_path / "model", tmp_path / "forget.jsonl", tmp_path / "out", lora=4, **args)
+    with pytest.raises(AssertionError, match="a second model"):
+        unlearning.unlearn(tmp_path / "model", tmp_path / "forget.jsonl", tmp_path / "other", **args)

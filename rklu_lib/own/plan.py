@@ -18,8 +18,8 @@ def estimate(job, resumable=False):
     """What a job takes, in bytes and seconds: parameters, memory, disk, seconds; memory_there and disk_there.
 
     memory: weights, gradients and AdamW's two moments of what is trained (in bf16 also what rounding took from the
-    weights), beside the original while it is augmented; activations come on top. seconds: 6 operations per parameter
-    and token forward and back, 2 forward: a rough guide.
+    weights), beside the original while it is augmented, unless by adapters; activations come on top. seconds: 6
+    operations per parameter and token forward and back, 2 forward: a rough guide.
     """
     n, p = budget.parameters(job.config), job.profile
     lora = budget.adapters(job.config, p.lora_rank)
@@ -30,7 +30,7 @@ def estimate(job, resumable=False):
     disk = n * (budget.BYTES[job.save_dtype] + size) + (2 + augments) * budget.state(n, p.dtype, lora) * resumable
     return {
         "parameters": n,
-        "memory": sum(budget.held(n, p.dtype, lora).values()) + augments * n * size,
+        "memory": sum(budget.held(n, p.dtype, lora).values()) + augments * n * size * (not lora),
         "memory_there": checkpoints.memory(),
         "disk": disk,
         "disk_there": shutil.disk_usage(job.out.parent).free,

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
 
-from rklu_lib import chat, files, methods, metrics, models, probing, records, training
+from rklu_lib import chat, data, files, methods, metrics, models, probing, records, training
 from rklu_lib.methods import AUGMENTED, REFUSALS
 from rklu_lib.own import checkpoints, jobs, measure, report
+from rklu_lib.teacher import FrozenLogits
 
 WIDGET = 3  # forgotten answers whose token distributions the report shows
 
@@ -146,13 +147,14 @@ def _train(job, model, before, target, folder, keeps, stage, on_epoch):
     steps, augmented = -(-len(forget) // p.batch_size), None
     if AUGMENTED in chosen.needs:
         on_step = stage("augmenting", steps * p.augment_epochs, steps * len(_history(folder / "augment")))
-        augmented = copy.deepcopy(model)
+        augmented = model if p.lora_rank else copy.deepcopy(model)
         how = {"epochs": p.augment_epochs, "lr": p.augment_lr, "batch_size": p.batch_size, "seed": job.seed}
-        how["lora_rank"] = p.lora_rank
-        training.finetune(augmented, forget, p, **how, folder=folder / "augment" if keeps else None, on_step=on_step)
+        how |= {"folder": folder / "augment" if keeps else None, "on_step": on_step}
+        with training.adapted(augmented, p.lora_rank, job.seed, merge=False):  # taken off, it is the original again
+            training.finetune(augmented, forget, p, **how)
+            augmented = FrozenLogits(augmented, data.batches(forget, 64))
     refusals = methods.refused(p, job.tokenizer, forget, job.seed) if REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, model, augmented, forget, retain, refusals)
-    del augmented  # from here on there is one model
     state, was = folder / "unlearn", _perplexities(job, before["nll"])
     noted = _history(state)
     bounded = target is not None or job.max_perplexity_rise is not None
