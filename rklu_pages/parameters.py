@@ -50,6 +50,7 @@ RATES = (lambda value: isinstance(value, dict) and all(map(ABOVE[0], value.value
 RULES = {
     "profile": _Rule(*PROFILE),
     "checked": _Rule(*PROFILE),
+    "beside": _Rule(*PROFILE),
     "split": _Rule(*SPLIT),
     "splits": _Rule(*SPLIT, several=True),
     "seed": _Rule(*_whole(0)),

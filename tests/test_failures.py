@@ -269,7 +269,7 @@ def disk(tmp_path, monkeypatch, workshop):
     subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)
 
 
-@pytest.mark.parametrize("kilobytes", [64, 160, 400, 700, 900])
+@pytest.mark.parametrize("kilobytes", [64, 400, 900, *(pytest.param(n, marks=pytest.mark.slow) for n in (160, 700))])
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(disk, tmp_path, forked, kilobytes):
     sweeping.sweep(tmp_path / "alone", tiny("GA"), 1)
     store = disk(kilobytes)
