@@ -5,7 +5,7 @@ PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
 # PyTorch's CPU build, with which the records were made: it is not on PyPI, whose hashes stand in the lock beside it.
 CPU     := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 EXECUTED = $(shell grep -LF '"execution_count": null' notebooks/*.ipynb)
-SCALED   = $(shell grep -lE '"profile = ."mini(-phi)?."' $(EXECUTED))
+SCALED   = $(shell grep -lE '"profile = ."(mini(-phi)?|smollm2-ten)."' $(EXECUTED))
 FIRST    = notebooks/quickstart.ipynb notebooks/table3_fkl_vs_rkl.ipynb
 CONFIG   = $(if $(REPOSITORY),_build/_config.yml,_config.yml)
 CHROMIUM = $(shell command -v chromium chromium-browser google-chrome | head -n 1)
