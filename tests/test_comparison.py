@@ -45,6 +45,14 @@ def test_the_peak_is_the_first_epoch_of_the_highest_forget_quality():
         RKLU.reported("best")
 
 
+def test_the_truth_ratios_are_those_of_the_epoch_reported_also_where_few_were_judged():
+    every = dataclasses.replace(RKLU, questions={"truth_ratio_benchmark": np.arange(8.0).reshape(4, 2)})
+    assert comparison.truth_ratio(every).tolist() == [2, 3] and comparison.truth_ratio(every, "last").tolist() == [6, 7]
+    content = RKLU.content | {"epochs": [e for e in RKLU.epochs if e["epoch"] in (2, 4)]}
+    few = dataclasses.replace(every, content=content, questions={"truth_ratio_benchmark": np.array([[2, 3], [6, 7]])})
+    assert comparison.truth_ratio(few).tolist() == [2, 3] and comparison.truth_ratio(few, "last").tolist() == [6, 7]
+
+
 def test_the_best_of_the_papers_rows_is_marked():
     ga = record("GA", [0.1], [0.65])
     table = comparison.compare([ga, RKLU, FKLU], "table8", measures=("model_utility",))

@@ -18,6 +18,11 @@ def ours(record, rule="peak"):
     return epoch | {"forget_quality": epoch["forget_quality_benchmark"]}
 
 
+def truth_ratio(record, rule="peak"):
+    """The truth ratios (n,) of the epoch that is reported, which need not be among the first: not all are judged."""
+    return record.questions["truth_ratio_benchmark"][record.epochs.index(record.reported(rule))]
+
+
 def groups(records, by="split"):
     """{split: {method: its records, one per seed}}, in the order of appearance; by: that, or "profile"."""
     found = {}
@@ -153,7 +158,7 @@ def truth_ratios(records, percents=(10, 25, 50, 75, 90)):
     found = {}
     for record in records:
         rule = "peak" if "forget_quality_benchmark" in record.epochs[0] else "last"
-        found[record.spec.label] = record.questions["truth_ratio_benchmark"][record.reported(rule)["epoch"] - 1]
+        found[record.spec.label] = truth_ratio(record, rule)
     aim = np.median(found["oracle"])
     rows = {
         name: {f"{p} %": np.percentile(values, p) for p in percents} | {"above": (values > aim).mean()}
@@ -225,14 +230,13 @@ def along(records, field, original, oracle, rule="peak"):
     records of these two, of the same split and seed.
     """
 
-    def distance(record, epoch):
-        ratios = record.questions["truth_ratio_benchmark"][epoch - 1]
-        return metrics.ks_distance(ratios, oracle.questions["truth_ratio_benchmark"][-1])
+    def distance(record):
+        return metrics.ks_distance(truth_ratio(record, rule), oracle.questions["truth_ratio_benchmark"][-1])
 
     rows = []
     for record in records:
         mine, value = ours(record, rule), record.content["settings"][field]
-        way = 1 - distance(record, mine["epoch"]) / distance(original, 1)
+        way = 1 - distance(record) / distance(original)
         kept = mine["model_utility"] / original.epochs[0]["model_utility"]
         row = (record.spec.method, value, mine["epoch"], mine["forget_quality"], mine["model_utility"])
         rows.append((*row, way, kept, way * kept))

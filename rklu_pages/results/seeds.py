@@ -51,7 +51,7 @@ def distance_interval(record, rule="peak", resamples=999, confidence=0.95):
     bias out. For normal samples of 200 it covers 90 to 98 % where the percentile interval covers 42 to 93 %.
     """
     oracle = load(record.spec.base("oracle")).questions["truth_ratio_benchmark"][-1]
-    mine = record.questions["truth_ratio_benchmark"][record.reported(rule)["epoch"] - 1]
+    mine = comparison.truth_ratio(record, rule)
     found = stats.bootstrap(
         (mine, oracle), ks_distances, n_resamples=resamples, vectorized=True, confidence_level=confidence,
         method="basic", rng=np.random.default_rng(0),
