@@ -40,8 +40,9 @@ _build/_config.yml: _config.yml configs/launch.yml  # REPOSITORY=https://github.
 
 pdf: venv  ## the book as one PDF, widgets as they open: _build/rklu.pdf
 	$(BIN)/jupyter-book build . --quiet --builder custom --custom-builder singlehtml -n --keep-going
+	cp _build/singlehtml/book/introduction.html _build/singlehtml/rklu.html  # its styles and scripts are named from there
 	"$(CHROMIUM)" --headless --no-sandbox --disable-gpu --virtual-time-budget=60000 --no-pdf-header-footer \
-	  --print-to-pdf=_build/rklu.pdf "file://$(CURDIR)/_build/singlehtml/book/introduction.html"
+	  --print-to-pdf=_build/rklu.pdf "file://$(CURDIR)/_build/singlehtml/rklu.html"
 
 notebooks: venv  ## every page executed in place, from the committed records; a new one is named by hand, once
 	$(BIN)/python notebooks/execute.py $(EXECUTED)

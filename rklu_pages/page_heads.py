@@ -71,8 +71,11 @@ def _line(*parts):
     return nodes.paragraph("", "", *(nodes.Text(part) if isinstance(part, str) else part for part in parts))
 
 
-def box(name, notebook):
-    """What stands before a notebook's first code, docutils nodes: its verdict, if it has claims, and how it is run."""
+def box(name, notebook, repository=None):
+    """What stands before a notebook's first code, docutils nodes: its verdict, if it has claims, and how it is run.
+
+    repository: the address under which the repository's files are seen, for a link to the records.
+    """
     cells = [(cell, "".join(cell["source"])) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     given = _parameters(cells)
     shown = ["".join(o.get("data", {}).get("text/html", "")) for cell, _ in cells for o in cell["outputs"]]
@@ -83,7 +86,11 @@ def box(name, notebook):
         anew = " everything is trained anew, in minutes on two cores, and no data are needed."
         recorded = " it is shown from records, in a minute or few; "
         lines.append(_line("At ", profile, recorded + made, nodes.literal("", "smoke"), anew))
-        lines.append(_line("Records: ", nodes.literal("", f"data/records/{given['profile']}/tofu/")))
+        folder = f"data/records/{given['profile']}/tofu/"
+        named = nodes.literal("", folder)
+        lines.append(
+            _line("Records: ", nodes.reference("", "", named, refuri=f"{repository}/{folder}") if repository else named)
+        )
     file = f"notebooks/{name}.ipynb"
     lines.append(_line("Notebook: ", download_reference("", "", nodes.literal("", file), reftarget=f"/{file}")))
     command = f"papermill {file} out.ipynb" + (" -p profile smoke" if "profile" in given else "")
@@ -102,7 +109,9 @@ def add(app, doctree):
     notebook = json.loads((Path(app.srcdir) / f"{name}.ipynb").read_text(encoding="utf-8"))
     cell = next(node for node in doctree.findall(nodes.container) if "cell" in node["classes"])
     at = cell.parent.index(cell)
-    cell.parent[at:at] = box(name.name, notebook)
+    theme = app.config.html_theme_options
+    url, branch = theme.get("repository_url"), theme.get("repository_branch", "main")
+    cell.parent[at:at] = box(name.name, notebook, url and f"{url}/tree/{branch}")
 
 
 def setup(app):

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import pytest
 from browsing import ROOT, SCREENS, documents
 from bs4 import BeautifulSoup
+from docutils import nodes
 
 from rklu_pages import page_heads
 
@@ -135,7 +136,8 @@ def test_prose_is_spelt_as_in_a_dictionary(tmp_path):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
         (tmp_path / f"{path.stem}.md").write_text("\n\n".join(prose), encoding="utf-8")
-    command = [sys.executable, "-m", "codespell_lib", "--toml", ROOT / "pyproject.toml", tmp_path]
+    code = [ROOT / "rklu_lib", ROOT / "rklu_pages", ROOT / "CHANGELOG.md"]  # docstrings, comments, what errors say
+    command = [sys.executable, "-m", "codespell_lib", "--toml", ROOT / "pyproject.toml", tmp_path, *code]
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr
 
@@ -155,6 +157,40 @@ def test_the_verdict_at_a_pages_head_counts_its_claims():
     <tr><td>a</td><td>holds</td><td>holds</td></tr><tr><td>b</td><td>holds</td><td>does not hold</td></tr></table>"""
     assert page_heads.verdict(["<p>none</p>", both]) == "1 × holds, 1 × does not hold"
     assert page_heads.verdict(["<table><tr><td>holds</td></tr></table>"]) is None
+
+
+def test_a_pages_head_links_to_its_records_where_a_repository_is_named():
+    notebook = json.loads((ROOT / "notebooks/table8_more_metrics.ipynb").read_text(encoding="utf-8"))
+    shown = "https://example.org/owner/name/tree/main"
+    (plain,), (linked,) = (
+        [line for node in page_heads.box("table8_more_metrics", notebook, to) for line in node.findall(nodes.paragraph)
+         if line.astext().startswith("Records: ")] for to in (None, shown)
+    )  # fmt: skip
+    assert plain.astext() == linked.astext() and not list(plain.findall(nodes.reference))
+    (link,) = linked.findall(nodes.reference)
+    folder = link["refuri"].removeprefix(f"{shown}/")
+    assert link.astext() == folder and (ROOT / folder).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "link", "says"),
+    [
+        ("book/introduction", "glossary.html#term-forget-quality", "Kolmogorov–Smirnov"),
+        ("book/introduction", "references.html#", "Balancing forget quality and model utility"),
+        ("book/notation", "method.html#equation-eq-truth-ratio", None),
+        ("book/index_of_results", "method.html#equation-eq-teacher", None),  # a page without formulas of its own
+    ],
+)
+def test_a_term_a_reference_and_an_equation_are_seen_without_going_there(visit, name, link, says):
+    page = visit().open(name)
+    page.locator(f'article a[href*="{link}"]').first.hover()
+    preview = page.get_by_role("tooltip")
+    if says:
+        assert says in preview.inner_text()
+    else:
+        preview.locator("mjx-container").wait_for()
+    page.mouse.move(0, 0)
+    preview.wait_for(state="detached")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -37,6 +37,7 @@ def test_the_form_unlearns_and_shows_what_came_of_it(own, tmp_path, profile):
     assert "epoch 2: probability" in drawn.value and "<svg" in drawn.value
     assert f"{report['probability']['after']:.3g}" in said.value and "report.html" in said.value
     assert not button.disabled and type(form.children[-1]).__name__ == "TokenDistributions"
+    assert set(form.children[-1].questions[0]["models"]) <= set(form.children[-1].colours)  # no bar without a colour
     told = own_model.summary(report)
     assert told.loc["answers that leak, of 2 probed", "after"] == report["leak"]["after"]["hits"]
     assert own_model.answers(report)["question"].tolist() == ["Who is <b>Mira</b>?", "Who is <b>Ivo</b>?"]
@@ -51,12 +52,13 @@ def test_what_the_form_cannot_do_is_one_line_and_text(own, tmp_path, profile):
 
 
 def test_the_chart_grows_with_the_epochs_and_marks_the_target():
-    notes = [{"forget_probability": 0.9 / n, "perplexity_rise": 0.01 * n} for n in (1, 2, 3)]
+    notes = [{"loss": 20.0, "forget_probability": 0.9 / n, "perplexity_rise": 0.01 * n} for n in (1, 2, 3)]
     for known in (notes[:1], notes):
         left, right = own_model.progress(known, target=0.4).figure.axes
         assert left.lines[0].get_ydata().tolist() == [n["forget_probability"] for n in known]
         assert right.lines[0].get_ydata() == pytest.approx([100 * n["perplexity_rise"] for n in known])
         assert set(left.lines[1].get_ydata()) == {0.4}
+        assert left.get_ylim() == pytest.approx((0, 1.1 * 0.9))  # the height of what is drawn
     assert "no epoch yet" in own_model.chart([])
 
 

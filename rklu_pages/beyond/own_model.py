@@ -14,6 +14,7 @@ from IPython.display import HTML, DisplayHandle
 
 from rklu_lib import bases, data, models, profiles, training, unlearn
 from rklu_lib.own import inputs, jobs
+from rklu_lib.own.report import COLOURS as SIDES
 from rklu_pages.drawing import widgets
 from rklu_pages.drawing.figures import COLOURS, STYLE
 from rklu_pages.drawing.pictures import finished
@@ -73,7 +74,8 @@ def progress(notes, target=None):
         for ax, column, colour in ((left, "forget_probability", "RKLU"), (right, "rise", "GA")):
             seaborn.lineplot(table, x="epoch", y=column, marker="o", color=COLOURS[colour], ax=ax)
             ax.set(xlim=(0.7, max(2, len(table)) + 0.3), xticks=range(1, max(2, len(table)) + 1))
-        left.set(ylabel="probability, forgotten answers", ylim=(0, max(1e-3, 1.1 * np.nanmax([0, *table.iloc[:, 1]]))))
+        height = 1.1 * np.nanmax([target or 1e-3, *table.forget_probability])
+        left.set(ylabel="probability, forgotten answers", ylim=(0, height))
         right.set(ylabel="largest rise of a perplexity, %")
         if target is not None:
             left.axhline(target, color="#666666", linewidth=1, linestyle=(0, (4, 3)))
@@ -146,7 +148,7 @@ def answers(found, n=5):
 
 def explorer(found):
     """The token-distribution widget over the answers that a report keeps distributions of."""
-    return widgets.TokenDistributions(found["distributions"], models=["original", "unlearned"])
+    return widgets.TokenDistributions(found["distributions"], models=list(SIDES), colours=SIDES)
 
 
 def controls(model="", forget="", out="unlearned", **options):

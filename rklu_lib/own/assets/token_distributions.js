@@ -1,7 +1,7 @@
 // What several models would say next at each position of a true answer, side by side.
 
 function render({ model, el }) {
-  const questions = model.get("questions"), colours = model.get("colours");
+  const colours = model.get("colours");
   const value = (name) => model.get(name);
   const change = (name, to) => {
     model.set(name, to);
@@ -10,12 +10,20 @@ function render({ model, el }) {
   const places = html("div", { class: "rk-answer", "aria-hidden": true });
   const cards = html("div", { class: "rk-cards" });
   const facts = html("p", { class: "rk-facts", "aria-live": "polite" });
-  const where = html("div", { class: "rk-slot" }), who = html("div", { class: "rk-slot" });
-  const content = () => questions[value("question")];
+  const [which, where, who] = [1, 2, 3].map(() => html("div", { class: "rk-slot" }));
+  const content = () => value("questions")[value("question")];
+
+  // A kernel may add questions.
+  function list() {
+    const texts = value("questions").map((q) => q.question);
+    which.replaceChildren(menu("Question", texts, value("question"), (i) => change("question", i)));
+    ask();
+  }
 
   // What depends on the question: the answer's tokens, the slider's reach, the models that were recorded.
   function ask() {
     const { tokens, models } = content();
+    which.querySelector("select").value = value("question");
     if (value("position") >= tokens.length) change("position", 0);
     const pick = (i) => html("button", { type: "button", tabindex: -1, onclick: () => change("position", i) }, visible(tokens[i]));
     places.replaceChildren(...tokens.map((_, i) => pick(i)));
@@ -30,6 +38,7 @@ function render({ model, el }) {
   function update() {
     const { tokens, models } = content(), i = value("position"), token = tokens[i];
     where.slider.show(i);
+    for (const box of who.querySelectorAll("input")) box.checked = value("models").includes(box.value);
     [...places.children].forEach((b, j) => b.classList.toggle("rk-here", j === i));
     const names = Object.keys(models).filter((name) => value("models").includes(name));
     const colour = (name) => colours[name.split(/[+,]/)[0]];
@@ -52,13 +61,13 @@ function render({ model, el }) {
 
   const k = slider("k, tokens shown", { min: 1, max: 10, step: 1, value: value("k") }, (v) => change("k", v));
   root(el, "Token distributions",
-    menu("Question", questions.map((q) => q.question), value("question"), (i) => change("question", i)),
-    html("div", {}, places), where, who,
+    which, html("div", {}, places), where, who,
     html("div", { class: "rk-controls" }, k, choice("Bars", ["linear", "logarithmic"], value("scale"), (v) => change("scale", v))),
     cards, facts, html("div", {}, download("token-distributions.csv", table)));
+  model.on("change:questions", list);
   model.on("change:question", ask);
   for (const name of ["position", "models", "k", "scale"]) model.on(`change:${name}`, update);
-  ask();
+  list();
 }
 
 export default { render };

@@ -66,8 +66,16 @@ class TokenDistributions(_Widget):
 
     def __init__(self, contents, **state):
         """contents: as `cases.distributions` returns them; what made them stays behind."""
-        kept = ("question", "answer", "tokens", "models")
-        super().__init__(questions=[{key: content[key] for key in kept} for content in contents], **state)
+        super().__init__(questions=self._kept(contents), **state)
+
+    @staticmethod
+    def _kept(contents):
+        return [{key: content[key] for key in ("question", "answer", "tokens", "models")} for content in contents]
+
+    def show(self, contents, question):
+        """Show these contents in place of the present ones, and of them the question at this place."""
+        with self.hold_sync():
+            self.questions, self.question = self._kept(contents), question
 
 
 class AlphaExplorer(_Widget):

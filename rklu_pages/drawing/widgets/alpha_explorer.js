@@ -27,7 +27,7 @@ function panel(title, rows, name, here, colour, height, ticks) {
 }
 
 function render({ model, el }) {
-  const rows = model.get("rows"), colours = model.get("colours"), tokens = model.get("tokens");
+  const colours = model.get("colours"), rows = () => model.get("rows"), tokens = () => model.get("tokens");
   const change = (name, to) => {
     model.set(name, to);
     model.save_changes();
@@ -35,35 +35,43 @@ function render({ model, el }) {
   const plots = html("div", { class: "rk-plots" }), cards = html("div", { class: "rk-cards" });
   const facts = html("p", { class: "rk-facts", "aria-live": "polite" }), answer = html("p", { class: "rk-said" });
   const alpha = slider("α, strength of the teacher",
-    { min: 0, max: rows.length - 1, step: 1, value: model.get("index"), text: (i) => String(rows[i].alpha) },
+    { min: 0, max: rows().length - 1, step: 1, value: model.get("index"), text: (i) => String(rows()[i].alpha) },
     (i) => change("index", i));
-  const say = (i) => `${i + 1} of ${tokens.length}: ${visible(tokens[i])}`;
-  const position = slider("Position in the true answer",
-    { min: 0, max: Math.max(0, tokens.length - 1), step: 1, value: model.get("position"), text: say }, (i) => change("position", i));
+  const asked = html("div", { style: "display: contents" });
+  let position;
+
+  // What depends on the question: its text and the reach of its answer. A kernel may ask another.
+  function ask() {
+    const last = tokens().length - 1, say = (i) => `${i + 1} of ${last + 1}: ${visible(tokens()[i])}`;
+    if (last < 0) return update();
+    position = slider("Position in the true answer",
+      { min: 0, max: last, step: 1, value: model.get("position"), text: say }, (i) => change("position", i));
+    asked.replaceChildren(html("p", {}, html("b", {}, model.get("question")), ` The truth: “${model.get("answer")}”`), position);
+    update();
+  }
 
   function update() {
-    const here = model.get("index"), at = model.get("position"), row = rows[here];
+    const here = model.get("index"), at = model.get("position"), row = rows()[here];
     alpha.show(here);
-    if (tokens.length) position.show(at);
+    position?.show(at);
     plots.replaceChildren(
-      panel("forget quality (KS p-value)", rows, "forget_quality", here, colours.RKLU, (v) => doubled(v) / 2,
+      panel("forget quality (KS p-value)", rows(), "forget_quality", here, colours.RKLU, (v) => doubled(v) / 2,
         [[1e-12, "10⁻¹²"], [1e-6, "10⁻⁶"], [0.05, "0.05"], [0.5, "0.5"], [1, "1"]]),
-      panel("model utility", rows, "model_utility", here, colours.RKLU, (v) => v, [0, 0.5, 1].map((v) => [v, String(v)])));
+      panel("model utility", rows(), "model_utility", here, colours.RKLU, (v) => v, [0, 0.5, 1].map((v) => [v, String(v)])));
     facts.textContent = `α = ${row.alpha}: forget quality ${number(row.forget_quality)}, model utility ` +
       `${number(row.model_utility)}, at epoch ${row.epoch}.`;
     const shown = Object.entries(row.models ?? {});
-    cards.replaceChildren(...shown.map(([name, m]) => card(name, m, at, tokens[at], 5, "linear", colours[name])));
+    cards.replaceChildren(...shown.map(([name, m]) => card(name, m, at, tokens()[at], 5, "linear", colours[name])));
     answer.textContent = shown.length ? `RKLU answers after its last epoch: “${row.answer}”`
       : "No distributions are recorded at this α.";
   }
 
   const table = () => [["alpha", "epoch", "forget quality", "model utility", "answer"],
-    ...rows.map((row) => [row.alpha, row.epoch, row.forget_quality, row.model_utility, row.answer ?? ""])];
-  const asked = html("p", {}, html("b", {}, model.get("question")), ` The truth: “${model.get("answer")}”`);
-  root(el, "Alpha explorer", alpha, plots, facts, ...(tokens.length ? [asked, position] : []), cards, answer,
-    html("div", {}, download("alpha.csv", table)));
+    ...rows().map((row) => [row.alpha, row.epoch, row.forget_quality, row.model_utility, row.answer ?? ""])];
+  root(el, "Alpha explorer", alpha, plots, facts, asked, cards, answer, html("div", {}, download("alpha.csv", table)));
   for (const name of ["index", "position"]) model.on(`change:${name}`, update);
-  update();
+  for (const name of ["rows", "tokens", "question"]) model.on(`change:${name}`, ask);
+  ask();
 }
 
 export default { render };
