@@ -33,18 +33,19 @@ def _parameters(cells):
     return found
 
 
-def verdict(shown):
+def verdict(shown, profile=""):
     """How many of the claims in the page's first table of verdicts hold, as a line; None where there is no such table.
 
-    shown: the page's outputs as HTML, in order. Of several columns with verdicts ours is the one headed "at <scale>".
+    shown: the page's outputs as HTML, in order. Of several columns with verdicts ours is the one headed "at <profile>".
     """
     for table in (table for page in shown for table in BeautifulSoup(page, "html.parser").find_all("table")):
         heads = [cell.text for cell in table.thead.find_all("tr")[-1].find_all("th")] if table.thead else []
         rows = [[cell.text for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")[1:]]
         columns = {head: Counter(row[at] for row in rows if len(row) > at) for at, head in enumerate(heads) if at}
-        ours = [c for head, c in columns.items() if set(c) & set(VERDICTS) and not head.startswith("the paper")]
-        if len(ours) == 1:
-            return ", ".join(f"{ours[0][name]} × {name}" for name in VERDICTS if ours[0][name])
+        ours = {h: c for h, c in columns.items() if set(c) & set(VERDICTS) and not h.startswith("the paper")}
+        if f"at {profile}" in ours or len(ours) == 1:
+            counts = ours.get(f"at {profile}", next(iter(ours.values())))
+            return ", ".join(f"{counts[name]} × {name}" for name in VERDICTS if counts[name])
     return None
 
 
@@ -96,7 +97,7 @@ def box(name, notebook, repository=None):
     command = f"papermill {file} out.ipynb" + (" -p profile smoke" if "profile" in given else "")
     code = nodes.literal_block(command, command, language="bash")
     items = nodes.bullet_list("", *(nodes.list_item("", line) for line in lines))
-    found = verdict(shown)
+    found = verdict(shown, given.get("profile"))
     said = [_line(nodes.strong("", "Verdict"), f" on the claims below, at this scale: {found}.")] if found else []
     return [*said, nodes.admonition("", nodes.title("", "Run this page"), code, items, classes=["rk-run"])]
 

@@ -157,6 +157,11 @@ def test_the_verdict_at_a_pages_head_counts_its_claims():
     <tr><td>a</td><td>holds</td><td>holds</td></tr><tr><td>b</td><td>holds</td><td>does not hold</td></tr></table>"""
     assert page_heads.verdict(["<p>none</p>", both]) == "1 × holds, 1 × does not hold"
     assert page_heads.verdict(["<table><tr><td>holds</td></tr></table>"]) is None
+    two = both.replace("</th></tr>", "</th><th>at smoke</th></tr>").replace(
+        "</td></tr>", "</td><td>not tested</td></tr>"
+    )
+    assert page_heads.verdict([two]) is None  # of two scales neither is the page's
+    assert page_heads.verdict([two], "smoke") == "2 × not tested"
 
 
 def test_a_pages_head_links_to_its_records_where_a_repository_is_named():
