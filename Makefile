@@ -32,7 +32,8 @@ smoke: venv  ## every notebook that has scales, at the smallest one, from nothin
 	$(BIN)/python notebooks/smoke.py $(SCALED)
 
 html: venv $(CONFIG)  ## the strict build: a warning is an error, a broken reference is a warning
-	$(BIN)/jupyter-book build . --quiet --config $(CONFIG) -W -n --keep-going
+	rm -rf _build/html/_static/tippy  # previews: made of all pages or of none, under new names each time
+	$(BIN)/jupyter-book build . --quiet --all --config $(CONFIG) -W -n --keep-going
 
 _build/_config.yml: _config.yml configs/launch.yml  # REPOSITORY=https://github.com/owner/name: buttons for Binder and Colab
 	mkdir -p _build

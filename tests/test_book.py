@@ -183,7 +183,7 @@ def test_a_pages_head_links_to_its_records_where_a_repository_is_named():
         ("book/introduction", "glossary.html#term-forget-quality", "Kolmogorov–Smirnov"),
         ("book/introduction", "references.html#", "Balancing forget quality and model utility"),
         ("book/notation", "method.html#equation-eq-truth-ratio", None),
-        ("book/index_of_results", "method.html#equation-eq-teacher", None),  # a page without formulas of its own
+        ("notebooks/table1_general_capability", "glossary.html#term-retain-set", None),  # without formulas of its own
     ],
 )
 def test_a_term_a_reference_and_an_equation_are_seen_without_going_there(visit, name, link, says):
