@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from scipy.stats import binomtest, fisher_exact
 
-from rklu_lib import chat, data, evaluation, models, probing, profiles, records, runs
+from rklu_lib import chat, data, evaluation, execution, models, probing, profiles, records, runs
 from rklu_lib.teacher import TeacherModel
 from rklu_pages.drawing.figures import STYLE, look
 from rklu_pages.drawing.pictures import finished
@@ -31,8 +31,8 @@ def _read_model(spec):
 def load_models(profile, split, labels, seed=0):
     """{label: model} after the last epoch, and the tokenizer; trains those, and what they rest on, that are missing."""
     specs = {label: runs.named(profile, split, label, seed) for label in labels}
-    runs.ensure([s for s in specs.values() if s.method != "teacher"], checkpoints=True)
-    runs.ensure([s.base("augmented") for s in specs.values() if s.method == "teacher"], checkpoints=True)
+    needed = [s.base("augmented") if s.method == "teacher" else s for s in specs.values()]
+    runs.ensure([s for s in needed if not execution.has_checkpoint(s.trained)], checkpoints=True)
     original = runs.named(profile, split, "original", seed).model_path
     return {label: _read_model(spec) for label, spec in specs.items()}, models.load_tokenizer(original)
 
