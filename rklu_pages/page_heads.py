@@ -110,9 +110,14 @@ def add(app, doctree):
     notebook = json.loads((Path(app.srcdir) / f"{name}.ipynb").read_text(encoding="utf-8"))
     cell = next(node for node in doctree.findall(nodes.container) if "cell" in node["classes"])
     at = cell.parent.index(cell)
-    theme = app.config.html_theme_options
-    url, branch = theme.get("repository_url"), theme.get("repository_branch", "main")
-    cell.parent[at:at] = box(name.name, notebook, url and f"{url}/tree/{branch}")
+    cell.parent[at:at] = box(name.name, notebook, repository(app.config.html_theme_options))
+
+
+def repository(theme):
+    """The address under which the files of the repository that the theme's options name are seen; None where they name
+    none: Jupyter Book's own stands there then, and no launch button."""
+    named = theme.get("launch_buttons", {}).get("binderhub_url")
+    return f"{theme['repository_url']}/tree/{theme.get('repository_branch', 'main')}" if named else None
 
 
 def setup(app):

@@ -175,6 +175,14 @@ def test_a_pages_head_links_to_its_records_where_a_repository_is_named():
     (link,) = linked.findall(nodes.reference)
     folder = link["refuri"].removeprefix(f"{shown}/")
     assert link.astext() == folder and (ROOT / folder).is_dir()
+    theme = {"repository_url": "https://example.org/owner/name", "launch_buttons": {"binderhub_url": ""}}
+    assert page_heads.repository(theme) is None  # an address stands there without being named
+    assert page_heads.repository(theme | {"launch_buttons": {"binderhub_url": "https://mybinder.org"}}) == shown
+
+
+def test_no_page_links_to_a_repository_that_nobody_named(pages):
+    linked = {a["href"] for page in pages.values() for a in page.select("article a[href]")}
+    assert not [href for href in linked if "executablebooks" in href]
 
 
 @pytest.mark.parametrize(
