@@ -8,6 +8,7 @@ from bs4 import BeautifulSoup
 from conftest import TOWNS
 
 from rklu_lib import data, records, runs
+from rklu_lib.records import RunSpec
 from rklu_pages.drawing import tables
 from rklu_pages.tasks import cases
 
@@ -147,3 +148,10 @@ def test_places_are_where_people_were_born(workshop):
 )
 def test_the_blank_is_the_first_name_that_the_question_lacks(question, answer, expected):
     assert cases.blank(question, answer) == expected
+
+
+def test_a_model_is_read_from_its_own_checkpoint_and_the_teacher_from_two():
+    spec = RunSpec("mini", "forget10", "teacher", 1)
+    assert cases.parts(spec) == [spec.base("original"), spec.base("augmented")]
+    student = RunSpec("mini", "forget10", "RKLU", 1)
+    assert cases.parts(student) == [student]

@@ -3,17 +3,9 @@
 import functools
 from dataclasses import dataclass, field
 
-from rklu_lib import data, probing, profiles, runs
+from rklu_lib import data, profiles, runs
 from rklu_lib.execution import has_checkpoint
-from rklu_lib.records import load
 from rklu_pages.tasks import cases
-
-
-def _there(spec):
-    """Can the model of a spec be read, with nothing to be trained or scored first?"""
-    if spec.method == "teacher":
-        return has_checkpoint(spec.base("original")) and _there(spec.base("augmented"))
-    return has_checkpoint(spec) and load(spec) is not None
 
 
 @dataclass(frozen=True)
@@ -33,7 +25,8 @@ class Models:
 
     def lacking(self, labels):
         """Those of the labels whose model, or one that it is made of, has not been trained on this machine."""
-        return [k for k in labels if not _there(runs.named(self.profile, self.split, k, self.seed))]
+        parts = {k: cases.parts(runs.named(self.profile, self.split, k, self.seed)) for k in labels}
+        return [k for k in labels if not all(map(has_checkpoint, parts[k]))]
 
     def command(self, labels):
         """What trains these models: a line for a shell."""
@@ -41,8 +34,7 @@ class Models:
         return f'python -c "from rklu_pages.tasks import cases; {call}"'
 
     def ask(self, question, labels, answering=()):
-        """What these models would say next along a question's true answer: `probing.token_distributions`, with the
-        "question", the "answer" and, of the labels in `answering`, the "direct_answers", as in `cases.distributions`.
+        """What these models say to a question, as of `cases.said`; of the labels in `answering`, answers in words too.
 
         Raises ValueError for a question that the forget set lacks.
         """
@@ -51,9 +43,5 @@ class Models:
         new = [label for label in labels if label not in self._loaded]
         loaded, tokenizer = cases.load_models(self.profile, self.split, new, self.seed)
         self._loaded.update(loaded)
-        p, content = profiles.profile(self.profile), {k: self.rows[question][k] for k in ("question", "answer")}
-        example = data.encode(tokenizer, p.template, content["question"], content["answer"])
-        content |= probing.token_distributions({k: self._loaded[k] for k in labels}, tokenizer, example)
-        how = (tokenizer, p.template, question, p.max_new_tokens)
-        content["direct_answers"] = {k: probing.direct_answer(self._loaded[k], *how) for k in answering}
-        return content
+        chosen = {label: self._loaded[label] for label in labels}
+        return cases.said(chosen, tokenizer, profiles.profile(self.profile), self.rows[question], answering)

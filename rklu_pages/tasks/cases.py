@@ -21,20 +21,33 @@ WORD = r"[A-Z0-9]\w*(?:(?![’']s\b)[’'-]\w+)*\+?"
 NAME = re.compile(rf"(?<=[ \"'])(?<![.!?] ){WORD}(?: {WORD})*")
 
 
+def parts(spec):
+    """The specs whose checkpoints a model is read from: its own, or of the teacher those of its two models."""
+    return [spec.base("original"), spec.base("augmented")] if spec.method == "teacher" else [spec]
+
+
 def _read_model(spec):
-    if spec.method != "teacher":
-        return models.load(spec.model_path, spec.values.dtype)[0]
-    pair = (models.load(spec.base(name).model_path, spec.values.dtype)[0] for name in ("original", "augmented"))
-    return TeacherModel(*pair, spec.values.alpha, spec.values.gauge)
+    read = [models.load(part.model_path, spec.values.dtype)[0] for part in parts(spec)]
+    return TeacherModel(*read, spec.values.alpha, spec.values.gauge) if spec.method == "teacher" else read[0]
 
 
 def load_models(profile, split, labels, seed=0):
     """{label: model} after the last epoch, and the tokenizer; trains those, and what they rest on, that are missing."""
     specs = {label: runs.named(profile, split, label, seed) for label in labels}
-    needed = [s.base("augmented") if s.method == "teacher" else s for s in specs.values()]
-    runs.ensure([s for s in needed if not execution.has_checkpoint(s.trained)], checkpoints=True)
+    needed = dict.fromkeys(part for spec in specs.values() for part in parts(spec))
+    runs.ensure([spec for spec in needed if not execution.has_checkpoint(spec)], checkpoints=True)
     original = runs.named(profile, split, "original", seed).model_path
     return {label: _read_model(spec) for label, spec in specs.items()}, models.load_tokenizer(original)
+
+
+def said(loaded, tokenizer, p, row, answering):
+    """What models, {label: model}, would say to a row of a forget set: "question", "answer", the greedy
+    "direct_answers" of the labels in `answering`, and `probing.token_distributions` of all. p: the profile."""
+    example = data.encode(tokenizer, p.template, row["question"], row["answer"])
+    how = (tokenizer, p.template, row["question"], p.max_new_tokens)
+    content = {"question": row["question"], "answer": row["answer"]}
+    content["direct_answers"] = {name: probing.direct_answer(loaded[name], *how) for name in answering}
+    return content | probing.token_distributions(loaded, tokenizer, example)
 
 
 def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distributions"):
@@ -54,14 +67,7 @@ def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distrib
     if not 0 <= question < len(rows):
         raise ValueError(f"question {question}: {split} has those from 0 to {len(rows) - 1}")
     row = rows[question]
-    loaded, tokenizer = load_models(profile, split, names, seed)
-    example = data.encode(tokenizer, p.template, row["question"], row["answer"])
-    content = {"question": row["question"], "answer": row["answer"]}
-    content["direct_answers"] = {
-        name: probing.direct_answer(model, tokenizer, p.template, row["question"], p.max_new_tokens)
-        for name, model in loaded.items()
-    }
-    content |= probing.token_distributions(loaded, tokenizer, example)
+    content = said(*load_models(profile, split, names, seed), p, row, names)
     content |= {"settings": settings, "data": data.describe_source(p.source), "code": records.code_version()}
     records.write_json(path, content | {"machine": records.machine()}, indent=None)
     return content
