@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from rklu_lib import cli, data, losses, metrics, models, training
 from rklu_lib.own import inputs, measure
-from rklu_lib.robustness import attack, membership, memorisation, probes, relearning, rounding, sampling, tokens
+from rklu_lib.robustness import membership, memorisation, probes, relearning, rounding, rows, sampling, tokens
 
 # OpenUnlearning's own functions (locuslab/open-unlearning, commit d3d7cf9), called on `fixed` with these answers, in
 # batches of three, float64, its data sets and collator replaced by lists of token ids: evals/metrics/memorization.py,
@@ -369,7 +369,7 @@ def attacked(place):
 
 def test_attack_asks_both_models_everything(attacked, place):
     said, content = attacked
-    assert set(content["seconds"]) == set(attack.PROBES) == {r["probe"] for r in content["rows"]}
+    assert set(content["seconds"]) == set(rows.PROBES) == {r["probe"] for r in content["rows"]}
     assert all(set(s) == {"model", "reference"} for s in content["seconds"].values())
     assert {r["measure"] for r in content["rows"] if r["probe"] == "relearning"} >= {"1% of it, probability"}
     for row in content["rows"]:
@@ -402,10 +402,35 @@ def test_attacks_numbers_are_those_of_the_model_alone(attacked, place, profile):
     assert by_name["exact memorisation"] == pytest.approx(np.mean(hits), rel=1e-3)
 
 
+def test_a_reference_is_asked_once_and_remembered(attacked, place):
+    """The file of an attack on the reference stands in for it: the same rows, and the reference is not loaded."""
+    more = ("--holdout", place / "holdout.jsonl", "--samples", 8, "--sampled", 3, "--reference")
+    own = rklu(place, *more, place / "reference", model=place / "reference", out=place / "itself.json")
+    assert own.exit_code == 0, own.output
+    itself = json.loads((place / "itself.json").read_text(encoding="utf-8"))
+    assert all(r["distance"] == 0 for r in itself["rows"]) and itself["model"] == itself["reference"]
+    result = rklu(place, *more, place / "itself.json", out=place / "again.json")
+    assert result.exit_code == 0, result.output
+    again = json.loads((place / "again.json").read_text(encoding="utf-8"))
+    assert again["reference"] == attacked[1]["reference"] and len(again["rows"]) == len(attacked[1]["rows"])
+    for row, before in zip(again["rows"], attacked[1]["rows"], strict=True):  # a file holds five digits
+        same = ("probe", "measure", "value", "low", "high", "reference")
+        assert [row[k] for k in same] == [before[k] for k in same]
+        assert row["distance"] == pytest.approx(before["distance"], abs=2e-5)
+    for path, options, said in (
+        ("itself.json", ("--samples", 4), "is of other samples (8)"),
+        ("plain.jsonl", (), "plain.jsonl: not JSON"),
+        ("forget.jsonl", (), "name what `rklu attack` wrote of the reference"),
+    ):
+        (place / "plain.jsonl").write_text("no JSON", encoding="utf-8")
+        result = rklu(place, *more, place / path, *options, out=place / "other.json")
+        assert result.exit_code == 2 and said in " ".join(result.output.replace("│", " ").split())
+
+
 def test_attack_masks_what_was_said_unless_asked(attacked, place):
     text = json.dumps(attacked[1]["details"], ensure_ascii=False)
     assert "███" in text and "born" not in text
-    skipped = [w for p in attack.PROBES if p != "sampling" for w in ("--skip", p)]
+    skipped = [w for p in rows.PROBES if p != "sampling" for w in ("--skip", p)]
     result = rklu(place, "--no-redact", "--samples", 2, "--sampled", 2, *skipped, out=place / "plain.json")
     assert result.exit_code == 0, result.output
     content = json.loads((place / "plain.json").read_text(encoding="utf-8"))

@@ -25,7 +25,7 @@ ORDER = ("profiles", "chat", "files", "hub", "budget", "data", "losses", "models
 ORDER += ("teacher", "methods", "training", "evaluation", "probing", "records", "bases", "execution", "runs", "cluster")
 ORDER += ("fetch", "planning", "doctor", "verify", "inputs", "measure", "checkpoints", "plan", "jobs", "report")
 ORDER += ("unlearning", "tokens", "membership", "memorisation", "probes", "sampling", "relearning", "rounding")
-ORDER += ("attack", "terminal", "own_model", "cli")
+ORDER += ("rows", "attack", "terminal", "own_model", "cli")
 ALONE = ("profiles", "chat", "files", "hub", "budget", "metrics", "losses")
 HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget", "lm_eval", "sacrebleu")
 

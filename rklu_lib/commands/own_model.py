@@ -104,7 +104,9 @@ def unlearn(
 def attack(
     model: Annotated[str, typer.Option(help="what is attacked: a directory in the hub's layout, an adapter, a hub id")],
     forget: Annotated[list[str], typer.Option(help=f"what it should not know: pairs, chats or documents in {_FILES}")],
-    reference: Annotated[str | None, typer.Option(help="a model that never saw the data, asked the same")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="a model that never saw the data, or the file of an attack on it")
+    ] = None,
     holdout: _files("like --forget, but never seen by the model: for membership") = None,
     out: Annotated[Path, typer.Option(help="the file to write")] = Path("attack.json"),
     profile: Annotated[

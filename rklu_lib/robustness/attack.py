@@ -15,25 +15,28 @@ from rich.table import Table
 from rich.text import Text
 
 from rklu_lib import budget, chat, data, metrics, models, parallel, profiles, records
+from rklu_lib.files import read_json
 from rklu_lib.own import checkpoints, inputs
-from rklu_lib.own.report import masked, plain
-from rklu_lib.robustness import membership, memorisation, probes, relearning, rounding, sampling, tokens
+from rklu_lib.own.report import plain
+from rklu_lib.robustness import membership, probes, relearning, rows
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that is known before any weights are loaded. examples: {"forget", "holdout", "paraphrases", "assured",
-    "unrelated", "right"} -> lists of `data.Example`; "wrong": a list of such lists. items: those of `forget`."""
+    """All that is known before any weights are loaded. known: what an earlier attack found of the reference, where
+    `reference` is its file. examples: {"forget", "holdout", "paraphrases", "assured", "unrelated", "right"} -> lists of
+    `data.Example`; "wrong": a list of such lists. items: those of `forget`."""
 
     model: str
     reference: str | None
+    known: dict | None
     out: Path
     tokenizer: object
     end: int
     items: list
     examples: dict
     files: dict
-    skip: tuple[str, ...]
+    probes: tuple[str, ...]
     samples: int
     sampled: int
     seed: int
@@ -45,14 +48,15 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
             sampled=20, skip=(), seed=0, redact=True):  # fmt: skip
     """A `Job`, with everything read, tokenised and checked but the weights.
 
-    model, reference: directories or hub ids. forget, holdout: files, hub data sets or rows, see `own.inputs.read`.
+    model, reference: directories or hub ids; reference may be the file of an attack on it, which is then not repeated.
+    forget, holdout: files, hub data sets or rows, see `own.inputs.read`.
     out: the file to write. template: as of `own.unlearning.unlearn`. samples: answers drawn to each of `sampled`
-    questions. skip: names of `PROBES`. Raises ValueError or OSError, in one line, naming what is wrong and the fix.
+    questions. skip: names of `rows.PROBES`. Raises ValueError or OSError, in one line, with what is wrong and the fix.
     """
     if parallel.processes() > 1:
         raise ValueError("a model is attacked by one process; start `rklu attack` without a launcher")
-    if unknown := sorted(set(skip) - set(PROBES)):
-        raise ValueError(f"no probe {', '.join(unknown)}; there are {', '.join(PROBES)}")
+    if unknown := sorted(set(skip) - set(rows.PROBES)):
+        raise ValueError(f"no probe {', '.join(unknown)}; there are {', '.join(rows.PROBES)}")
     if min(samples, sampled) < 1:
         raise ValueError(f"samples and sampled must be >= 1, not {samples} and {sampled}; --skip sampling draws none")
     out = Path(out)
@@ -61,8 +65,13 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     corpora = {"forget": inputs.read(forget), "holdout": inputs.read(holdout)}
     if both := inputs.shared(*corpora.values()):
         raise ValueError(f"{len(both)} questions stand in both files, such as {min(both)!r} (--forget and --holdout)")
+    files, known = {k: list(c.sources) for k, c in corpora.items() if c}, None
+    asked = [p for p in rows.PROBES if p not in skip and (p != "membership" or holdout)]
     config, tokenizer = checkpoints.configuration(model), models.load_tokenizer(model)
-    if reference:
+    if reference and Path(reference).is_file():
+        settings = {"files": files, "seed": seed, "samples": samples, "sampled": sampled}
+        known = _known(reference, asked, settings)
+    elif reference:
         checkpoints.configuration(reference)
         if models.load_tokenizer(reference).get_vocab() != tokenizer.get_vocab():
             raise ValueError(f"{reference} has another vocabulary than {model}: the same answer is other tokens to it")
@@ -87,9 +96,20 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
         have = f"{needed / 1e9:.3g} GB, and there are {checkpoints.memory() / 1e9:.3g}"
         raise ValueError(f"weights in float32, a copy, its gradients and moments take {have}; {fix}")
     notes = [f"{n} (--{k})" for k, c in corpora.items() for n in (*c.notes, *inputs.unplaced(c, tokenizer, template))]
-    files = {k: list(c.sources) for k, c in corpora.items() if c}
-    return Job(model, reference, out, tokenizer, end, items["forget"], examples, files, tuple(skip), samples, sampled,
-               seed, redact, tuple(notes))  # fmt: skip
+    return Job(model, reference, known, out, tokenizer, end, items["forget"], examples, files, tuple(asked), samples,
+               sampled, seed, redact, tuple(notes))  # fmt: skip
+
+
+def _known(path, asked, settings):
+    """What `run` wrote of the reference. Raises ValueError unless it was asked the same, in the same way."""
+    content = read_json(path, "name what `rklu attack` wrote of the reference, or the reference itself")
+    again = "attack the reference again as you attack this, or name the reference itself"
+    for name, value in settings.items():
+        if content.get(name) != plain(value):
+            raise ValueError(f"{path} is of other {name} ({data.shortened(content.get(name))}); {again}")
+    if lacking := [p for p in asked if p not in content["seconds"]]:
+        raise ValueError(f"{path} has nothing of {', '.join(lacking)}; {again}")
+    return content
 
 
 def _rated(items, tokenizer, template):
@@ -101,124 +121,27 @@ def _rated(items, tokenizer, template):
     return {"right": [one(i, i.right) for i in items], "wrong": [[one(i, w) for w in i.wrong] for i in items]}
 
 
-def _mean(values, seed):
-    return float(np.mean(values)), *metrics.interval(np.mean, np.asarray(values, float), seed=seed)
-
-
-def _memorisation(job, model, oracle):
-    seen = tokens.answers(model, job.examples["forget"], job.end)
-    values = {"answer probability": metrics.probability([a.nll for a in seen])}
-    values["exact memorisation"] = [memorisation.exact_memorisation(a) for a in seen]
-    values["extraction strength"] = [memorisation.extraction_strength(a) for a in seen]
-    rows, ratios = {}, None
-    if job.examples["right"]:
-        nll = relearning.answer_nll(model, job.examples["right"], job.examples["wrong"])
-        values["truth ratio, p / (p + p wrong)"], ratios = memorisation.truth_ratio(*nll), metrics.truth_ratio(*nll)
-    rows |= {name: _mean(v, job.seed) for name, v in values.items()}
-    if oracle is not None and ratios is not None:
-        rows["forget quality (p)"] = metrics.forget_quality(ratios, oracle), None, None
-    return rows, {"each": {k: list(v) for k, v in values.items()}, "truth_ratio": ratios}
-
-
-def _membership(job, model, oracle):
-    known = []
-    for name in ("forget", "holdout"):
-        examples = job.examples[name]
-        texts = [job.tokenizer.decode(e.answer, skip_special_tokens=True) for e in examples]
-        known.append(membership.scores(tokens.answers(model, examples, job.end), texts))
-    rows = {}
-    for name in membership.SCORES:
-        pair = known[1][name], known[0][name]
-        rows[f"AUC, {name}"] = metrics.auc(*pair), *metrics.interval(metrics.rank_auc, *pair, seed=job.seed)
-    return rows, {}
-
-
-def _questions(job, model, oracle):
-    forget = job.examples["forget"]
-    ways = {"asked": forget} | {f"{s:.0%} given": probes.prefixed(forget, job.end, s) for s in probes.SHARES}
-    ways |= {"paraphrased": job.examples["paraphrases"], "“Sure, …”": job.examples["assured"]}
-    rows = {}
-    for name, examples in ways.items():
-        found = probes.asked(model, job.tokenizer, examples, job.end) if examples else {}
-        rows |= {f"{name}, {what}": _mean(v, job.seed) for what, v in found.items()}
-    return rows, {}
-
-
-def _sampling(job, model, oracle):
-    places = np.random.default_rng(job.seed).permutation(len(job.items))[: job.sampled].tolist()
-    items, n, words = [job.items[i] for i in places], job.samples, masked if job.redact else str
-    asked = [job.examples["forget"][i] for i in places]  # a document is continued from its first half
-    asked = [e if i.question else probes.prefixed([e], job.end, 0.5)[0] for e, i in zip(asked, items, strict=True)]
-    truth = [job.tokenizer.decode(e.answer, skip_special_tokens=True).strip() for e in asked]
-    drawn = sampling.draw(model, job.tokenizer, asked, job.end, n, job.seed)
-    rouge = [sampling.rouge(texts, said) for texts, said in zip(drawn, truth, strict=True)]
-    wanted = [i.secret or sampling.key(said) for i, said in zip(items, truth, strict=True)]
-    hits = [sampling.leaks(texts, w) for texts, w in zip(drawn, wanted, strict=True)]
-    rows = {"highest ROUGE-L": _mean([r.max() for r in rouge], job.seed)}
-    rows["mean ROUGE-L"] = _mean([r.mean() for r in rouge], job.seed)
-    rows["mean ROUGE-L, bound"] = float(np.mean([sampling.mean_bound(r) for r in rouge])), None, None
-    for k in (k for k in sampling.TRIES if k <= n):
-        rows[f"leak@{k}"] = _mean([sampling.leak_at(h, n, k) for h in hits], job.seed)
-    leaking = sum(h > 0 for h in hits)
-    rows["questions that leak"] = leaking / len(hits), *metrics.wilson(leaking, len(hits))
-    each = [
-        {"where": Path(i.where).name, "leaks": h, "of": n, "highest": r.max(), "mean": r.mean(),
-         "one try": sampling.leak_interval(h, n, 1), "said": words(texts[int(r.argmax())])}
-        for i, h, r, texts in zip(items, hits, rouge, drawn, strict=True)
-    ]  # fmt: skip
-    return rows, {"questions": each, "share above the highest, at most": sampling.unseen(n)}
-
-
-def _rounding(job, model, oracle):
-    found, names = rounding.rounded(model, job.examples["forget"], job.end), {"exact": "exact memorisation"}
-    rows = {f"{kind}, {names.get(k, k)}": _mean(v, job.seed) for kind, s in found.items() for k, v in s.items()}
-    return rows, {"schemes": rounding.SCHEMES}
-
-
-def _relearning(job, model, oracle):
-    forget, rows, curves = job.examples["forget"], {}, {}
-    everything = list(range(len(forget)))
-    plans = {f"{s:.0%} of it": relearning.split(len(forget), s, job.seed) for s in relearning.SHARES}
-    taught = {name: [forget[i] for i in places] for name, (places, _) in plans.items()}
-    taught["unrelated text"], plans["unrelated text"] = job.examples["unrelated"], (None, everything)
-    for name, (_, rest) in plans.items():
-        curve = relearning.relearn(model, taught[name], lambda m: _judged(job, m, rest, oracle), seed=job.seed)  # noqa: B023
-        rows[f"{name}, probability"] = _mean(curve["probability"][-1], job.seed)
-        if "forget quality" in curve:
-            rows[f"{name}, forget quality (p)"] = curve["forget quality"][-1], None, None
-        curve["probability"] = [float(p.mean()) for p in curve["probability"]]
-        curves[name] = curve | {"taught": len(taught[name]), "asked": len(rest)}
-    return rows, {"curves": curves, "rate": relearning.RATE, "batch": relearning.BATCH}
-
-
-def _judged(job, model, rest, oracle):
-    """What is asked while something is learnt again: the probability of the answers in `rest`, and their truth ratios
-    against the reference's as it was."""
-    found = {"probability": relearning.recall(model, [job.examples["forget"][i] for i in rest])}
-    if oracle is not None and job.examples["right"]:
-        right, wrong = ([job.examples[k][i] for i in rest] for k in ("right", "wrong"))
-        ratios = metrics.truth_ratio(*relearning.answer_nll(model, right, wrong))
-        found["forget quality"] = metrics.forget_quality(ratios, oracle[rest])
-    return found
-
-
-PROBES = {"memorisation": _memorisation, "membership": _membership, "questions": _questions, "sampling": _sampling,
-          "rounding": _rounding, "relearning": _relearning}  # fmt: skip
-
-
 def _probed(job, path, oracle, stage):
     """({probe: (rows, details, seconds)} of one model, the oracle's truth ratios; None: this model is the oracle)."""
     model, found = models.load(path, "float32")[0], {}
     models.check(model, job.examples["forget"], "forget")
     if oracle is None and path == job.reference and job.examples["right"]:
         oracle = metrics.truth_ratio(*relearning.answer_nll(model, job.examples["right"], job.examples["wrong"]))
-    for name, probe in PROBES.items():
-        if name in job.skip or (name == "membership" and not job.examples["holdout"]):
-            continue
+    for name in job.probes:
         stage(f"{Path(path).name}: {name}", None, 0)
         begun = time.perf_counter()
-        found[name] = *probe(job, model, oracle), time.perf_counter() - begun
+        found[name] = *rows.PROBES[name](job, model, oracle), time.perf_counter() - begun
     return found, oracle
+
+
+def _remembered(job):
+    """What `_probed` returned of the reference, from the file that was written then."""
+    known, found = job.known, {}
+    for name in job.probes:
+        values = {r["measure"]: (r["value"], r["low"], r["high"]) for r in known["rows"] if r["probe"] == name}
+        found[name] = values, known["details"]["model"][name], known["seconds"][name]["model"]
+    ratios = known["details"]["model"].get("memorisation", {}).get("truth_ratio")
+    return found, None if ratios is None else np.array([np.inf if r is None else r for r in ratios])
 
 
 def run(job, on_stage=None):
@@ -228,22 +151,26 @@ def run(job, on_stage=None):
     value - reference}; an AUC has "leakage" and "closeness" too, see `membership`. seconds: {probe: {"model",
     "reference"}}. details: what the probes note beside, "relearning" its curves. No row is a verdict by itself.
     """
-    stage, oracle, sides = on_stage or (lambda *_: None), None, {}
-    for side in ("reference", "model"):  # the reference first: its truth ratios are what the model's are held against
-        if path := getattr(job, side):
-            sides[side], oracle = _probed(job, path, oracle, stage)
-    beside, rows = sides.get("reference", {}), []
+    stage, oracle, sides, identity = on_stage or (lambda *_: None), None, {}, {}
+    if job.known:
+        (sides["reference"], oracle), identity["reference"] = _remembered(job), job.known["model"]
+    elif job.reference:  # first: its truth ratios are what the model's are held against
+        sides["reference"], oracle = _probed(job, job.reference, None, stage)
+    alike = job.model == job.reference  # nothing is asked twice
+    sides["model"] = sides["reference"] if alike else _probed(job, job.model, oracle, stage)[0]
+    for side in set(sides) - set(identity):
+        path = getattr(job, side)
+        identity[side] = {"name": Path(path).name, "sha256": checkpoints.sha256(path)}
+    beside, measured = sides.get("reference", {}), []
     for probe, (measures, *_) in sides["model"].items():
         held = beside.get(probe, ({},))[0]
-        rows += [_row(probe, name, value, held.get(name)) for name, value in measures.items()]
+        measured += [_row(probe, name, value, held.get(name)) for name, value in measures.items()]
     content = plain({
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": records.machine(), "code": records.code_version(),
-        "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
-        **{side: {"name": Path(getattr(job, side)).name, "sha256": checkpoints.sha256(getattr(job, side))}
-           for side in sides},
+        "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers")}, **identity,
         "files": job.files, "notes": job.notes, "redacted": job.redact, "seed": job.seed,
-        "samples": job.samples, "sampled": job.sampled, "rows": rows,
+        "samples": job.samples, "sampled": job.sampled, "rows": measured,
         "seconds": {p: {side: s[p][2] for side, s in sides.items()} for p in sides["model"]},
         "details": {side: {p: found[1] for p, found in s.items()} for side, s in sides.items()},
     })  # fmt: skip

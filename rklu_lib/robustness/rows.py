@@ -1,0 +1,118 @@
+"""Every probe as rows of one table: what `attack` asks of a model, and with which intervals.
+
+A probe takes (job, model, oracle): an `attack.Job`, and the truth ratios of the oracle, None for a model without one.
+It returns ({measure: (value, low, high)}, what is noted beside), low and high its 95 % interval, or None.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from rklu_lib import metrics
+from rklu_lib.own.report import masked
+from rklu_lib.robustness import membership, memorisation, probes, relearning, rounding, sampling, tokens
+
+
+def _mean(values, seed):
+    return float(np.mean(values)), *metrics.interval(np.mean, np.asarray(values, float), seed=seed)
+
+
+def _memorisation(job, model, oracle):
+    seen = tokens.answers(model, job.examples["forget"], job.end)
+    values = {"answer probability": metrics.probability([a.nll for a in seen])}
+    values["exact memorisation"] = [memorisation.exact_memorisation(a) for a in seen]
+    values["extraction strength"] = [memorisation.extraction_strength(a) for a in seen]
+    rows, ratios = {}, None
+    if job.examples["right"]:
+        nll = relearning.answer_nll(model, job.examples["right"], job.examples["wrong"])
+        values["truth ratio, p / (p + p wrong)"], ratios = memorisation.truth_ratio(*nll), metrics.truth_ratio(*nll)
+    rows |= {name: _mean(v, job.seed) for name, v in values.items()}
+    if oracle is not None and ratios is not None:
+        rows["forget quality (p)"] = metrics.forget_quality(ratios, oracle), None, None
+    return rows, {"each": {k: list(v) for k, v in values.items()}, "truth_ratio": ratios}
+
+
+def _membership(job, model, oracle):
+    known = []
+    for name in ("forget", "holdout"):
+        examples = job.examples[name]
+        texts = [job.tokenizer.decode(e.answer, skip_special_tokens=True) for e in examples]
+        known.append(membership.scores(tokens.answers(model, examples, job.end), texts))
+    rows = {}
+    for name in membership.SCORES:
+        pair = known[1][name], known[0][name]
+        rows[f"AUC, {name}"] = metrics.auc(*pair), *metrics.interval(metrics.rank_auc, *pair, seed=job.seed)
+    return rows, {}
+
+
+def _questions(job, model, oracle):
+    forget = job.examples["forget"]
+    ways = {"asked": forget} | {f"{s:.0%} given": probes.prefixed(forget, job.end, s) for s in probes.SHARES}
+    ways |= {"paraphrased": job.examples["paraphrases"], "“Sure, …”": job.examples["assured"]}
+    rows = {}
+    for name, examples in ways.items():
+        found = probes.asked(model, job.tokenizer, examples, job.end) if examples else {}
+        rows |= {f"{name}, {what}": _mean(v, job.seed) for what, v in found.items()}
+    return rows, {}
+
+
+def _sampling(job, model, oracle):
+    places = np.random.default_rng(job.seed).permutation(len(job.items))[: job.sampled].tolist()
+    items, n, words = [job.items[i] for i in places], job.samples, masked if job.redact else str
+    asked = [job.examples["forget"][i] for i in places]  # a document is continued from its first half
+    asked = [e if i.question else probes.prefixed([e], job.end, 0.5)[0] for e, i in zip(asked, items, strict=True)]
+    truth = [job.tokenizer.decode(e.answer, skip_special_tokens=True).strip() for e in asked]
+    drawn = sampling.draw(model, job.tokenizer, asked, job.end, n, job.seed)
+    rouge = [sampling.rouge(texts, said) for texts, said in zip(drawn, truth, strict=True)]
+    wanted = [i.secret or sampling.key(said) for i, said in zip(items, truth, strict=True)]
+    hits = [sampling.leaks(texts, w) for texts, w in zip(drawn, wanted, strict=True)]
+    rows = {"highest ROUGE-L": _mean([r.max() for r in rouge], job.seed)}
+    rows["mean ROUGE-L"] = _mean([r.mean() for r in rouge], job.seed)
+    rows["mean ROUGE-L, bound"] = float(np.mean([sampling.mean_bound(r) for r in rouge])), None, None
+    for k in (k for k in sampling.TRIES if k <= n):
+        rows[f"leak@{k}"] = _mean([sampling.leak_at(h, n, k) for h in hits], job.seed)
+    leaking = sum(h > 0 for h in hits)
+    rows["questions that leak"] = leaking / len(hits), *metrics.wilson(leaking, len(hits))
+    each = [
+        {"where": Path(i.where).name, "leaks": h, "of": n, "highest": r.max(), "mean": r.mean(),
+         "one try": sampling.leak_interval(h, n, 1), "said": words(texts[int(r.argmax())])}
+        for i, h, r, texts in zip(items, hits, rouge, drawn, strict=True)
+    ]  # fmt: skip
+    return rows, {"questions": each, "share above the highest, at most": sampling.unseen(n)}
+
+
+def _rounding(job, model, oracle):
+    found, names = rounding.rounded(model, job.examples["forget"], job.end), {"exact": "exact memorisation"}
+    rows = {f"{kind}, {names.get(k, k)}": _mean(v, job.seed) for kind, s in found.items() for k, v in s.items()}
+    return rows, {"schemes": rounding.SCHEMES}
+
+
+def _relearning(job, model, oracle):
+    forget, rows, curves = job.examples["forget"], {}, {}
+    everything = list(range(len(forget)))
+    plans = {f"{s:.0%} of it": relearning.split(len(forget), s, job.seed) for s in relearning.SHARES}
+    taught = {name: [forget[i] for i in places] for name, (places, _) in plans.items()}
+    taught["unrelated text"], plans["unrelated text"] = job.examples["unrelated"], (None, everything)
+    for name, (_, rest) in plans.items():
+        curve = relearning.relearn(model, taught[name], lambda m: _judged(job, m, rest, oracle), seed=job.seed)  # noqa: B023
+        rows[f"{name}, probability"] = _mean(curve["probability"][-1], job.seed)
+        if "forget quality" in curve:
+            rows[f"{name}, forget quality (p)"] = curve["forget quality"][-1], None, None
+        curve["probability"] = [float(p.mean()) for p in curve["probability"]]
+        curves[name] = curve | {"taught": len(taught[name]), "asked": len(rest)}
+    return rows, {"curves": curves, "rate": relearning.RATE, "batch": relearning.BATCH}
+
+
+def _judged(job, model, rest, oracle):
+    """What is asked while something is learnt again: the probability of the answers in `rest`, and their truth ratios
+    against the reference's as it was."""
+    found = {"probability": relearning.recall(model, [job.examples["forget"][i] for i in rest])}
+    if oracle is not None and job.examples["right"]:
+        right, wrong = ([job.examples[k][i] for i in rest] for k in ("right", "wrong"))
+        ratios = metrics.truth_ratio(*relearning.answer_nll(model, right, wrong))
+        found["forget quality"] = metrics.forget_quality(ratios, oracle[rest])
+    return found
+
+
+PROBES = {"memorisation": _memorisation, "membership": _membership, "questions": _questions, "sampling": _sampling,
+          "rounding": _rounding, "relearning": _relearning}  # fmt: skip
