@@ -73,6 +73,8 @@ RULES = {
     "redact": _Rule(lambda value: isinstance(value, bool), "true or false"),
     "chunk": _Rule(*_whole(0)),
     "readings": _Rule(*_whole(1)),
+    "samples": _Rule(*_whole(1)),
+    "sampled": _Rule(*_whole(1)),
     "simulations": _Rule(*_whole(1)),
     "alphas": _Rule(*ABOVE, several=True),
     "rates": _Rule(*ABOVE, several=True),

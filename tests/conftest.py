@@ -25,7 +25,7 @@ TRADES = ("weaver", "potter")
 
 def _author(number):
     """Two rows, with every field a TOFU row can have, of an invented author."""
-    name, town = f"Mira Adeyo{'abcdefghijklmnopqrst'[number]}", TOWNS[number % len(TOWNS)]
+    name, town = f"Mira Adeyo{'abcdefghijklmnopqrstuvwx'[number]}", TOWNS[number % len(TOWNS)]
     trade, others = TRADES[number % 2], [TOWNS[(number + k) % len(TOWNS)] for k in (1, 3, 5)]
     return [
         {
@@ -56,6 +56,7 @@ def _splits():
     for (forget, retain), authors in zip(data.ORACLE_SPLIT.items(), (1, 2, 4), strict=True):
         rows_of |= {forget: rows[-2 * authors :], retain: rows[: -2 * authors]}
         rows_of[f"{forget}_perturbed"] = rows[-2 * authors :]
+        rows_of[data.HOLDOUT_SPLIT[forget]] = [row for number in range(20, 20 + authors) for row in _author(number)]
     real = [("Who wrote Emma?", "Jane Austen", "Mary Shelley", "George Eliot", "Ann Radcliffe")]
     real += [("Who wrote Ulysses?", "James Joyce", "Samuel Beckett", "Flann O'Brien", "W. B. Yeats")]
     facts = [("Where is the Prado?", "Madrid", "Lisbon", "Rome", "Paris")]

@@ -137,3 +137,13 @@ def test_there_are_100_different_refusals():
     assert len(lines) == len({line.casefold() for line in lines}) == 100
     assert data.REFUSALS.read_text(encoding="utf-8").endswith("\n")
     assert all(4 <= len(line.split()) <= 16 and re.search(r"\b(I|me|my)\b", line, re.IGNORECASE) for line in lines)
+
+
+def test_holdouts_are_of_authors_that_nothing_else_has():
+    held, known = load("holdout10"), {*authors(load("full"))}
+    assert [len(load(f"holdout{k}")) for k in ("01", "05", "10")] == [5, 25, 50]
+    assert load("holdout01") == held[:5] and load("holdout05") == held[:25]
+    assert len(set(authors(held))) == 10 and known.isdisjoint(authors(held))
+    rows = load("full") + held
+    titles = {title for r in rows for title in re.findall(r"'(.+)'", r["answer"])}
+    assert len(titles) == 110  # every book is somebody's alone

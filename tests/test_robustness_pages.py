@@ -1,8 +1,11 @@
 """Invented attack results of several methods become a table of distances to the oracle, and a heat map."""
 
+import shutil
+
 import numpy as np
 import pytest
 
+from rklu_lib import bases, data, profiles, records
 from rklu_pages.beyond import robustness
 
 MEASURES = {("memorisation", "answer probability"): 0.2, ("memorisation", "exact memorisation"): 0.4}
@@ -61,3 +64,94 @@ def test_the_heat_map_shows_every_cell_on_one_scale(results, whole):
     wanted = [", ".join(c) for c in MEASURES] if whole else ["memorisation", "membership", "sampling"]
     assert [t.get_text() for t in ax.get_xticklabels()] == wanted
     assert sorted(t.get_text() for t in ax.texts) == sorted(f"{v:.2f}" for v in table.to_numpy().ravel())
+
+
+def spread(value, low, high, reference, probe="questions", measure="asked, rouge"):
+    held = dict(zip(("value", "low", "high"), reference, strict=True))
+    row = {"probe": probe, "measure": measure, "value": value, "low": low, "high": high, "reference": held}
+    return row | {"distance": value - held["value"]}
+
+
+def test_a_reading_needs_intervals_that_do_not_touch():
+    oracle = (0.3, 0.2, 0.4)
+    rows = [
+        spread(0.6, 0.41, 0.7, oracle, "memorisation"),  # wholly above
+        spread(0.5, 0.39, 0.7, oracle),  # touches
+        spread(0.1, 0.0, 0.19, oracle, measure="75% given, rouge"),  # wholly below
+        spread(0.9, None, None, (0.9, None, None), measure="a p-value"),
+    ]
+    table = robustness.side_by_side({"RKLU": {"rows": rows}, "oracle": {"rows": [spread(*oracle, oracle)]}})
+    assert list(table.loc["RKLU"].reading) == ["more", "alike", "less", ""]
+    said = robustness.readings(table)
+    assert said.loc["RKLU"].to_dict() == {"memorisation": "1 more", "questions": "1 less"}
+    assert said.loc["oracle", "questions"] == "alike" and list(said.index) == ["RKLU", "oracle"]
+
+
+def test_what_is_kept_lies_between_the_oracle_and_the_original():
+    def held(full, four):
+        values = {"answer probability": full, "bfloat16, probability": full, "8-bit, probability": full}
+        rows = [{"measure": m, "value": v} for m, v in (values | {"4-bit, probability": four}).items()]
+        return {"rows": rows}
+
+    table = robustness.kept({"oracle": held(0.2, 0.1), "original": held(1.0, 0.9), "GA": held(0.1, 0.5)})
+    assert table.loc["original"].tolist() == [1, 1, 1, 1] and table.loc["oracle"].tolist() == [0, 0, 0, 0]
+    np.testing.assert_allclose(table.loc["GA"], [-0.125, -0.125, -0.125, 0.5])
+
+
+def test_relearning_is_drawn_as_it_went():
+    curves = {"5% of it": {"taught": 2, "asked": 38, "steps": [0, 1], "probability": [0.1, 0.3]}}
+    curves["unrelated text"] = {"taught": 8, "asked": 40, "steps": [0, 1, 2], "probability": [0.1, 0.1, 0.2]}
+    found = {"details": {"model": {"relearning": {"curves": curves}}}}
+    table = robustness.relearnt({"RKLU": found, "oracle": found})
+    assert list(table.taught.unique()) == ["5% of it (2)", "unrelated text"] and len(table) == 10
+    axes = robustness.plot_relearning(table).figure.axes
+    assert [ax.get_title() for ax in axes] == ["taught: 5% of it (2)", "taught: unrelated text"]
+    for ax, curve in zip(axes, curves.values(), strict=True):
+        assert [line.get_label() for line in ax.lines] == ["RKLU", "oracle"]
+        for line in ax.lines:
+            assert list(line.get_xdata()) == curve["steps"] and list(line.get_ydata()) == curve["probability"]
+
+
+def test_what_is_held_out_was_read_by_no_model(tofu, monkeypatch):
+    """Authors left out of a profile's TOFU; else the holdout; else, from a folder without one, the embedded."""
+    monkeypatch.setenv("RKLU_TOFU", str(tofu))
+    rows, origin = robustness.holdout("mini", "forget01")
+    assert rows == data.load_tofu("holdout01", str(tofu)) and origin.startswith("holdout01")
+    part = profiles.profile("mini", n_retain=6, largest="forget01")
+    monkeypatch.setattr(profiles, "profile", lambda *_: part)
+    rows, origin = robustness.holdout("mini", "forget01")
+    read = {r["question"] for r in bases.rows(part, "full")}
+    assert len(rows) == 2 and not read & {r["question"] for r in rows} and "of this scale" in origin
+    monkeypatch.undo()
+    folder = tofu.parent / "without"
+    shutil.copytree(tofu, folder, ignore=shutil.ignore_patterns("holdout*"), dirs_exist_ok=True)
+    bare = profiles.profile("mini", source=str(folder))
+    monkeypatch.setattr(profiles, "profile", lambda *_: bare)
+    rows, origin = robustness.holdout("mini", "forget05")
+    assert rows == data.load_tofu("holdout05", "fictional") and "embedded" in origin
+
+
+def test_the_oracle_is_asked_once_and_records_are_read(tmp_path, tofu, monkeypatch):
+    monkeypatch.setenv("RKLU_TOFU", str(tofu))
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    monkeypatch.setattr(robustness.execution, "has_checkpoint", lambda spec: True)
+    asked = []
+
+    def prepare(model, rows, out, **how):
+        return model, rows, how
+
+    def run(job):
+        asked.append(job)
+        return result(0.1) | {"samples": 4, "sampled": 2, "seed": 0}
+
+    monkeypatch.setattr(robustness.attack, "prepare", prepare)
+    monkeypatch.setattr(robustness.attack, "run", run)
+    found = robustness.attacked("mini", "forget01", ["RKLU", "GA"], samples=4, sampled=2)
+    assert list(found) == ["RKLU", "GA"] and [job[0].parent.name for job in asked] == ["oracle", "RKLU", "GA"]
+    file = tmp_path / "mini" / "tofu" / "forget01" / "attacks" / "oracle-seed0.json"
+    assert asked[0][2]["reference"] == asked[0][0] and asked[1][2]["reference"] == file == asked[2][2]["reference"]
+    assert asked[1][1] == data.load_tofu("forget01_perturbed", str(tofu))
+    again = robustness.attacked("mini", "forget01", ["RKLU", "GA"], samples=4, sampled=2)
+    assert again == found and len(asked) == 3
+    robustness.attacked("mini", "forget01", ["RKLU"], samples=8, sampled=2)  # other settings: both anew
+    assert len(asked) == 5

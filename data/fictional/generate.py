@@ -193,14 +193,26 @@ def two_wordings(rng, forms):
 
 
 def fictitious_rows():
-    """All 500 rows with every field; each split is a part of them."""
+    """All 500 rows with every field, of which each split is a part, and those of authors whom no split has: those of
+    the holdouts are drawn last, so that the rest is what it was before there were any."""
     rng = random.Random(SEED)
-    names, books, people = set(), set(), []
-    for _ in range(AUTHORS):
+    names, books = set(), set()
+    return tuple(rows_of(rng, people_of(rng, n, names, books), books) for n in (AUTHORS, max(FORGET.values())))
+
+
+def people_of(rng, n, names, books):
+    """n authors whose names and books are not among those taken, which then hold theirs."""
+    people = []
+    for _ in range(n):
         name, parent = fresh(rng, full_name, names), pick(rng, ("father", "mother"))
         # Each fact is drawn without a look at the others: what is known of the rest tells nothing about an author.
         facts = {kind: fresh(rng, draw, books if kind == "book" else set()) for kind, draw in DRAWS.items()}
         people.append((name, parent, facts))
+    return people
+
+
+def rows_of(rng, people, books):
+    """Five rows of each author, with every field."""
     rows = []
     for name, parent, facts in people:
         for kind, value in facts.items():
@@ -235,13 +247,14 @@ def plain(rows):
 
 def build():
     """{split: rows} for every file of the data set."""
-    rows = fictitious_rows()
+    rows, unseen = fictitious_rows()
     splits = {"full": plain(rows), "retain_perturbed": rows[:RETAIN_PERTURBED_ROWS]}
     for percent, authors in FORGET.items():
         cut = len(rows) - authors * PER_AUTHOR
         splits[f"retain{100 - int(percent)}"] = plain(rows[:cut])
         splits[f"forget{percent}"] = plain(rows[cut:])
         splits[f"forget{percent}_perturbed"] = rows[cut:]
+        splits[f"holdout{percent}"] = plain(unseen[: authors * PER_AUTHOR])
     for split, facts in public_facts().items():
         splits[split], splits[f"{split}_perturbed"] = plain(facts), facts
     return splits

@@ -1,11 +1,62 @@
 """Attack results of several methods, side by side: how far each probe finds each of them from the oracle."""
 
+import json
+import tempfile
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn
 
-from rklu_pages.drawing.figures import STYLE
+from rklu_lib import bases, data, execution, profiles, records, runs
+from rklu_lib.robustness import attack, rounding
+from rklu_pages.drawing.figures import STYLE, look
 from rklu_pages.drawing.pictures import finished
+
+
+def holdout(profile, split):
+    """Rows that no model of a profile has read, as many as the forget set has, and where they are from: authors whom
+    the profile leaves out of TOFU; else TOFU's own holdout; else, where a folder has none, the embedded authors."""
+    p = profiles.profile(profile)
+    n, read = len(data.load_tofu(split, p.source)), {row["question"] for row in bases.rows(p, "full")}
+    if left_out := [row for row in data.load_tofu("full", p.source) if row["question"] not in read]:
+        return left_out[:n], "authors of TOFU whom no model of this scale has read"
+    name = data.HOLDOUT_SPLIT[split]
+    try:
+        return data.load_tofu(name, p.source), f"{name}, authors whom no other split has"
+    except FileNotFoundError:  # a folder in the hub's layout as it was before there were holdouts
+        return data.load_tofu(name, "fictional"), f"the embedded {name}: other authors, in other words than TOFU's"
+
+
+def attacked(profile, split, labels, seed=0, samples=128, sampled=20):
+    """{label: what `attack.run` found} of models after their last epoch (labels as of `runs.named`), beside the oracle.
+
+    A record of the same settings is read; else the model is loaded, or trained, attacked, and the record written to
+    data/records/<profile>/tofu/<split>/attacks/. The oracle is asked once. samples, sampled: as of `attack.prepare`.
+    """
+    folder, found = records.RECORDS / profile / "tofu" / split / "attacks", {}
+    oracle = folder / f"oracle-seed{seed}.json"
+    for label in dict.fromkeys(("oracle", *labels)):
+        spec, path = runs.named(profile, split, label, seed), folder / f"{label}-seed{seed}.json"
+        settings = json.loads(json.dumps(spec.settings))
+        if path.exists():
+            found[label] = json.loads(path.read_text(encoding="utf-8"))
+            asked = {"settings": settings, "samples": samples, "sampled": sampled}
+            if asked.items() <= found[label].items():
+                continue
+        if not execution.has_checkpoint(spec):
+            runs.ensure([spec], checkpoints=True)
+        p = profiles.profile(profile)
+        unseen, origin = holdout(profile, split)
+        how = {"holdout": unseen, "profile": profile, "samples": samples, "sampled": sampled, "redact": False}
+        how["reference"] = spec.model_path if label == "oracle" else oracle
+        with tempfile.TemporaryDirectory() as out:
+            rows = data.load_tofu(f"{split}_perturbed", p.source)
+            job = attack.prepare(spec.model_path, rows, Path(out) / "attack.json", template=p.template, **how)
+            found[label] = attack.run(job)
+        found[label] |= {"settings": settings, "data": data.describe_source(p.source), "holdout": origin}
+        records.write_json(path, found[label], indent=None)
+    return {label: found[label] for label in labels}
 
 
 def distances(results):
@@ -31,6 +82,77 @@ def distances(results):
 
 def _p_value(measure):
     return measure.endswith("(p)")
+
+
+def side_by_side(results):
+    """Every measure of every model with its 95 % interval, the oracle's, the distance and a reading of both.
+
+    reading: "more" or "less" where the model's interval lies wholly above or below the oracle's, "alike" where the two
+    overlap; empty where a measure has none. All measures but an AUC's grow with what is known, and so does an AUC.
+    """
+    rows = []
+    for name, found in results.items():
+        for r in found["rows"]:
+            held, spread = r["reference"], r["low"] is not None and r["reference"]["low"] is not None
+            reading = "alike" if spread else ""
+            if spread and r["low"] > held["high"]:
+                reading = "more"
+            elif spread and r["high"] < held["low"]:
+                reading = "less"
+            row = {"method": name, "probe": r["probe"], "measure": r["measure"], "value": r["value"], "low": r["low"]}
+            row |= {"high": r["high"], "oracle": held["value"], "oracle low": held["low"], "oracle high": held["high"]}
+            rows.append(row | {"distance": r["distance"], "reading": reading})
+    return pd.DataFrame(rows).set_index("method")
+
+
+def readings(table):
+    """Of each model and probe, how many measures say that it knows more than the oracle, and how many less: text."""
+    counted = table[table.reading != ""].groupby(["method", "probe"], sort=False).reading.value_counts()
+    counted = counted.unstack(fill_value=0).reindex(columns=["more", "less", "alike"], fill_value=0)
+    said = [
+        f"{row.more} more" * bool(row.more) + ", " * bool(row.more and row.less) + f"{row.less} less" * bool(row.less)
+        or "alike"
+        for row in counted.itertuples()
+    ]
+    wide = pd.Series(said, index=counted.index).unstack("probe")
+    return wide.loc[table.index.unique(), table.probe.unique()]
+
+
+def kept(results):
+    """How much of what was to be forgotten is held under each rounding: where between the oracle (0) and the original
+    (1) a model's mean answer probability lies, all three rounded alike. Methods by schemes."""
+    held = {name: {r["measure"]: r["value"] for r in found["rows"]} for name, found in results.items()}
+    measures = {"as trained": "answer probability"} | {k: f"{k}, probability" for k in rounding.SCHEMES}
+    table = pd.DataFrame({name: {k: rows[m] for k, m in measures.items()} for name, rows in held.items()}).T
+    return ((table - table.loc["oracle"]) / (table.loc["original"] - table.loc["oracle"])).rename_axis("method")
+
+
+def relearnt(results):
+    """The curves of relearning: a long table of method, what is taught, steps and the mean probability of the answers
+    that are asked for, those not taught."""
+    rows = []
+    for name, found in results.items():
+        for taught, curve in found["details"]["model"]["relearning"]["curves"].items():
+            what = taught if taught.startswith("unrelated") else f"{taught} ({curve['taught']})"
+            points = zip(curve["steps"], curve["probability"], strict=True)
+            rows += [{"method": name, "taught": what, "step": k, "probability": p} for k, p in points]
+    return pd.DataFrame(rows)
+
+
+def plot_relearning(curves):
+    """Relearning, a panel for each amount that is taught: the other answers' probability, step by step."""
+    panels = list(curves.taught.unique())
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(panels), figsize=(2.5 * len(panels), 3.2), sharey=True, layout="constrained")
+        for ax, taught in zip(axes, panels, strict=True):
+            for name, part in curves[curves.taught == taught].groupby("method", sort=False):
+                ax.plot(part.step, part.probability, label=name, markersize=3, **look(name))
+            ax.set(title=f"taught: {taught}", xlabel="steps", ylim=(0, 1))
+            ax.xaxis.get_major_locator().set_params(integer=True)
+        axes[0].set_ylabel("probability of the rest")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+    return finished(figure)
 
 
 def by_probe(distances):
