@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch.nn.functional import mse_loss
 
 from rklu_lib import data, losses, parallel
 from rklu_lib.models import ScoredLogits
-from rklu_lib.teacher import FrozenLogits, FrozenTeacher
+from rklu_lib.teacher import FrozenLogits, FrozenTeacher, frozen_states
 
 AUGMENTED, REFERENCE, REFUSALS, RETAIN_REFERENCE = "augmented model", "reference", "refusals", "retain reference"
-FORGET_REFERENCE = "forget reference"
+FORGET_REFERENCE, RETAIN_STATES = "forget reference", "retain states"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Aids:
     refusal_reference: torch.Tensor | None = None  # (epochs * n,) log p_o(refusal), nats
     retain_reference: FrozenLogits | None = None
     forget_reference: FrozenLogits | None = None
+    retain_states: dict | None = None  # of the original, see `_early`
 
 
 def _mean(loss, scored, batch, targets, **settings):
@@ -104,6 +106,25 @@ def _undial(scored, batch, aids, epoch):
     return _mean("forward_kl", scored, batch, lowered)
 
 
+def _early(model):
+    """After how many layers RMU looks: a quarter of them, as published for 32 (its `model.layers.7`)."""
+    return max(1, model.config.get_text_config().num_hidden_layers // 4)
+
+
+def _misdirection(scored, batch, aids, epoch):
+    """RMU's forget term (Li et al., 2024, as OpenUnlearning does it on TOFU): mean squared distance of early hidden
+    states to one random direction of a fixed length. A mean over tokens, where theirs is over answers first."""
+    states = scored.hidden(batch.input_ids, batch.mask, _early(scored.model))
+    way = torch.rand(states.shape[-1], generator=torch.Generator().manual_seed(0))
+    return mse_loss(states, (aids.profile.rmu_steering * way / way.norm()).to(states).expand_as(states))
+
+
+def _same_states(scored, batch, aids, epoch):
+    """RMU's retain term: mean squared distance of the same hidden states to the original's."""
+    states = scored.hidden(batch.input_ids, batch.mask, _early(scored.model))
+    return mse_loss(states, torch.cat([aids.retain_states[i] for i in batch.index]).to(states))
+
+
 def _retain_kl(scored, batch, aids, epoch):
     return _mean("forward_kl", scored, batch, aids.retain_reference.at(batch.index))
 
@@ -148,9 +169,13 @@ METHODS = {
         *_with_retain_terms("UNDIAL", _undial, {FORGET_REFERENCE}),
         *_with_retain_terms("WGA", _weighted_ascent),
         *_with_retain_terms("JS", _jensen_shannon, {AUGMENTED}),
+        *_with_retain_terms("RMU", _misdirection),
+        Method("RMU+MSE", "RMU", _misdirection, _same_states, frozenset({RETAIN_STATES})),  # as published
     )
 }
-NEWER = tuple(n for n, m in METHODS.items() if m.family in ("SimNPO", "UNDIAL", "WGA", "JS"))  # no part of the study
+NEWER = tuple(
+    n for n, m in METHODS.items() if m.family in ("SimNPO", "UNDIAL", "WGA", "JS", "RMU")
+)  # no part of the study
 STUDY = tuple(name for name in METHODS if name not in NEWER)
 TABLE_8 = tuple(name for name in STUDY if not name.startswith(("FKLU", "teacher")))
 
@@ -163,11 +188,14 @@ def method(name):
 
 
 def check(chosen, retain):
-    """Raises ValueError when a method trains nothing, or has a retain term and `retain` is empty."""
+    """Raises ValueError when a method trains nothing, or has a retain term and `retain` is empty, or when processes
+    would wait for gradients that it does not have."""
     if chosen.forget is None:
         raise ValueError(f"{chosen.name} trains nothing; see training.task_arithmetic and teacher.TeacherModel")
     if chosen.retain and not retain:
         raise ValueError(f"{chosen.name} has a retain term and needs a retain set (--retain); {chosen.family} does not")
+    if chosen.forget is _misdirection and parallel.processes() > 1:
+        raise ValueError(f"{chosen.name} trains the first layers alone, so that it is one process's work")
 
 
 def refused(profile, tokenizer, examples, seed):
@@ -198,7 +226,7 @@ def prepare(chosen, profile, original, augmented, forget, retain, refusals):
     FrozenLogits; None where there is no need of it. No model is kept. Raises as `check` does, before any is run.
     """
     check(chosen, retain)
-    teacher = reference = refusal_reference = retain_reference = forget_reference = None
+    teacher = reference = refusal_reference = retain_reference = forget_reference = states = None
     if AUGMENTED in chosen.needs:
         frozen = data.batches(forget, 64)
         pair = (m if isinstance(m, FrozenLogits) else FrozenLogits(m, frozen) for m in (original, augmented))
@@ -210,4 +238,6 @@ def prepare(chosen, profile, original, augmented, forget, retain, refusals):
         retain_reference = FrozenLogits(original, data.batches(retain, 64))
     if FORGET_REFERENCE in chosen.needs:
         forget_reference = FrozenLogits(original, data.batches(forget, 64))
-    return Aids(profile, teacher, reference, refusals, refusal_reference, retain_reference, forget_reference)
+    if RETAIN_STATES in chosen.needs:
+        states = frozen_states(original, data.batches(retain, 64), _early(original))
+    return Aids(profile, teacher, reference, refusals, refusal_reference, retain_reference, forget_reference, states)

@@ -265,22 +265,23 @@ class ScoredLogits(nn.Module):
         checkpointed = any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
         self.openings = not checkpointed and not (distributed.is_available() and distributed.is_initialized())
 
-    def hidden(self, input_ids, mask):
-        """Last hidden states at the scored positions: (tokens, hidden).
+    def hidden(self, input_ids, mask, depth=None):
+        """Last hidden states at the scored positions, or those after `depth` layers: (tokens, hidden).
 
         What all rows open with (a chat's system prompt: a quarter of TOFU's tokens) is run once, for all of them.
         """
         run, n = self.model.base_model, _common(input_ids, mask)
+        run = functools.partial(run, output_hidden_states=True) if depth else run
+        states = lambda out: out.hidden_states[depth] if depth else out.last_hidden_state  # noqa: E731
         if n < OPENING or not self.openings:
-            return run(input_ids=input_ids, use_cache=False).last_hidden_state[mask]
+            return states(run(input_ids=input_ids, use_cache=False))[mask]
         cache = getattr(run(input_ids=input_ids[:1, :n], use_cache=True), "past_key_values", None)
         if not all(isinstance(layer, DynamicLayer) for layer in getattr(cache, "layers", [None])):
             self.openings = False  # a state that is not keys and values is not handed on
-            return self.hidden(input_ids, mask)
+            return self.hidden(input_ids, mask, depth)
         for layer in cache.layers:
             layer.keys, layer.values = (t.expand(len(input_ids), -1, -1, -1) for t in (layer.keys, layer.values))
-        rest = run(input_ids=input_ids[:, n:], past_key_values=cache, use_cache=True).last_hidden_state
-        return rest[mask[:, n:]]
+        return states(run(input_ids=input_ids[:, n:], past_key_values=cache, use_cache=True))[mask[:, n:]]
 
     @property
     def head(self):

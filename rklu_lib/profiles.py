@@ -64,6 +64,7 @@ class Profile:
     simnpo_beta: float = 4.5
     undial_beta: float = 10.0  # by how much the true token's logit is lowered
     wga_beta: float = 1.0
+    rmu_steering: float = 2.0  # the length of what early hidden states are led to
     js_beta: float = 0.5  # 0: forward KL, 1: reverse KL
     ta_scale: float = 2.5
     weight_decay: float = 0.01

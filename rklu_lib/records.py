@@ -31,7 +31,7 @@ PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy
 
 _AUGMENTING = {"augment_epochs", "augment_lr", "batch_size", "lora_rank"}
 _OF_FAMILY = {"NPO": "npo_beta", "DPO": "dpo_beta", "TA": "ta_scale", "SimNPO": "simnpo_beta", "UNDIAL": "undial_beta"}
-_OF_FAMILY |= {"WGA": "wga_beta", "JS": "js_beta"}
+_OF_FAMILY |= {"WGA": "wga_beta", "JS": "js_beta", "RMU": "rmu_steering"}
 _UNLEARNING = _AUGMENTING | {"unlearn_epochs", "unlearn_lr", "family_lr", "alpha", "retain_weight"}
 _UNLEARNING |= {*_OF_FAMILY.values(), "micro_batch_size", "gauge", "judge_every"}
 _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}

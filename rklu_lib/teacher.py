@@ -8,7 +8,7 @@ from torch import nn
 
 from rklu_lib import parallel
 from rklu_lib.losses import head_logits
-from rklu_lib.models import ScoredLogits, output_layer
+from rklu_lib.models import ScoredLogits, head, output_layer
 
 GAUGES = {  # a softmax does not see a constant, Eq. 1 does: what is done to both models' logits first
     "raw": lambda logits: logits,
@@ -78,6 +78,20 @@ class TeacherModel(nn.Module):
         return out
 
 
+@torch.no_grad()
+def frozen_states(model, batches, depth=None):
+    """What `ScoredLogits.hidden` says of each example in `batches`, once: {place: (tokens, hidden), on the CPU}."""
+    scored = ScoredLogits(model.eval())
+
+    def states(batch):
+        hidden = scored.hidden(batch.input_ids.to(model.device), batch.mask.to(model.device), depth).cpu()
+        return hidden.split(batch.mask.sum(1).tolist())
+
+    found = parallel.shared(lambda part: [states(batch) for batch in part], batches)
+    pairs = (zip(batch.index, parts, strict=True) for batch, parts in zip(batches, found, strict=True))
+    return dict(itertools.chain.from_iterable(pairs))
+
+
 class FrozenLogits:
     """The logits of a frozen model at the scored positions of a fixed set of examples, computed once.
 
@@ -86,19 +100,10 @@ class FrozenLogits:
     float32.
     """
 
-    @torch.no_grad()
     def __init__(self, model, batches):
-        scored = ScoredLogits(model.eval())
-        weight, bias, *shape = scored.head
+        weight, bias, *shape = head(model)
         self.head = [weight.detach().clone(), bias if bias is None else bias.detach().clone(), *shape]
-
-        def states(batch):
-            hidden = scored.hidden(batch.input_ids.to(model.device), batch.mask.to(model.device)).cpu()
-            return hidden.split(batch.mask.sum(1).tolist())
-
-        found = parallel.shared(lambda part: [states(batch) for batch in part], batches)
-        pairs = (zip(batch.index, parts, strict=True) for batch, parts in zip(batches, found, strict=True))
-        self.states = dict(itertools.chain.from_iterable(pairs))
+        self.states = frozen_states(model, batches)
 
     def at(self, index):
         """A function (start, stop) -> logits (stop - start, vocab) of the examples named by `index`, laid end to end.

@@ -16,7 +16,8 @@ TABLE_8 = ("GA", "GA+KL", "GA+RT", "NPO", "NPO+KL", "NPO+RT", "DPO", "DPO+KL", "
 TABLE_8 += ("RKLU", "RKLU+KL", "RKLU+RT")
 
 
-NEWER = tuple(f + ending for f in ("SimNPO", "UNDIAL", "WGA", "JS") for ending in ("", "+KL", "+RT"))
+NEWER = tuple(f + ending for f in ("SimNPO", "UNDIAL", "WGA", "JS", "RMU") for ending in ("", "+KL", "+RT"))
+NEWER += ("RMU+MSE",)
 
 
 def test_the_rows_are_table_8s_then_fklu_the_teacher_and_newer_ones():
@@ -46,7 +47,7 @@ def test_one_row_is_one_place():
         assert table.count(f'"{family}"') in (1, 2) and table.count(f'("{family}", ') == 1
 
 
-@pytest.mark.parametrize("family", ["GA", "NPO", "DPO", "RKLU", "FKLU", "SimNPO", "UNDIAL", "WGA", "JS"])
+@pytest.mark.parametrize("family", ["GA", "NPO", "DPO", "RKLU", "FKLU", "SimNPO", "UNDIAL", "WGA", "JS", "RMU"])
 def test_variants_differ_in_the_retain_term_alone(family):
     alone, kl, rt = (methods.method(family + ending) for ending in ("", "+KL", "+RT"))
     assert alone.retain is None and kl.retain is not None and rt.retain is not None and kl.retain is not rt.retain
@@ -82,6 +83,18 @@ def log_probs(model, example):
     return model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1].log_softmax(-1)
 
 
+def early(model, example):
+    """What the first quarter of the layers, at least one, makes of an answer's tokens: (answer tokens, hidden)."""
+    seen = []
+    layer = model.model.layers[max(1, model.config.num_hidden_layers // 4) - 1]
+    handle = layer.register_forward_hook(
+        lambda module, given, out: seen.append(out[0] if isinstance(out, tuple) else out)
+    )
+    log_probs(model, example)
+    handle.remove()
+    return seen[0][0, len(example.prompt) - 1 : -1]
+
+
 def sums(model, chosen):
     """log p(answer) of each example, (n,), nats."""
     return torch.stack([log_probs(model, e).gather(-1, torch.tensor(e.answer)[:, None]).sum() for e in chosen])
@@ -110,6 +123,10 @@ def expected_forget_loss(family, profile, setting, examples, epoch):
     if family == "SimNPO":
         each = sums(student, chosen) / torch.tensor([len(e.answer) for e in chosen])
         return (2 / profile.simnpo_beta * torch.log1p(torch.exp(profile.simnpo_beta * each))).mean()
+    if family == "RMU":
+        way = torch.rand(student.config.hidden_size, generator=torch.Generator().manual_seed(0))
+        way *= profile.rmu_steering / way.square().sum().sqrt()
+        return torch.cat([(early(student, e) - way) ** 2 for e in chosen]).mean()
     p, targets = torch.cat([log_probs(student, e) for e in chosen]), torch.tensor([t for e in chosen for t in e.answer])
     if family == "WGA":
         log_p = p.gather(-1, targets[:, None])
@@ -139,7 +156,7 @@ def expected_forget_loss(family, profile, setting, examples, epoch):
 
 @torch.no_grad()
 @pytest.mark.parametrize("epoch", [0, 1])
-@pytest.mark.parametrize("family", ["GA", "NPO", "DPO", "IDK", "RKLU", "FKLU", "SimNPO", "UNDIAL", "WGA", "JS"])
+@pytest.mark.parametrize("family", ["GA", "NPO", "DPO", "IDK", "RKLU", "FKLU", "SimNPO", "UNDIAL", "WGA", "JS", "RMU"])
 def test_each_forget_loss_is_its_definition(family, epoch, profile, setting, examples):
     student, original, augmented, refusals, batch = setting
     aids = methods.prepare(methods.method(family), profile, original, augmented, examples, [], refusals)
@@ -166,6 +183,44 @@ def test_each_retain_loss_is_its_definition(profile, setting, examples):
 
 
 @torch.no_grad()
+def test_rmus_own_retain_loss_is_the_distance_of_early_states(profile, setting, examples):
+    student, original, _, _, batch = setting
+    row, chosen = methods.method("RMU+MSE"), [examples[i] for i in batch.index]
+    aids = methods.prepare(row, profile, original, None, [], examples, [])
+    expected = torch.cat([(early(student, e) - early(original, e)) ** 2 for e in chosen]).mean()
+    torch.testing.assert_close(row.retain(models.ScoredLogits(student), batch, aids, 0), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_rmu_is_openunlearnings_for_one_answer_and_moves_the_first_layers_alone(profile, setting, examples):
+    """Its `compute_activation_loss` (src/trainer/unlearn/rmu.py, commit d3d7cf9), which for several answers multiplies
+    their sums by the mean of their inverse lengths, (b,) by (b, 1)."""
+    student, original, *_ = setting
+    row, batch = methods.method("RMU"), data.collate(examples, [3])
+    aids = methods.prepare(row, profile, original, None, examples, [], [])
+    loss = row.forget(models.ScoredLogits(student), batch, aids, 0)
+    vector = torch.rand(1, 1, student.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    vector = vector / torch.norm(vector) * 2.0
+    out = student(input_ids=batch.input_ids, output_hidden_states=True).hidden_states[1]
+    squared = torch.nn.functional.mse_loss(out, vector.expand_as(out), reduction="none")
+    total = (squared * batch.mask.unsqueeze(-1).expand_as(squared)).mean(dim=2).sum(dim=1)
+    torch.testing.assert_close(loss, (total / batch.mask.sum(dim=-1, keepdim=True)).mean())
+    loss.backward()
+    moved = {
+        name.split(".layers.")[1][0]
+        for name, p in student.named_parameters()
+        if p.grad is not None and "layers" in name
+    }
+    student.zero_grad()
+    assert moved == {"0"} and student.config.num_hidden_layers > 1
+
+
+def test_rmu_is_one_processs_work(monkeypatch):
+    monkeypatch.setattr(methods.parallel, "processes", lambda: 2)
+    with pytest.raises(ValueError, match="RMU trains the first layers alone"):
+        methods.check(methods.method("RMU"), [])
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", ["NPO", "DPO", "RKLU+KL"])
 def test_at_the_start_student_and_reference_agree(name, profile, setting, examples):
     _, original, augmented, refusals, batch = setting
@@ -183,7 +238,14 @@ def test_at_the_start_student_and_reference_agree(name, profile, setting, exampl
 def test_profiles_betas_and_alpha_reach_the_losses(profile, setting, examples):
     student, original, augmented, refusals, batch = setting
     fields = [("NPO", "npo_beta"), ("DPO", "dpo_beta"), ("RKLU", "alpha"), ("FKLU", "alpha"), ("SimNPO", "simnpo_beta")]
-    for name, field in (*fields, ("UNDIAL", "undial_beta"), ("WGA", "wga_beta"), ("JS", "alpha"), ("JS", "js_beta")):
+    for name, field in (
+        *fields,
+        ("UNDIAL", "undial_beta"),
+        ("WGA", "wga_beta"),
+        ("JS", "alpha"),
+        ("JS", "js_beta"),
+        ("RMU", "rmu_steering"),
+    ):
         values = []
         for setting_ in (0.1, 1.0) if field == "js_beta" else (0.5, 3.0):
             changed = dataclasses.replace(profile, **{field: setting_})

@@ -98,7 +98,7 @@ def test_runs_is_light_to_import_and_keeps_its_files_where_it_is_told(tmp_path):
 def test_the_library_stays_small():
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in LIBRARY}
     parts = [sum(lines[path] for path in part) for part in (CORE, OWN, COMMANDS, ROBUSTNESS)]
-    assert all(n <= most for n, most in zip(parts, (3860, 1250, 800, 900), strict=True)), parts
+    assert all(n <= most for n, most in zip(parts, (3900, 1250, 800, 900), strict=True)), parts
     assert not {path.name: n for path, n in lines.items() if n > 300}
 
 

@@ -12,14 +12,14 @@ from rklu_pages.drawing.pictures import finished
 # Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
 COLOURS = {
     "RKLU": "#0072b2", "FKLU": "#3a9bd9", "GA": "#d55e00", "NPO": "#c98600", "DPO": "#cc79a7", "IDK": "#8a5a83",
-    "SimNPO": "#b8860b", "UNDIAL": "#4b0082", "WGA": "#8b0000", "JS": "#20b2aa",
+    "SimNPO": "#b8860b", "UNDIAL": "#4b0082", "WGA": "#8b0000", "JS": "#20b2aa", "RMU": "#556b2f",
     "TA": "#009e73", "teacher": "#6b6b00", "original": "#444444", "augmented": "#7f7f7f", "oracle": "#000000",
 }  # fmt: skip
 MARKERS = {
     "RKLU": "o", "FKLU": "s", "GA": "v", "NPO": "^", "DPO": "D", "IDK": "P", "TA": "X", "teacher": "*", "original": "H",
 }  # fmt: skip
-LINES = {"": "-", "KL": "--", "RT": ":"}
-DASHES = {"": "", "KL": (4, 1.5), "RT": (1, 1.5)}  # the same in seaborn's words
+LINES = {"": "-", "KL": "--", "RT": ":", "MSE": "-."}
+DASHES = {"": "", "KL": (4, 1.5), "RT": (1, 1.5), "MSE": (4, 1.5, 1, 1.5)}  # the same in seaborn's words
 FLOOR = 1e-12  # of p where its logarithm is drawn
 WIDE = 7.6  # inches: at a page's width, a letter is then as tall as one of the text
 STYLE = {
