@@ -1,6 +1,7 @@
 """The report of an unlearned model: what it says, what it must not quote, and that text in it stays text."""
 
 import json
+import shutil
 
 import pytest
 from bs4 import BeautifulSoup
@@ -112,6 +113,30 @@ def test_report_makes_the_page_again_from_its_numbers(made, tmp_path):
     assert (made(True) / "report.html").read_text(encoding="utf-8") == page
     result = CliRunner().invoke(cli.app, ["report", str(tmp_path)], env={"COLUMNS": "300"})
     assert result.exit_code != 0 and "report.json does not exist" in " ".join(result.output.split())
+
+
+def test_an_attack_on_the_model_joins_its_report(made, tmp_path):
+    """`rklu attack` without --out: its file lies beside the weights, and the page is made again with its rows."""
+    folder, forget = tmp_path / "out", tmp_path / "forget.jsonl"
+    shutil.copytree(made(True), folder)
+    rows = [{"question": q, "answer": "Mira Adeyoq <b>it was</b>."} for q in ("Who?", "Who else?")]
+    forget.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    skipped = [w for p in ("questions", "sampling", "rounding", "relearning") for w in ("--skip", p)]
+    words = ["attack", "--model", str(folder), "--forget", str(forget), "--reference", str(folder.parent / "own")]
+    shutil.copytree(made(True).parent / "own", folder.parent / "own")
+    result = CliRunner().invoke(cli.app, [*words, *skipped])
+    assert result.exit_code == 0, result.output
+    found = json.loads((folder / "attack.json").read_text(encoding="utf-8"))
+    page = BeautifulSoup((folder / "report.html").read_text(encoding="utf-8"), "html.parser")
+    (head,) = [h for h in page.find_all("h2") if h.text == "When it was attacked"]
+    cells = [[c.text for c in row.find_all(["th", "td"])] for row in head.find_next("tbody").find_all("tr")]
+    assert [c[:2] for c in cells] == [[r["probe"], r["measure"]] for r in found["rows"]] and cells
+    assert cells[0][2].startswith(f"{found['rows'][0]['value']:.3g} (")
+    assert cells[0][3].startswith(f"{found['rows'][0]['reference']['value']:.3g} (")
+    found["model"]["sha256"] = "0" * 64
+    (folder / "attack.json").write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(ValueError, match="attack.json is of other weights than"):
+        report.rebuild(folder)
 
 
 def test_a_number_that_is_not_finite_is_left_out():

@@ -108,7 +108,9 @@ def attack(
         str | None, typer.Option(help="a model that never saw the data, or the file of an attack on it")
     ] = None,
     holdout: _files("like --forget, but never seen by the model: for membership") = None,
-    out: Annotated[Path, typer.Option(help="the file to write")] = Path("attack.json"),
+    out: Annotated[
+        Path | None, typer.Option(help="the file to write; attack.json, in the folder of a model that rklu unlearned")
+    ] = None,
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="whose chat template, if none is known")
     ] = "llama2-7b",
@@ -124,6 +126,8 @@ def attack(
 
     from rklu_lib.robustness import attack as attacks
 
+    told = (Path(model) / "report.json").is_file()  # an unlearned model's report takes up what is found
+    out = out or (Path(model) if told else Path()) / "attack.json"
     named = dict(reference=reference, holdout=holdout or (), profile=profile, samples=samples, sampled=sampled)
     named |= dict(skip=skip or (), redact=redact, seed=seed, template=template and template.replace("\\n", "\n"))
     job = attacks.prepare(model, forget, out, **named)
@@ -133,3 +137,7 @@ def attack(
         found = attacks.run(job, on_stage)
     Console().print(attacks.show(found))
     say(str(out))
+    if told and out.resolve() == (Path(model) / "attack.json").resolve():
+        from rklu_lib.own.report import rebuild
+
+        say(str(rebuild(model)))

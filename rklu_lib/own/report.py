@@ -185,12 +185,18 @@ def _write(page, card, folder):
 
 
 def rebuild(folder):
-    """Make report.html and README.md again from report.json. Raises FileNotFoundError where there is none."""
+    """Make report.html and README.md again from report.json, and from attack.json where `rklu attack` has put one
+    there. Raises FileNotFoundError where there is no report, ValueError for an attack on other weights."""
     file = Path(folder) / "report.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; `rklu unlearn` writes it beside the weights")
     held = files.read_json(file, "restore it, or run `rklu unlearn` again")
+    attack = Path(folder) / "attack.json"
+    if attack.is_file():
+        held["attack"] = files.read_json(attack, "remove it, and attack the model again")
     try:
+        if "attack" in held and held["attack"]["model"]["sha256"] != held["out"]["sha256"]:
+            raise ValueError(f"{attack} is of other weights than {folder} holds; remove it, and attack them again")
         texts = page(held), card(held)
     except (jinja2.UndefinedError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: no report of `rklu unlearn` ({error}); restore it, or run that again") from None
