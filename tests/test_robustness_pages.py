@@ -131,10 +131,15 @@ def test_what_is_held_out_was_read_by_no_model(tofu, monkeypatch):
     assert rows == data.load_tofu("holdout05", "fictional") and "embedded" in origin
 
 
+def assert_none(specs):
+    assert not specs
+
+
 def test_the_oracle_is_asked_once_and_records_are_read(tmp_path, tofu, monkeypatch):
     monkeypatch.setenv("RKLU_TOFU", str(tofu))
     monkeypatch.setattr(records, "RECORDS", tmp_path)
     monkeypatch.setattr(robustness.execution, "has_checkpoint", lambda spec: True)
+    monkeypatch.setattr(robustness.runs, "ensure", lambda specs, checkpoints: assert_none(specs))
     asked = []
 
     def prepare(model, rows, out, **how):

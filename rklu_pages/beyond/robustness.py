@@ -35,27 +35,25 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20):
     data/records/<profile>/tofu/<split>/attacks/. The oracle is asked once. samples, sampled: as of `attack.prepare`.
     """
     folder, found = records.RECORDS / profile / "tofu" / split / "attacks", {}
-    oracle = folder / f"oracle-seed{seed}.json"
-    for label in dict.fromkeys(("oracle", *labels)):
-        spec, path = runs.named(profile, split, label, seed), folder / f"{label}-seed{seed}.json"
-        settings = json.loads(json.dumps(spec.settings))
-        if path.exists():
-            found[label] = json.loads(path.read_text(encoding="utf-8"))
-            asked = {"settings": settings, "samples": samples, "sampled": sampled}
-            if asked.items() <= found[label].items():
-                continue
-        if not execution.has_checkpoint(spec):
-            runs.ensure([spec], checkpoints=True)
-        p = profiles.profile(profile)
+    specs = {label: runs.named(profile, split, label, seed) for label in dict.fromkeys(("oracle", *labels))}
+    paths = {label: folder / f"{label}-seed{seed}.json" for label in specs}
+    asked = {"samples": samples, "sampled": sampled}
+    for label, path in paths.items():
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if (asked | {"settings": json.loads(json.dumps(specs[label].settings))}).items() <= content.items():
+            found[label] = content
+    missing = [label for label in specs if label not in found]
+    runs.ensure([s for s in map(specs.get, missing) if not execution.has_checkpoint(s)], checkpoints=True)
+    for label in missing:
+        p, path = profiles.profile(profile), specs[label].model_path
         unseen, origin = holdout(profile, split)
-        how = {"holdout": unseen, "profile": profile, "samples": samples, "sampled": sampled, "redact": False}
-        how["reference"] = spec.model_path if label == "oracle" else oracle
+        how = asked | {"holdout": unseen, "profile": profile, "template": p.template, "redact": False}
+        how["reference"] = path if label == "oracle" else paths["oracle"]
         with tempfile.TemporaryDirectory() as out:
             rows = data.load_tofu(f"{split}_perturbed", p.source)
-            job = attack.prepare(spec.model_path, rows, Path(out) / "attack.json", template=p.template, **how)
-            found[label] = attack.run(job)
-        found[label] |= {"settings": settings, "data": data.describe_source(p.source), "holdout": origin}
-        records.write_json(path, found[label], indent=None)
+            found[label] = attack.run(attack.prepare(path, rows, Path(out) / "attack.json", **how))
+        found[label] |= {"settings": specs[label].settings, "data": data.describe_source(p.source), "holdout": origin}
+        records.write_json(paths[label], found[label], indent=None)
     return {label: found[label] for label in labels}
 
 
@@ -188,7 +186,7 @@ def heat_map(table, title=""):
             "cbar_kws": {"label": "distance to oracle"},
         }
         seaborn.heatmap(drawn, ax=ax, annot=few, fmt=".2f", **how)
-        ax.set(title=title, xlabel="", ylabel="")
+        ax.set(title=title, xlabel="probe", ylabel="method")
         ax.tick_params(axis="y", rotation=0)
         ax.set_xticks(ax.get_xticks(), labels, rotation=60 if len(labels) > 7 else 30, ha="right")
     return finished(figure)
