@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from numbers import Real
 
 from rklu_lib import data, methods, profiles, records, teacher
+from rklu_lib.robustness import rows
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ RULES = {
     "readings": _Rule(*_whole(1)),
     "samples": _Rule(*_whole(1)),
     "sampled": _Rule(*_whole(1)),
+    "probes": _Rule(*_one_of(tuple(rows.PROBES)), several=True),
     "simulations": _Rule(*_whole(1)),
     "alphas": _Rule(*ABOVE, several=True),
     "rates": _Rule(*ABOVE, several=True),

@@ -11,7 +11,7 @@ import sys
 from urllib.parse import unquote
 
 import pytest
-from browsing import ROOT, SCREENS, documents
+from browsing import ROOT, documents
 from bs4 import BeautifulSoup
 from docutils import nodes
 
@@ -206,8 +206,12 @@ def test_a_term_a_reference_and_an_equation_are_seen_without_going_there(visit, 
     preview.wait_for(state="detached")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SCREENS)
+# Every size and every scheme once; `make slow` has the other two pairs.
+PAIRS = [("desktop", "light"), ("phone", "dark")]
+PAIRS += [pytest.param(*pair, marks=pytest.mark.slow) for pair in (("desktop", "dark"), ("phone", "light"))]
+
+
+@pytest.mark.parametrize(("size", "scheme"), PAIRS)
 def test_pages_in_a_browser(visit, size, scheme):
     visit = visit(size, scheme)
     screens = ROOT / "_build/screens"

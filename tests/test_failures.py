@@ -202,7 +202,7 @@ def test_an_interrupt_in_a_notebook_ends_the_workers(workshop, tmp_path):
     children = sweeping.workers(process)
     assert children
     os.kill(process.pid, signal.SIGINT)  # a notebook's kernel alone is interrupted, not its workers
-    process.join(60)
+    process.join(240)  # a crowded machine takes its time
     assert process.exitcode not in (None, 0)
     assert not [c for c in children if c.is_running() and c.status() != "zombie"]
     whole(tmp_path)

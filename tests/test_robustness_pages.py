@@ -158,5 +158,7 @@ def test_the_oracle_is_asked_once_and_records_are_read(tmp_path, tofu, monkeypat
     assert asked[1][1] == data.load_tofu("forget01_perturbed", str(tofu))
     again = robustness.attacked("mini", "forget01", ["RKLU", "GA"], samples=4, sampled=2)
     assert again == found and len(asked) == 3
-    robustness.attacked("mini", "forget01", ["RKLU"], samples=8, sampled=2)  # other settings: both anew
-    assert len(asked) == 5
+    robustness.attacked("mini", "forget01", ["RKLU"], samples=4, sampled=2, probes=["rounding"])  # both anew
+    assert len(asked) == 5 and len(asked[4][2]["skip"]) == 5
+    assert list(robustness.recorded("mini", "forget01")) == ["oracle", "GA", "RKLU"]
+    assert robustness.recorded("mini", "forget05") == {}

@@ -10,6 +10,7 @@ import seaborn
 
 from rklu_lib import bases, data, execution, profiles, records, runs
 from rklu_lib.robustness import attack, rounding
+from rklu_lib.robustness.rows import PROBES
 from rklu_pages.drawing.figures import STYLE, look
 from rklu_pages.drawing.pictures import finished
 
@@ -28,16 +29,17 @@ def holdout(profile, split):
         return data.load_tofu(name, "fictional"), f"the embedded {name}: other authors, in other words than TOFU's"
 
 
-def attacked(profile, split, labels, seed=0, samples=128, sampled=20):
+def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=tuple(PROBES)):
     """{label: what `attack.run` found} of models after their last epoch (labels as of `runs.named`), beside the oracle.
 
     A record of the same settings is read; else the model is loaded, or trained, attacked, and the record written to
-    data/records/<profile>/tofu/<split>/attacks/. The oracle is asked once. samples, sampled: as of `attack.prepare`.
+    data/records/<profile>/tofu/<split>/attacks/. The oracle is asked once. samples, sampled: as of
+    `attack.prepare`. probes: which of `rows.PROBES`.
     """
     folder, found = records.RECORDS / profile / "tofu" / split / "attacks", {}
     specs = {label: runs.named(profile, split, label, seed) for label in dict.fromkeys(("oracle", *labels))}
     paths = {label: folder / f"{label}-seed{seed}.json" for label in specs}
-    asked = {"samples": samples, "sampled": sampled}
+    asked = {"samples": samples, "sampled": sampled, "skip": sorted(set(PROBES) - set(probes))}
     for label, path in paths.items():
         content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if (asked | {"settings": json.loads(json.dumps(specs[label].settings))}).items() <= content.items():
@@ -52,9 +54,18 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20):
         with tempfile.TemporaryDirectory() as out:
             rows = data.load_tofu(f"{split}_perturbed", p.source)
             found[label] = attack.run(attack.prepare(path, rows, Path(out) / "attack.json", **how))
-        found[label] |= {"settings": specs[label].settings, "data": data.describe_source(p.source), "holdout": origin}
+        found[label] |= {"settings": specs[label].settings, "skip": asked["skip"], "holdout": origin}
+        found[label] |= {"data": data.describe_source(p.source)}
         records.write_json(paths[label], found[label], indent=None)
     return {label: found[label] for label in labels}
+
+
+def recorded(profile, split, seed=0):
+    """Those of `attacked` that are on record, {label: content}, the oracle and the original first; computes nothing."""
+    paths = (records.RECORDS / profile / "tofu" / split / "attacks").glob(f"*-seed{seed}.json")
+    found = {path.stem.rpartition("-")[0]: json.loads(path.read_text(encoding="utf-8")) for path in sorted(paths)}
+    first = [label for label in ("oracle", "original") if label in found]
+    return {label: found[label] for label in dict.fromkeys((*first, *found))}
 
 
 def distances(results):
