@@ -74,6 +74,7 @@ RULES = {
     "redact": _Rule(lambda value: isinstance(value, bool), "true or false"),
     "chunk": _Rule(*_whole(0)),
     "readings": _Rule(*_whole(1)),
+    "variants": _Rule(*TEXT, several=True),
     "samples": _Rule(*_whole(1)),
     "sampled": _Rule(*_whole(1)),
     "probes": _Rule(*_one_of(tuple(rows.PROBES)), several=True),

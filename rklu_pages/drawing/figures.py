@@ -30,8 +30,8 @@ STYLE = {
 
 
 def look(name):
-    """Colour, marker and line style of a method such as "NPO+RT"."""
-    family, _, retain = name.partition("+")
+    """Colour, marker and line style of a method such as "NPO+RT", or "RKLU,alpha=4"."""
+    family, _, retain = name.partition(",")[0].partition("+")
     return {"color": COLOURS[family], "marker": MARKERS.get(family, "."), "linestyle": LINES[retain]}
 
 
