@@ -84,6 +84,7 @@ def test_a_reading_needs_intervals_that_do_not_touch():
     assert list(table.loc["RKLU"].reading) == ["more", "alike", "less", ""]
     said = robustness.readings(table)
     assert said.loc["RKLU"].to_dict() == {"memorisation": "1 more", "questions": "1 less"}
+    assert robustness.untold(said) == [] and robustness.untold(said.replace("1 more", "alike").iloc[:, :1]) == ["RKLU"]
     assert said.loc["oracle", "questions"] == "alike" and list(said.index) == ["RKLU", "oracle"]
 
 
@@ -162,3 +163,4 @@ def test_the_oracle_is_asked_once_and_records_are_read(tmp_path, tofu, monkeypat
     assert len(asked) == 5 and len(asked[4][2]["skip"]) == 5
     assert list(robustness.recorded("mini", "forget01")) == ["oracle", "GA", "RKLU"]
     assert robustness.recorded("mini", "forget05") == {}
+    assert robustness.readings(robustness.side_by_side({})).empty and robustness.kept({}).empty

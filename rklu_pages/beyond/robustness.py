@@ -111,11 +111,15 @@ def side_by_side(results):
             row = {"method": name, "probe": r["probe"], "measure": r["measure"], "value": r["value"], "low": r["low"]}
             row |= {"high": r["high"], "oracle": held["value"], "oracle low": held["low"], "oracle high": held["high"]}
             rows.append(row | {"distance": r["distance"], "reading": reading})
-    return pd.DataFrame(rows).set_index("method")
+    numbers = ("value", "low", "high", "oracle", "oracle low", "oracle high", "distance")
+    columns = ["method", "probe", "measure", *numbers, "reading"]
+    return pd.DataFrame(rows, columns=columns).set_index("method")
 
 
 def readings(table):
     """Of each model and probe, how many measures say that it knows more than the oracle, and how many less: text."""
+    if table.empty:
+        return pd.DataFrame()
     counted = table[table.reading != ""].groupby(["method", "probe"], sort=False).reading.value_counts()
     counted = counted.unstack(fill_value=0).reindex(columns=["more", "less", "alike"], fill_value=0)
     said = [
@@ -127,9 +131,16 @@ def readings(table):
     return wide.loc[table.index.unique(), table.probe.unique()]
 
 
+def untold(said):
+    """The models of `readings`, less the oracle, that are alike to it by every probe."""
+    return [name for name in said.index[(said == "alike").all(axis=1)] if name != "oracle"]
+
+
 def kept(results):
     """How much of what was to be forgotten is held under each rounding: where between the oracle (0) and the original
-    (1) a model's mean answer probability lies, all three rounded alike. Methods by schemes."""
+    (1) a model's mean answer probability lies, all three rounded alike. Methods by schemes; empty without these two."""
+    if not {"oracle", "original"} <= set(results):
+        return pd.DataFrame()
     held = {name: {r["measure"]: r["value"] for r in found["rows"]} for name, found in results.items()}
     measures = {"as trained": "answer probability"} | {k: f"{k}, probability" for k in rounding.SCHEMES}
     table = pd.DataFrame({name: {k: rows[m] for k, m in measures.items()} for name, rows in held.items()}).T
