@@ -57,17 +57,17 @@ def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distrib
     "direct_answers"; computes it, and the models, where it is not recorded yet. kind: the folder of such records.
     """
     path = records.RECORDS / profile / "tofu" / split / kind / f"question{question}-seed{seed}.json"
-    settings = json.loads(json.dumps({name: runs.named(profile, split, name, seed).settings for name in names}))
-    if path.exists():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if settings.items() <= content["settings"].items():
-            return content
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": {}}
+    every = tuple(dict.fromkeys((*content["settings"], *names)))  # another page may show what was asked before
+    settings = json.loads(json.dumps({name: runs.named(profile, split, name, seed).settings for name in every}))
+    if all(content["settings"].get(name) == settings[name] for name in names):
+        return content
     p = profiles.profile(profile)
     rows = data.load_tofu(split, p.source)
     if not 0 <= question < len(rows):
         raise ValueError(f"question {question}: {split} has those from 0 to {len(rows) - 1}")
     row = rows[question]
-    content = said(*load_models(profile, split, names, seed), p, row, names)
+    content = said(*load_models(profile, split, every, seed), p, row, every)
     content |= {"settings": settings, "data": data.describe_source(p.source), "code": records.code_version()}
     records.write_json(path, content | {"machine": records.machine()}, indent=None)
     return content
