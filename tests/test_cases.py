@@ -155,3 +155,14 @@ def test_a_model_is_read_from_its_own_checkpoint_and_the_teacher_from_two():
     assert cases.parts(spec) == [spec.base("original"), spec.base("augmented")]
     student = RunSpec("mini", "forget10", "RKLU", 1)
     assert cases.parts(student) == [student]
+
+
+def test_a_record_keeps_the_models_that_another_page_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    monkeypatch.setattr(cases, "load_models", lambda profile, split, names, seed: (dict.fromkeys(names), None))
+    monkeypatch.setattr(cases, "said", lambda loaded, tokenizer, p, row, answering: {"models": list(loaded)})
+    first = cases.distributions("smoke", "forget10", names=["original", "RKLU"])
+    assert cases.distributions("smoke", "forget10", names=["RKLU"]) == first | {"machine": records.machine()}
+    second = cases.distributions("smoke", "forget10", names=["oracle", "RKLU"])
+    assert second["models"] == ["original", "RKLU", "oracle"] == list(second["settings"])
+    assert cases.distributions("smoke", "forget10", names=["original"])["models"] == second["models"]
