@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn
 
-from rklu_lib import bases, data, execution, profiles, records, runs
+from rklu_lib import bases, data, execution, files, profiles, records, runs
 from rklu_lib.robustness import attack, rounding
 from rklu_lib.robustness.rows import PROBES
 from rklu_pages.drawing.figures import STYLE, look
@@ -41,21 +41,21 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=tup
     paths = {label: folder / f"{label}-seed{seed}.json" for label in specs}
     asked = {"samples": samples, "sampled": sampled, "skip": sorted(set(PROBES) - set(probes))}
     for label, path in paths.items():
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        content = files.read_json(path) if path.exists() else {}
         if (asked | {"settings": json.loads(json.dumps(specs[label].settings))}).items() <= content.items():
             found[label] = content
-    missing = [label for label in specs if label not in found]
-    runs.ensure([s for s in map(specs.get, missing) if not execution.has_checkpoint(s)], checkpoints=True)
-    for label in missing:
-        p, path = profiles.profile(profile), specs[label].model_path
-        unseen, origin = holdout(profile, split)
+    if missing := [label for label in specs if label not in found]:
+        runs.ensure([s for s in map(specs.get, missing) if not execution.has_checkpoint(s)], checkpoints=True)
+        p, (unseen, origin) = profiles.profile(profile), holdout(profile, split)
+        told, source = data.load_tofu(f"{split}_perturbed", p.source), data.describe_source(p.source)
         how = asked | {"holdout": unseen, "profile": profile, "template": p.template, "redact": False}
-        how["reference"] = path if label == "oracle" else paths["oracle"]
+    for label in missing:
+        path = specs[label].model_path
+        reference = path if label == "oracle" else paths["oracle"]
         with tempfile.TemporaryDirectory() as out:
-            rows = data.load_tofu(f"{split}_perturbed", p.source)
-            found[label] = attack.run(attack.prepare(path, rows, Path(out) / "attack.json", **how))
-        found[label] |= {"settings": specs[label].settings, "skip": asked["skip"], "holdout": origin}
-        found[label] |= {"data": data.describe_source(p.source)}
+            job = attack.prepare(path, told, Path(out) / "attack.json", reference=reference, **how)
+            found[label] = attack.run(job)
+        found[label] |= {"settings": specs[label].settings, "skip": asked["skip"], "data": source, "holdout": origin}
         records.write_json(paths[label], found[label], indent=None)
     return {label: found[label] for label in labels}
 
@@ -63,7 +63,7 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=tup
 def recorded(profile, split, seed=0):
     """Those of `attacked` that are on record, {label: content}, the oracle and the original first; computes nothing."""
     paths = (records.RECORDS / profile / "tofu" / split / "attacks").glob(f"*-seed{seed}.json")
-    found = {path.stem.rpartition("-")[0]: json.loads(path.read_text(encoding="utf-8")) for path in sorted(paths)}
+    found = {path.stem.rpartition("-")[0]: files.read_json(path) for path in sorted(paths)}
     first = [label for label in ("oracle", "original") if label in found]
     return {label: found[label] for label in dict.fromkeys((*first, *found))}
 
@@ -97,7 +97,7 @@ def side_by_side(results):
     """Every measure of every model with its 95 % interval, the oracle's, the distance and a reading of both.
 
     reading: "more" or "less" where the model's interval lies wholly above or below the oracle's, "alike" where the two
-    overlap; empty where a measure has none. All measures but an AUC's grow with what is known, and so does an AUC.
+    overlap; empty where a measure has none. Every measure grows with what is known.
     """
     rows = []
     for name, found in results.items():
