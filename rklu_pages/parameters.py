@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from numbers import Real
 
 from rklu_lib import data, methods, profiles, records, teacher
-from rklu_lib.robustness import rows
+from rklu_lib.robustness import PROBES
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ RULES = {
     "variants": _Rule(*TEXT, several=True),
     "samples": _Rule(*_whole(1)),
     "sampled": _Rule(*_whole(1)),
-    "probes": _Rule(*_one_of(tuple(rows.PROBES)), several=True),
+    "probes": _Rule(*_one_of(PROBES), several=True),
     "simulations": _Rule(*_whole(1)),
     "alphas": _Rule(*ABOVE, several=True),
     "rates": _Rule(*ABOVE, several=True),

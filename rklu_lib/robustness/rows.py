@@ -10,6 +10,7 @@ import numpy as np
 
 from rklu_lib import metrics
 from rklu_lib.own.report import masked
+from rklu_lib.robustness import PROBES as NAMES
 from rklu_lib.robustness import membership, memorisation, probes, relearning, rounding, sampling, tokens
 
 
@@ -114,5 +115,4 @@ def _judged(job, model, rest, oracle):
     return found
 
 
-PROBES = {"memorisation": _memorisation, "membership": _membership, "questions": _questions, "sampling": _sampling,
-          "rounding": _rounding, "relearning": _relearning}  # fmt: skip
+PROBES = dict(zip(NAMES, (_memorisation, _membership, _questions, _sampling, _rounding, _relearning), strict=True))

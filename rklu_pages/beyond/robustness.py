@@ -9,8 +9,7 @@ import pandas as pd
 import seaborn
 
 from rklu_lib import bases, data, execution, files, profiles, records, runs
-from rklu_lib.robustness import attack, rounding
-from rklu_lib.robustness.rows import PROBES
+from rklu_lib.robustness import PROBES, attack, rounding
 from rklu_pages.drawing.figures import STYLE, look
 from rklu_pages.drawing.pictures import finished
 
@@ -29,12 +28,12 @@ def holdout(profile, split):
         return data.load_tofu(name, "fictional"), f"the embedded {name}: other authors, in other words than TOFU's"
 
 
-def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=tuple(PROBES)):
+def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PROBES):
     """{label: what `attack.run` found} of models after their last epoch (labels as of `runs.named`), beside the oracle.
 
     A record of the same settings is read; else the model is loaded, or trained, attacked, and the record written to
     data/records/<profile>/tofu/<split>/attacks/. The oracle is asked once. samples, sampled: as of
-    `attack.prepare`. probes: which of `rows.PROBES`.
+    `attack.prepare`. probes: which of `PROBES`.
     """
     folder, found = records.RECORDS / profile / "tofu" / split / "attacks", {}
     specs = {label: runs.named(profile, split, label, seed) for label in dict.fromkeys(("oracle", *labels))}
