@@ -65,20 +65,25 @@ BOUNDARY = re.compile(r'[.,;:!?"\n]')
 
 @functools.lru_cache(maxsize=2)
 def _endings(tokenizer, end):
-    """For each token that ends a completion: its text before the boundary. `end`, which closes an answer, is one."""
+    """The tokens that end a completion, each with its text before the boundary: (tokens (n,), place of each one's text
+    (n,), the m different texts). `end`, which closes an answer, is one."""
     cut = {end: ""}
     for token in range(len(tokenizer)):
         text = tokenizer.decode([token])
         if found := BOUNDARY.search(text):
             cut[token] = text[: found.start()]
-    return cut
+    texts = list(dict.fromkeys(cut.values()))
+    places = {text: place for place, text in enumerate(texts)}
+    return torch.tensor(list(cut)), torch.tensor([places[text] for text in cut.values()]), texts
 
 
-@torch.no_grad()
-def _next(model, rows):
-    """Probabilities (rows, vocab) of the token after each of several sequences; what is padded comes after them."""
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-    return _logits(model, ids)[range(len(rows)), [len(row) - 1 for row in rows]].softmax(-1).cpu()
+def _next(model, last, cache, rows):
+    """Probabilities (rows, vocab) of what comes after `last`, a token, and each of several sequences; cache: of what
+    stands before that token, None for nothing. What is padded comes after them."""
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor((last, *row)) for row in rows], batch_first=True)
+    past = {"past_key_values": evaluation._rows(cache, [0] * len(rows)), "use_cache": True} if cache else {}
+    hidden = model.base_model(input_ids=ids.to(model.device), **past).last_hidden_state
+    return output_layer(model)(hidden[range(len(rows)), list(map(len, rows))]).softmax(-1).cpu()
 
 
 def fill_in_blank(model, tokenizer, template, question, prefix, k=5, max_tokens=32, budget=1024):
@@ -100,7 +105,9 @@ def completions(model, tokenizer, stem, end, k=5, max_tokens=32, budget=1024):
     Best-first search: probabilities only fall along a sequence, so completions come out in order. Returns ([[text,
     probability], ...], exact); not exact when `budget` sequences were looked into and likelier ones may be left.
     """
-    cut, found, best, looked, exact = _endings(tokenizer, end), {}, {}, 0, True
+    (endings, places, texts), found, best, looked, exact = _endings(tokenizer, end), {}, {}, 0, True
+    ids = torch.tensor([stem[:-1]], device=model.device)  # is run once
+    cache = model.base_model(input_ids=ids, use_cache=True).past_key_values if len(stem) > 1 else None
     queue = [(-1.0, (), None)]  # (-probability, tokens, text); the text is None while the completion is open
     while queue and len(found) < k:
         if queue[0][2] is not None:
@@ -114,11 +121,12 @@ def completions(model, tokenizer, stem, end, k=5, max_tokens=32, budget=1024):
             exact = False
             continue
         looked += len(rows)
-        for (p, tokens, _), q in zip(rows, _next(model, [stem + tokens for _, tokens, _ in rows]), strict=True):
+        for (p, tokens, _), q in zip(rows, _next(model, stem[-1], cache, [tokens for _, tokens, _ in rows]), strict=True):
             ends, said = collections.Counter(), tokenizer.decode(tokens)
-            for token, before in cut.items():
-                ends[(said + before).strip()] += q[token].item()
-                q[token] = 0
+            masses = torch.zeros(len(texts), dtype=torch.float64).index_add(0, places, q[endings].double()).tolist()
+            for text, mass in zip(texts, masses, strict=True):
+                ends[(said + text).strip()] += mass
+            q[endings] = 0
             for text, mass in ends.items():
                 heapq.heappush(queue, (p * mass, tokens, text))
                 best[text] = max(best.get(text, 0), -p * mass)
