@@ -5,6 +5,7 @@ meet the vocabulary only where they are scored; generation is greedy, in batches
 model would have left the true answer: scoring has shown what it says up to there.
 """
 
+import copy
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
 
 from rklu_lib import budget, chat, data, metrics, models, parallel
 
@@ -34,13 +34,13 @@ def _left_pad(prompts, device):
     return ids.to(device), mask.to(device), (mask.cumsum(1) - 1).clamp(min=0).to(device)
 
 
-def _rows(cache, index):
+def cache_rows(cache, index):
     """A new key-value cache with the rows `index` of `cache` (or of each cache of a tuple, for the teacher)."""
     if isinstance(cache, tuple):
-        return tuple(_rows(c, index) for c in cache)
-    chosen = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        chosen.update(layer.keys[index], layer.values[index], number)
+        return tuple(cache_rows(c, index) for c in cache)
+    chosen = copy.copy(cache)
+    chosen.layers = [copy.copy(layer) for layer in cache.layers]
+    chosen.batch_select_indices(index)  # which puts new tensors into the layers
     return chosen
 
 
@@ -86,7 +86,7 @@ def _scored(model, cache, mask, jobs, batch_size, count=False):
     for at in range(0, len(jobs), batch_size):
         chosen = jobs[at : at + batch_size]
         rows = torch.tensor([job[0] for job in chosen], device=mask.device)
-        nll, hits, _ = _score_rest(model, _rows(cache, rows), mask[rows], [job[-1] for job in chosen], count)
+        nll, hits, _ = _score_rest(model, cache_rows(cache, rows), mask[rows], [job[-1] for job in chosen], count)
         for job, value, n in zip(chosen, nll, hits, strict=True):
             yield *job[:-1], value, n
 
@@ -148,7 +148,7 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
                 break
             if going.float().mean() < 0.75:
                 rows = [i for i, on in zip(rows, going.tolist(), strict=True) if on]
-                ids, mask, positions, cache = ids[going], mask[going], positions[going], _rows(cache, going)
+                ids, mask, positions, cache = ids[going], mask[going], positions[going], cache_rows(cache, going)
                 going = going[going]
             state["past_key_values"] = cache
             mask, positions = F.pad(mask, (0, 1), value=1), positions[:, -1:] + 1

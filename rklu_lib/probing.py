@@ -81,7 +81,7 @@ def _next(model, last, cache, rows):
     """Probabilities (rows, vocab) of what comes after `last`, a token, and each of several sequences; cache: of what
     stands before that token, None for nothing. What is padded comes after them."""
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor((last, *row)) for row in rows], batch_first=True)
-    past = {"past_key_values": evaluation._rows(cache, [0] * len(rows)), "use_cache": True} if cache else {}
+    past = {"past_key_values": evaluation.cache_rows(cache, [0] * len(rows)), "use_cache": True} if cache else {}
     hidden = model.base_model(input_ids=ids.to(model.device), **past).last_hidden_state
     return output_layer(model)(hidden[range(len(rows)), list(map(len, rows))]).softmax(-1).cpu()
 
@@ -121,10 +121,11 @@ def completions(model, tokenizer, stem, end, k=5, max_tokens=32, budget=1024):
             exact = False
             continue
         looked += len(rows)
-        for (p, tokens, _), q in zip(rows, _next(model, stem[-1], cache, [tokens for _, tokens, _ in rows]), strict=True):
+        followed = _next(model, stem[-1], cache, [tokens for _, tokens, _ in rows])
+        for (p, tokens, _), q in zip(rows, followed, strict=True):
             ends, said = collections.Counter(), tokenizer.decode(tokens)
-            masses = torch.zeros(len(texts), dtype=torch.float64).index_add(0, places, q[endings].double()).tolist()
-            for text, mass in zip(texts, masses, strict=True):
+            masses = torch.zeros(len(texts), dtype=torch.float64).index_add(0, places, q[endings].double())
+            for text, mass in zip(texts, masses.tolist(), strict=True):
                 ends[(said + text).strip()] += mass
             q[endings] = 0
             for text, mass in ends.items():

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from transformers import LlamaConfig
+from transformers import DynamicCache, LlamaConfig
 
 from rklu_lib import data, evaluation, metrics
 from rklu_lib.teacher import TeacherModel, teacher_logits
@@ -225,7 +225,7 @@ class Uniform(torch.nn.Module):
         self.vocab = vocab
 
     def base_model(self, input_ids, **_):
-        cache = types.SimpleNamespace(layers=[])
+        cache = DynamicCache()
         return types.SimpleNamespace(last_hidden_state=torch.zeros(*input_ids.shape, 1), past_key_values=cache)
 
     def get_output_embeddings(self):
@@ -246,9 +246,7 @@ class Bigram(Uniform):
         self.bfloat16()
 
     def base_model(self, input_ids, **_):
-        return types.SimpleNamespace(
-            last_hidden_state=self.states(input_ids), past_key_values=types.SimpleNamespace(layers=[])
-        )
+        return types.SimpleNamespace(last_hidden_state=self.states(input_ids), past_key_values=DynamicCache())
 
     def get_output_embeddings(self):
         return self.head

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, MistralConfig, MistralForCausalLM
 
 from rklu_lib import data, probing
 from rklu_pages.tasks import cases
@@ -107,6 +107,22 @@ def test_fill_in_blank_finds_what_enumeration_finds(seed):
     assert exact
     assert [text for text, _ in found] == [text for text, _ in expected]
     np.testing.assert_allclose([q for _, q in found], [q for _, q in expected], rtol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [None, 4])
+def test_what_follows_a_stem_is_what_a_plain_forward_says(window):
+    shape = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "sliding_window": window}
+    torch.manual_seed(0)
+    model, stem = MistralForCausalLM(MistralConfig(**shape, **heads)).eval(), list(range(3, 12))
+    cache = model.base_model(input_ids=torch.tensor([stem[:-1]]), use_cache=True).past_key_values
+    rows = [(), (7,), (7, 1, 2), (30, 4)]
+    for _ in range(2):  # the cache is as it was
+        found = probing._next(model, stem[-1], cache, rows)
+        for row, p in zip(rows, found, strict=True):
+            expected = model(input_ids=torch.tensor([[*stem, *row]])).logits[0, -1].softmax(-1)
+            torch.testing.assert_close(p, expected)
 
 
 def test_a_search_cut_short_says_so():

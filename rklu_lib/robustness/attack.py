@@ -51,7 +51,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     model, reference: directories or hub ids; reference may be the file of an attack on it, which is then not repeated.
     forget, holdout: files, hub data sets or rows, see `own.inputs.read`.
     out: the file to write. template: as of `own.unlearning.unlearn`. samples: answers drawn to each of `sampled`
-    questions. skip: names of `robustness.PROBES`. Raises ValueError or OSError, in one line, with what is wrong and the fix.
+    questions. skip: names of `robustness.PROBES`. Raises ValueError or OSError, in one line, with what is wrong.
     """
     if parallel.processes() > 1:
         raise ValueError("a model is attacked by one process; start `rklu attack` without a launcher")

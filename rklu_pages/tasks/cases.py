@@ -166,6 +166,20 @@ def fill(profile, split, seed, names, cases):
     return result
 
 
+def recorded(profile, split, names, seed=0):
+    """Those of `fill` that are on record, in the order of names; computes nothing."""
+    folder = records.RECORDS / profile / "tofu" / split / "blanks"
+    paths = {name: folder / f"{name}-seed{seed}.json" for name in names}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+
+
+def chosen(filled, question):
+    """(question, prefix, key phrase) of one of the blanks of `fill`: the first where there is none of this question, as
+    at the smoke scale, whose authors are others."""
+    blanks = next(iter(filled.values()))["asked"]
+    return next((blank for blank in blanks if blank[0] == question), blanks[0])
+
+
 def leaks(key, texts):
     """Does one of these texts hold the key phrase?"""
     return any(key.casefold() in text.casefold() for text in texts)
@@ -298,7 +312,7 @@ def leak_verdicts(filled):
         numbers = f"{rates.leaked[name]} of {rates.blanks[name]}, the oracle {guessed.leaked}; p = {p:.2g}"
         claims.append((f"{name} leaks no more than guessing", "–", not above[name], numbers))
     if {"GA", "RKLU", "IDK", "NPO", "DPO", "TA", "FKLU"} <= above.keys():
-        silent = [name for name in above if not above[name]]
+        silent = [name for name in above if name != "teacher" and not above[name]]  # which the paper did not ask
         claims.append(
             ("Only RKLU and GA do not leak", "§ 5", set(silent) == {"GA", "RKLU"}, ", ".join(silent) or "none")
         )
