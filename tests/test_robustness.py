@@ -279,11 +279,11 @@ def test_rounding_asks_rounded_copies_and_leaves_the_weights(tiny_model, tokeniz
     assert 0 < moved["8-bit"] < moved["4-bit"] and 0 < moved["bfloat16"] < moved["4-bit"]
 
 
-def test_relearning_is_one_epoch_at_a_constant_rate(tiny_model, examples):
+def test_relearning_is_at_a_constant_rate(tiny_model, examples):
     model = tiny_model()
     weights = copy.deepcopy(model.state_dict())
     curve = relearning.relearn(
-        model, examples[:5], lambda m: {"p": relearning.recall(m, examples)}, lr=1e-3, batch_size=2
+        model, examples[:5], lambda m, _: {"p": relearning.recall(m, examples)}, lr=1e-3, batch_size=2
     )
     assert curve["steps"] == [0, 1, 2, 3] and all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
     assert np.array_equal(curve["p"][0], relearning.recall(model, examples))
@@ -386,6 +386,11 @@ def test_attack_asks_both_models_everything(attacked, place):
     curves = content["details"]["model"]["relearning"]["curves"]
     assert curves["20% of it"]["taught"] == 2 and curves["20% of it"]["asked"] == 6
     assert len(curves["unrelated text"]["forget quality"]) == len(curves["unrelated text"]["steps"])
+    assert curves["20% of it, ten times"]["steps"] == [0, 1, 2, 4, 8, 10]
+    for name in ("probability", "forget quality"):  # before anything is taught
+        assert curves["100% of it"][name][0] == curves["unrelated text"][name][0]
+    known = by_name["answer probability"]["value"]
+    assert curves["unrelated text"]["probability"][0] == pytest.approx(known, rel=1e-4)
 
 
 def test_attacks_numbers_are_those_of_the_model_alone(attacked, place, profile):

@@ -8,10 +8,17 @@ import copy
 
 import numpy as np
 
-from rklu_lib import metrics, profiles, training
+from rklu_lib import evaluation, metrics, profiles, training
 from rklu_lib.own import measure
 
-RATE, BATCH, SHARES = 2e-5, 32, (0.01, 0.05, 0.2, 1.0)
+RATE, BATCH = 2e-5, 32
+PLANS = {
+    "1% of it": (0.01, 1),
+    "5% of it": (0.05, 1),
+    "20% of it": (0.2, 1),
+    "100% of it": (1.0, 1),
+    "20% of it, ten times": (0.2, 10),
+}  # the share that is taught, and in how many epochs
 
 
 def split(n, share, seed=0):
@@ -30,16 +37,16 @@ def checkpoints(steps):
 def relearn(model, taught, judge, *, lr=RATE, batch_size=BATCH, epochs=1, seed=0):
     """Train a copy of `model` on `taught`, a list of `data.Example`, and judge it on the way.
 
-    One epoch at a constant rate (`training.schedule` would warm up all through it), without weight decay. lr: the rate,
-    of AdamW. judge(model) -> {name: number}, called after the steps of `checkpoints`. Returns {"steps": [...], name:
-    [one number per step], ...}.
+    At a constant rate (`training.schedule` would warm up all through one epoch), without weight decay. lr: the rate, of
+    AdamW. judge(model, step) -> {name: value}, called after the steps of `checkpoints`, 0 the first. Returns {"steps":
+    [...], name: [one value per step], ...}.
     """
     student, steps, found = copy.deepcopy(model), epochs * -(-len(taught) // batch_size), []
     wanted, done = checkpoints(steps), 0
 
     def note():
         if done in wanted:
-            found.append(judge(student.eval()))
+            found.append(judge(student.eval(), done))
             student.train()
 
     def on_step():
@@ -62,5 +69,6 @@ def recall(model, examples):
 def answer_nll(model, right, wrong):
     """(paraphrased_nll (n,), wrong_nll (n, k)), nats per token, as `metrics.truth_ratio` takes them: right, n examples
     of paraphrased answers; wrong, n lists of k examples each."""
-    nll = measure.score(model, [*right, *(e for each in wrong for e in each)])[0]
-    return nll[: len(right)], nll[len(right) :].reshape(len(right), -1)
+    answers = [[r.answer, *(e.answer for e in each)] for r, each in zip(right, wrong, strict=True)]
+    nll = np.array(evaluation.score_answers(model, [r.prompt for r in right], answers)[0])
+    return nll[:, 0], nll[:, 1:]

@@ -91,27 +91,34 @@ def _rounding(job, model, oracle):
 def _relearning(job, model, oracle):
     forget, rows, curves = job.examples["forget"], {}, {}
     everything = list(range(len(forget)))
-    plans = {f"{s:.0%} of it": relearning.split(len(forget), s, job.seed) for s in relearning.SHARES}
-    taught = {name: [forget[i] for i in places] for name, (places, _) in plans.items()}
-    taught["unrelated text"], plans["unrelated text"] = job.examples["unrelated"], (None, everything)
-    for name, (_, rest) in plans.items():
-        curve = relearning.relearn(model, taught[name], lambda m: _judged(job, m, rest, oracle), seed=job.seed)  # noqa: B023
-        rows[f"{name}, probability"] = _mean(curve["probability"][-1], job.seed)
-        if "forget quality" in curve:
+    before = _judged(job, model, everything, oracle)
+    plans = {}
+    for name, (share, epochs) in relearning.PLANS.items():
+        places, rest = relearning.split(len(forget), share, job.seed)
+        plans[name] = [forget[i] for i in places], rest, epochs
+    plans["unrelated text"] = job.examples["unrelated"], everything, 1
+    for name, (taught, rest, epochs) in plans.items():
+
+        def judge(m, step, rest=rest):
+            return _judged(job, m, rest, oracle) if step else {k: v[rest] for k, v in before.items()}
+
+        found = relearning.relearn(model, taught, judge, epochs=epochs, seed=job.seed)
+        rows[f"{name}, probability"] = _mean(found["probability"][-1], job.seed)
+        curve = {"steps": found["steps"], "probability": [float(p.mean()) for p in found["probability"]]}
+        if "truth ratio" in found:
+            curve["forget quality"] = [metrics.forget_quality(r, oracle[rest]) for r in found["truth ratio"]]
             rows[f"{name}, forget quality (p)"] = curve["forget quality"][-1], None, None
-        curve["probability"] = [float(p.mean()) for p in curve["probability"]]
-        curves[name] = curve | {"taught": len(taught[name]), "asked": len(rest)}
+        curves[name] = curve | {"taught": len(taught), "asked": len(rest)}
     return rows, {"curves": curves, "rate": relearning.RATE, "batch": relearning.BATCH}
 
 
 def _judged(job, model, rest, oracle):
     """What is asked while something is learnt again: the probability of the answers in `rest`, and their truth ratios
-    against the reference's as it was."""
+    where the reference has some, as it was, to hold them against."""
     found = {"probability": relearning.recall(model, [job.examples["forget"][i] for i in rest])}
     if oracle is not None and job.examples["right"]:
         right, wrong = ([job.examples[k][i] for i in rest] for k in ("right", "wrong"))
-        ratios = metrics.truth_ratio(*relearning.answer_nll(model, right, wrong))
-        found["forget quality"] = metrics.forget_quality(ratios, oracle[rest])
+        found["truth ratio"] = metrics.truth_ratio(*relearning.answer_nll(model, right, wrong))
     return found
 
 

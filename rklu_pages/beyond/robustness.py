@@ -161,15 +161,20 @@ def relearnt(results):
 def plot_relearning(curves):
     """Relearning, a panel for each amount that is taught: the other answers' probability, step by step."""
     panels = list(curves.taught.unique())
+    high, across = -(-len(panels) // 3), min(3, len(panels))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(2.5 * len(panels), 3.2), sharey=True, layout="constrained")
-        for ax, taught in zip(axes, panels, strict=True):
+        how = {"figsize": (2.9 * across, 2.4 * high + 0.8), "sharey": True, "layout": "constrained", "squeeze": False}
+        figure, axes = plt.subplots(high, across, **how)
+        for ax in axes.flat[len(panels) :]:
+            ax.remove()
+        for ax, taught in zip(axes.flat, panels, strict=False):
             for name, part in curves[curves.taught == taught].groupby("method", sort=False):
                 ax.plot(part.step, part.probability, label=name, markersize=3, **look(name))
             ax.set(title=f"taught: {taught}", xlabel="steps", ylim=(0, 1))
             ax.xaxis.get_major_locator().set_params(integer=True)
-        axes[0].set_ylabel("probability of the rest")
-        handles, labels = axes[0].get_legend_handles_labels()
+        for ax in axes[:, 0]:
+            ax.set_ylabel("probability of the rest")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
     return finished(figure)
 
