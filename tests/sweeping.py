@@ -38,6 +38,7 @@ def started(function, *arguments):
 
     def quiet():
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a kernel, also where this process ignores it
         with open(os.devnull, "w") as nowhere:
             for descriptor in (1, 2):
                 os.dup2(nowhere.fileno(), descriptor)

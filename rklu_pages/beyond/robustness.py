@@ -196,7 +196,7 @@ def seconds(results):
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 
-def heat_map(table, title=""):
+def heat_map(table, title="How far each model is from the oracle"):
     """`distances`, or `by_probe` of it, as a heat map: methods down, probes across; dark is far from the oracle."""
     labels = [", ".join(c) if isinstance(c, tuple) else c for c in table.columns]
     wide, high = max(6.5, 1.5 + 0.42 * len(labels)), 1.6 + 0.34 * len(table)

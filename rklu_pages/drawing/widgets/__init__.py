@@ -33,6 +33,9 @@ class _Widget(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_(**kwargs)
         names = set(self.trait_names(sync=True)) - set(anywidget.AnyWidget.class_trait_names())
         state = {name: getattr(self, name) for name in sorted(names) if not name.startswith("_")}
+        words = repr(state | {"colours": ""}) + self._esm
+        # those of the methods that are named, so that a new method is no change of every page
+        state["colours"] = {name: colour for name, colour in self.colours.items() if name in words}
         text = json.dumps(state, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
         key = hashlib.sha256(f"{type(self).__name__} {text}".encode()).hexdigest()[:10]
         about = inspect.getdoc(type(self))  # `__doc__` is not inherited by the class that anywidget adds traits to
