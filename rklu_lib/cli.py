@@ -140,8 +140,8 @@ def sweep(
     cluster: Annotated[str | None, typer.Option(help="a dask scheduler, tcp://host:port, in place of workers")] = None,
 ):
     """Compute whatever is missing of the study. Interrupt and call again at will: finished epochs are kept."""
-    from rklu_lib import cluster as dask
     from rklu_lib import data, runs
+    from rklu_lib.commands import cluster as dask
 
     specs = runs.sweep(profile, split or list(data.ORACLE_SPLIT), seed or [0], method)
     with dask.executor(cluster) if cluster else contextlib.nullcontext() as executor:

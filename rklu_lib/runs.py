@@ -9,6 +9,7 @@ import errno
 import graphlib
 import json
 import os
+import sys
 import threading
 from concurrent import futures
 from multiprocessing import active_children, get_context, parent_process
@@ -89,7 +90,7 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
 
     workers: processes (default: cores, at most one per missing job; one on a GPU). checkpoints: the models of `specs`
     must be there too. executor: any concurrent.futures executor that shares this disk, instead of local processes, such
-    as that of `cluster`.
+    as that of `commands.cluster`.
     Processes that were launched together (accelerate, torchrun) do one job after the other, all of them on each.
     An interrupted call is resumed by the same call. Missing data is found out before anything is trained.
     """
@@ -124,7 +125,8 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
         elif executor:
             _drain(plan, executor, None)
         else:
-            with futures.ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
+            has = dict(os.environ), records.RECORDS, records.RUNS
+            with futures.ProcessPoolExecutor(workers, _context(), _begin, has) as pool:
                 try:
                     _drain(plan, pool, max(1, cores // workers))
                 except BaseException:  # whole epochs are kept; what is queued must not go on unseen
@@ -149,8 +151,22 @@ def refuse_other_data(found):
                 raise ValueError(f"{record.spec.record_path} is of another text than {name} is now; {fix}")
 
 
-def _end_with_parent():
-    """A killed sweep must not leave workers behind that go on with its queue beside the next one's."""
+def _context():
+    """How workers are started: forked from one process that has imported all they need, which takes each of them ten
+    seconds of its own else; anew where there is a GPU, which does not survive a fork, and off Linux."""
+    if sys.platform != "linux" or torch.cuda.is_available():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["rklu_lib.execution"])
+    return context
+
+
+def _begin(environment, *places):
+    """A worker has the environment and the store of the process that asked for it, whenever its own began; and a killed
+    sweep must not leave workers behind that go on with its queue beside the next one's."""
+    os.environ.clear()
+    os.environ.update(environment)
+    records.RECORDS, records.RUNS = places
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gc
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -421,14 +422,27 @@ def _until(condition, seconds=60):
     return condition()
 
 
+def test_workers_have_the_environment_and_the_store_of_now_whenever_they_were_forked(monkeypatch, tmp_path):
+    seen = []
+    for name in ("one", "other"):
+        monkeypatch.setenv("RKLU_NOVEL", name)
+        given = dict(os.environ), tmp_path / name, tmp_path
+        with futures.ProcessPoolExecutor(1, runs._context(), runs._begin, given) as pool:
+            seen.append((pool.submit(os.getenv, "RKLU_NOVEL").result(), pool.submit(_store).result()))
+    assert seen == [(name, tmp_path / name) for name in ("one", "other")]
+
+
+def _store():
+    return records.RECORDS
+
+
 def test_workers_end_with_a_killed_sweep(tmp_path):
     code = """
-import os, sys, time
+import os, time
 from concurrent import futures
-from multiprocessing import get_context
 from rklu_lib import runs
 if __name__ == "__main__":
-    with futures.ProcessPoolExecutor(1, get_context("spawn"), runs._end_with_parent) as pool:
+    with futures.ProcessPoolExecutor(1, runs._context(), runs._begin, (dict(os.environ), ".", ".")) as pool:
         print(pool.submit(os.getpid).result(), flush=True)
         pool.submit(time.sleep, 600)
         time.sleep(600)
