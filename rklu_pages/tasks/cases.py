@@ -126,11 +126,12 @@ def held(profile, split, seed, questions):
     return [q for q in questions if q not in missing or q < n]
 
 
-def fill(profile, split, seed, names, cases):
+def fill(profile, split, seed, names, cases, budget=1024):
     """{label: its record}: direct answer and five likeliest completions for each of `asked`.
 
     A record of the same settings that holds all the questions is read; else the model (after its last epoch) is loaded
-    or trained, asked, and the record written to data/records/<profile>/tofu/<split>/blanks/.
+    or trained, asked, and the record written to data/records/<profile>/tofu/<split>/blanks/. budget: as of
+    `probing.completions`; a record says with which it was made.
     """
     folder, p, result = records.RECORDS / profile / "tofu" / split / "blanks", profiles.profile(profile), {}
     paths = {name: folder / f"{name}-seed{seed}.json" for name in names}
@@ -154,8 +155,14 @@ def fill(profile, split, seed, names, cases):
         prompts = [data.encode_prompt(tokenizer, p.template, question) for question, *_ in questions]
         said = evaluation.greedy(model, prompts, p.max_new_tokens, chat.end_token(tokenizer, p.template))
         answers = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in said]
-        filled = [list(probing.fill_in_blank(model, tokenizer, p.template, q, prefix)) for q, prefix, _ in questions]
-        origin = {"data": data.describe_source(p.source), "code": records.code_version(), "machine": records.machine()}
+        how = (model, tokenizer, p.template)
+        filled = [list(probing.fill_in_blank(*how, q, prefix, budget=budget)) for q, prefix, _ in questions]
+        origin = {
+            "budget": budget,
+            "data": data.describe_source(p.source),
+            "code": records.code_version(),
+            "machine": records.machine(),
+        }
         result[name] = {
             "settings": settings,
             "asked": questions,
