@@ -11,23 +11,10 @@ import warnings
 from pathlib import Path
 
 import torch
+import transformers  # its names where they are used: only then it imports what is behind them
 from safetensors import SafetensorError
 from tokenizers import ByteLevelBPETokenizer
 from torch import distributed, nn
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PhiConfig,
-    PhiForCausalLM,
-    PreTrainedTokenizerFast,
-)
-from transformers.cache_utils import DynamicLayer
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 from transformers.utils import find_adapter_config_file, logging
 
 from rklu_lib import data, files, hub
@@ -36,14 +23,6 @@ from rklu_lib.losses import head_logits
 logging.disable_progress_bar()  # a bar per loaded checkpoint would break up the one over all epochs
 
 
-def _sdpa_float32(module, query, key, value, mask, **kwargs):
-    """Attention outside autocast: on a CPU its bf16 backward pass takes four times as long as the float32 one."""
-    with torch.autocast(query.device.type, enabled=False):
-        return sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **kwargs)
-
-
-AttentionInterface.register("sdpa_float32", _sdpa_float32)
-AttentionMaskInterface.register("sdpa_float32", sdpa_mask)
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 OPENING = 8  # tokens: a shorter common opening is not worth a forward pass of its own
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
@@ -76,7 +55,7 @@ def train_tokenizer(texts, vocab_size):
     """A byte-level BPE tokenizer over an iterable of strings; it can spell any text, so there is no unknown token."""
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(texts, vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **SPECIAL_TOKENS)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **SPECIAL_TOKENS)
 
 
 def create(profile, tokenizer, seed):
@@ -95,8 +74,9 @@ def create(profile, tokenizer, seed):
         pad_token_id=tokenizer.pad_token_id,
     )
     if profile.architecture == "llama":
-        return LlamaForCausalLM(LlamaConfig(**shape))
-    return PhiForCausalLM(PhiConfig(**shape, resid_pdrop=0.0, embd_pdrop=0.0, attention_dropout=0.0))
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape))
+    shape |= dict(resid_pdrop=0.0, embd_pdrop=0.0, attention_dropout=0.0)
+    return transformers.PhiForCausalLM(transformers.PhiConfig(**shape))
 
 
 def folder():
@@ -128,7 +108,7 @@ def load(path, dtype="float32"):
     options["ignore_mismatched_sizes"] = True  # they are refused below, by name
     with quiet(), files.damaged(f"{path}: its weights cannot be read", (SafetensorError, RuntimeError)):
         place = base or resolve(path)
-        model, found = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **options)
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **options)
     if lacking := sorted({*found["missing_keys"], *(m[0] for m in found.get("mismatched_keys", ()))}):
         which = f"{lacking[0]} and {len(lacking) - 1} more" if len(lacking) > 1 else lacking[0]
         raise files.DamagedError(f"{path}: {which} are not in its weights as config.json has them; {files.MEND}")
@@ -170,7 +150,7 @@ def load_tokenizer(path):
     if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in TOKENIZER):
         raise FileNotFoundError(f"{path} holds no tokenizer ({', '.join(TOKENIZER)}); copy the original model's there")
     with quiet(), files.damaged(f"the tokenizer of {path} cannot be read"):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {path} has no end-of-text token; set eos_token in tokenizer_config.json")
     return tokenizer
@@ -276,7 +256,9 @@ class ScoredLogits(nn.Module):
         if n < OPENING or not self.openings:
             return states(run(input_ids=input_ids, use_cache=False))[mask]
         cache = getattr(run(input_ids=input_ids[:1, :n], use_cache=True), "past_key_values", None)
-        if not all(isinstance(layer, DynamicLayer) for layer in getattr(cache, "layers", [None])):
+        if not all(
+            isinstance(layer, transformers.cache_utils.DynamicLayer) for layer in getattr(cache, "layers", [None])
+        ):
             self.openings = False  # a state that is not keys and values is not handed on
             return self.hidden(input_ids, mask, depth)
         for layer in cache.layers:

@@ -12,10 +12,8 @@ import os
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import FullyShardedDataParallelPlugin
 from filelock import FileLock
 from torch import distributed, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 from rklu_lib.files import atomic_directory
 from rklu_lib.models import ScoredLogits
@@ -120,6 +118,9 @@ def accelerator():
     stays in float32, where accelerate's own policy would round both."""
     plugin = None
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and processes() > 1:
+        from accelerate.utils import FullyShardedDataParallelPlugin  # here, since they take a second to import
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
         plugin = FullyShardedDataParallelPlugin()
         if plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading:  # else but one process would load a teacher
             raise ValueError("accelerate's file needs fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false")
@@ -169,5 +170,5 @@ class Student:
     def unsynchronised(self):
         """A context in which gradients stay each process's own, for all backward passes of a step but its last. Sharded
         gradients are summed at once: whole, they would take the memory that sharding saves."""
-        wrapped = processes() > 1 and not isinstance(self.terms, FSDPModule)
+        wrapped = processes() > 1 and not self.sharded
         return self.accelerator.no_sync(self.terms) if wrapped else contextlib.nullcontext()

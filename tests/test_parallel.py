@@ -97,6 +97,7 @@ def test_what_is_refused_is_refused_in_one_line(launch):
 MASTER = """
 import copy
 import launched, torch
+from torch.distributed.fsdp import FSDPModule
 from rklu_lib import bases, data, methods, models, parallel, profiles, runs, training
 
 p = profiles.profile("tiny")
@@ -108,7 +109,7 @@ prepared = parallel.Student.prepared
 
 def look(self, terms):
     prepared(self, terms)
-    sharded = isinstance(terms.scored.model.base_model.layers[0], parallel.FSDPModule)
+    sharded = isinstance(terms.scored.model.base_model.layers[0], FSDPModule)
     assert sharded and {q.dtype for q in terms.parameters()} == {torch.float32}
     assert not sum(q.numel() for q in self.model.parameters())
 
