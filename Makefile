@@ -49,10 +49,10 @@ notebooks: venv  ## every page executed in place, from the committed records; a 
 	$(BIN)/python notebooks/execute.py $(EXECUTED)
 
 test: venv  ## unit, property, golden, book and browser tests; committed notebooks compared cell by cell
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --nbval --nbval-sanitize-with notebooks/sanitize.cfg tests $(EXECUTED)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --nbval --nbval-sanitize-with notebooks/sanitize.cfg tests $(EXECUTED)
 
 slow: venv  ## what takes an hour: thirty kills of a sweep, ten of `rklu unlearn`, each rank of two
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -s tests
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m slow -s tests
 
 bench: venv  ## speed and memory, as ratios against the naive form
 	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done

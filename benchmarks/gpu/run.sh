@@ -31,7 +31,7 @@ fi
 stage right "${SECONDS_RIGHT:-120}" $python -m pytest -q -p no:cacheprovider -m gpu benchmarks/gpu
 if [[ ${REHEARSAL:-} ]]; then
     stage seven_b 120 $python benchmarks/gpu/seven_b.py "$out/seven_b.json" --tiny
-    study=(--profile smoke --split forget10 --method TA --method RKLU --workers 1)
+    study=(--profile smoke --split forget10 --method TA --method RKLU --workers 2)
 else
     stage seven_b 150 $python benchmarks/gpu/seven_b.py "$out/seven_b.json"
     [[ ${SEARCH:-} ]] && stage search "${SECONDS_SEARCH:-200}" $python benchmarks/gpu/search.py "${WORKERS:-6}"
