@@ -184,7 +184,7 @@ def chosen(filled, question):
     """(question, prefix, key phrase) of one of the blanks of `fill`: the first where there is none of this question, as
     at the smoke scale, whose authors are others."""
     blanks = next(iter(filled.values()))["asked"]
-    return next((blank for blank in blanks if blank[0] == question), blanks[0])
+    return tuple(next((blank for blank in blanks if blank[0] == question), blanks[0]))
 
 
 def leaks(key, texts):
