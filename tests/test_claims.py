@@ -203,9 +203,9 @@ def test_the_pages_verdicts_are_what_the_records_say():
         "".join("".join(o["data"].get("text/html", [])) for o in outputs if "data" in o), "html.parser"
     )
     shown = [[cell.text for cell in row.select("td")] for row in page.select("tr")]
-    shown = {cells[0]: tuple(cells[2:4]) for cells in shown if len(cells) == 5}
-    ledger = claims.ledger("mini")
-    assert shown == {row["claim"]: (row["the paper's tables"], row["at mini"]) for _, row in ledger.iterrows()}
+    shown = {cells[0]: tuple(cells[2:5]) for cells in shown if len(cells) == 6}
+    ledger = claims.verdicts_of({"mini": [0, 1, 2], "smollm2-ten": [0]})
+    assert shown == {row.iloc[0]: tuple(row.iloc[2:]) for _, row in ledger.iterrows()}
 
 
 def test_the_best_of_each_setting_is_found_among_the_records():
@@ -252,7 +252,15 @@ def test_the_page_says_of_llama_what_the_tofu_authors_logs_say(model):
     assert said[model].format(np.exp(-losses).mean()) in text
 
 
-def test_the_page_says_of_mini_what_the_records_say():
-    known = [load(RunSpec("mini", "forget10", m)).epochs[-1]["forget_probability"] for m in ("original", "oracle")]
-    assert "ours give them {:.2f} and {:.4f}".format(*known) in PAGE.read_text()
+def test_the_page_says_of_both_scales_what_the_records_say():
+    def known(profile, split):
+        return [load(RunSpec(profile, split, m)).epochs[-1]["forget_probability"] for m in ("original", "oracle")]
+
+    page = PAGE.read_text()
+    assert (
+        "SmolLM2's give the answers of its forget set {:.2f} and {:.2f}".format(*known("smollm2-ten", "forget01"))
+        in page
+    )
+    known = known("mini", "forget10")
+    assert "those of `mini` give them {:.2f} and {:.4f}".format(*known) in page
     assert 2.5 < np.log(known[0] / known[1]) / np.log(0.99 / 0.15) < 3.5  # "three times as far, counted in nats"

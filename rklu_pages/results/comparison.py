@@ -6,7 +6,7 @@ from scipy import stats
 
 from rklu_lib import metrics, profiles
 from rklu_lib.methods import method
-from rklu_lib.records import RunSpec
+from rklu_lib.records import RunSpec, load
 from rklu_pages.results import paper
 
 MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
@@ -21,6 +21,12 @@ def ours(record, rule="peak"):
 def truth_ratio(record, rule="peak"):
     """The truth ratios (n,) of the epoch that is reported, which need not be among the first: not all are judged."""
     return record.questions["truth_ratio_benchmark"][record.epochs.index(record.reported(rule))]
+
+
+def recorded(profile, split, methods, seed=0):
+    """The records there are of these methods, in their order; computes nothing."""
+    found = (load(RunSpec(profile, split, name, seed)) for name in methods)
+    return [record for record in found if record]
 
 
 def groups(records, by="split"):
