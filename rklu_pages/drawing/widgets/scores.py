@@ -1,5 +1,7 @@
 """What a `ScoreExplorer` shows: runs of several methods, or the tokens of one answer."""
 
+from rklu_lib import data
+from rklu_lib.profiles import profile as scale
 from rklu_lib.records import RunSpec, load
 from rklu_pages.drawing.widgets import ScoreExplorer
 
@@ -20,8 +22,10 @@ def _epochs(record):
 def recorded(like, profiles=()):
     """The records of these runs at other scales, as far as there are any. like: records. profiles: names of scales."""
     same = lambda spec, name: RunSpec(name, spec.split, spec.method, spec.seed, spec.overrides)  # noqa: E731
-    found = [load(same(r.spec, name)) for name in profiles for r in like if r.spec.profile != name]
-    return [*like, *filter(None, found)]
+    nested = list(data.ORACLE_SPLIT)
+    has = lambda name, split: nested.index(split) <= nested.index(scale(name).largest)  # noqa: E731
+    pairs = [(r.spec, name) for name in profiles for r in like if r.spec.profile != name and has(name, r.spec.split)]
+    return [*like, *filter(None, (load(same(*pair)) for pair in pairs))]
 
 
 def explorer(records, view="plane", shown=None):
