@@ -126,6 +126,16 @@ def held(profile, split, seed, questions):
     return [q for q in questions if q not in missing or q < n]
 
 
+def _blanks(profile, split, name, seed):
+    return records.RECORDS / profile / "tofu" / split / "blanks" / f"{name}-seed{seed}.json"
+
+
+def recorded(profile, split, names, seed=0):
+    """Those of `fill` that are on record, in the order of names; computes nothing."""
+    paths = {name: _blanks(profile, split, name, seed) for name in names}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+
+
 def fill(profile, split, seed, names, cases, budget=1024):
     """{label: its record}: direct answer and five likeliest completions for each of `asked`.
 
@@ -133,9 +143,7 @@ def fill(profile, split, seed, names, cases, budget=1024):
     or trained, asked, and the record written to data/records/<profile>/tofu/<split>/blanks/. budget: as of
     `probing.completions`; a record says with which it was made.
     """
-    folder, p, result = records.RECORDS / profile / "tofu" / split / "blanks", profiles.profile(profile), {}
-    paths = {name: folder / f"{name}-seed{seed}.json" for name in names}
-    kept = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+    p, result, kept = profiles.profile(profile), {}, recorded(profile, split, names, seed)
     whole = [content["asked"] for content in kept.values()]
     wanted = [list(case) for case in cases]
     if len(whole) == len(names) and all(case in recorded for case in wanted for recorded in whole):
@@ -169,15 +177,8 @@ def fill(profile, split, seed, names, cases, budget=1024):
             "direct_answers": answers,
             "completions": filled,
         } | origin
-        records.write_json(paths[name], result[name], indent=None)
+        records.write_json(_blanks(profile, split, name, seed), result[name], indent=None)
     return result
-
-
-def recorded(profile, split, names, seed=0):
-    """Those of `fill` that are on record, in the order of names; computes nothing."""
-    folder = records.RECORDS / profile / "tofu" / split / "blanks"
-    paths = {name: folder / f"{name}-seed{seed}.json" for name in names}
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
 
 
 def chosen(filled, question):
