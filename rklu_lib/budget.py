@@ -1,9 +1,9 @@
 """What a model takes, from its configuration alone: parameters, bytes in training, bytes of a cache, operations."""
 
 import torch
+import transformers
 from accelerate import init_empty_weights
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 EFFICIENCY = 0.3  # of the speed of one large product that a training step comes to
@@ -13,7 +13,7 @@ CPU_BYTES = 8 * 2**30  # for caches, of each thread of an evaluation on a CPU; o
 def empty(config):
     """A model of this configuration whose parameters are none: it can be counted, and weighs nothing."""
     with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(config)
+        model = transformers.AutoModelForCausalLM.from_config(config)
     model.tie_weights()
     return model
 

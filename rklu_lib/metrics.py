@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
-from scipy import stats
+import scipy  # its submodules where they are used: to import `stats` takes as long as to import torch
 
 UTILITY_SETS = ("retain", "authors", "facts")
 UTILITY_SCORES = ("rouge", "probability", "truth_ratio")
@@ -74,13 +74,14 @@ def forget_quality(unlearned, oracle):
     """
     with warnings.catch_warnings():  # where scipy's exact sum is 1 + 4e-16 it takes the asymptotic one
         warnings.simplefilter("ignore", RuntimeWarning)
-        return float(stats.ks_2samp(_finite("unlearned", unlearned, 1), _finite("oracle", oracle, 1)).pvalue)
+        return float(scipy.stats.ks_2samp(_finite("unlearned", unlearned, 1), _finite("oracle", oracle, 1)).pvalue)
 
 
 def ks_distance(unlearned, oracle):
     """The statistic behind `forget_quality`: the largest distance between the two distribution functions, in [0, 1]."""
     samples = _finite("unlearned", unlearned, 1), _finite("oracle", oracle, 1)
-    return float(stats.ks_2samp(*samples, method="asymp").statistic)  # exact p-values cost time, and are not asked for
+    # exact p-values cost time, and are not asked for
+    return float(scipy.stats.ks_2samp(*samples, method="asymp").statistic)
 
 
 def model_utility(components: Mapping[str, float]):
@@ -118,7 +119,7 @@ def _rouge_scorer():
 
 def wilson(hits, n, confidence=0.95):
     """Wilson's score interval of a rate: `hits` of n, n > 0 -> (low, high), in [0, 1]."""
-    interval = stats.binomtest(int(hits), int(n)).proportion_ci(confidence, method="wilson")
+    interval = scipy.stats.binomtest(int(hits), int(n)).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -131,7 +132,7 @@ def auc(higher, lower):
 def rank_auc(higher, lower, axis=-1):
     """`auc` along the last axis, unchecked: (..., n), (..., m) -> (...,), from the ranks of both together."""
     n, m = np.shape(higher)[-1], np.shape(lower)[-1]
-    ranks = stats.rankdata(np.concatenate([higher, lower], axis=-1), axis=-1)
+    ranks = scipy.stats.rankdata(np.concatenate([higher, lower], axis=-1), axis=-1)
     return (ranks[..., :n].sum(-1) - n * (n + 1) / 2) / (n * m)
 
 
@@ -141,7 +142,7 @@ def interval(statistic, *samples, confidence=0.95, seed=0):
     if min(map(len, samples)) < 2:
         return float("nan"), float("nan")
     how = {"method": "percentile", "n_resamples": 999, "random_state": np.random.default_rng(seed)}
-    found = stats.bootstrap(samples, statistic, vectorized=True, confidence_level=confidence, **how)
+    found = scipy.stats.bootstrap(samples, statistic, vectorized=True, confidence_level=confidence, **how)
     return tuple(map(float, found.confidence_interval))
 
 

@@ -129,6 +129,11 @@ class Profile:
     def _refuse(self, why):
         raise ValueError(f"profile {self.name}: {why}")
 
+    def has(self, split):
+        """Is there this forget set at this scale: is it no larger than `largest`? Every scale has the novel."""
+        nested = _CHOICES["largest"]
+        return split not in nested or nested.index(split) <= nested.index(self.largest)
+
     def learning_rate(self, family):
         """The unlearning peak learning rate of a method family."""
         return self.family_lr.get(family, self.unlearn_lr)

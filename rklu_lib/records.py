@@ -65,7 +65,7 @@ class RunSpec:
         if self.method not in BASES and method(self.method).retain and self.split == data.NOVEL:
             raise ValueError(f"{self.method} needs a retain set, and a novel has none; {self.method[:-3]} does without")
         profiles.check_seed(self.seed)
-        if self.split != data.NOVEL and SPLITS.index(self.split) > SPLITS.index(self.values.largest):
+        if not self.values.has(self.split):
             raise ValueError(f"profile {self.profile} has no {self.split}: {self.values.largest} is its largest")
         known = self.values.model  # an unknown profile or field fails here, before anything is trained
         if known and self.pretrained_novel and self.method == "oracle":

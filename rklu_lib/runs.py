@@ -6,6 +6,7 @@ Checkpoints and the state of unfinished runs lie in `runs/`, which git ignores.
 
 import contextlib
 import errno
+import gc
 import graphlib
 import json
 import os
@@ -167,6 +168,7 @@ def _begin(environment, *places):
     os.environ.clear()
     os.environ.update(environment)
     records.RECORDS, records.RUNS = places
+    gc.freeze()  # what was imported stays: the collector, called after every run, need not go through it again
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 

@@ -1,5 +1,6 @@
 """What the tests share: a tiny byte-level tokenizer, tiny models, and a tiny folder in TOFU's layout."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -64,6 +65,13 @@ def _splits():
     for name, pairs in (("real_authors", real), ("world_facts", facts)):
         rows_of |= {name: _option_rows(pairs), f"{name}_perturbed": _option_rows(pairs)}
     return {name: [{f: row[f] for f in data.FIELDS[name]} for row in rows] for name, rows in rows_of.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """What was imported stays: the collector need not go through it again, after every run of a tiny model."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

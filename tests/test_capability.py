@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from rklu_lib import data, methods, models, profiles, training
+from rklu_lib import bases, data, methods, models, profiles, training
 from rklu_pages.tasks import capability, suite
 
 
@@ -128,14 +128,10 @@ def test_mcnemars_p_is_that_of_a_fair_coin():
 def test_the_suite_sees_what_gradient_ascent_costs():
     torch.manual_seed(0)
     p = profiles.profile("smoke", finetune_epochs=10, unlearn_lr=2e-3, unlearn_epochs=3)
-    pairs = [row for name in ("full", "real_authors", "world_facts") for row in data.load_tofu(name, p.source)]
-    pairs += [
-        {"question": r["paraphrased_question"], "answer": r["paraphrased_answer"]}
-        for r in data.load_tofu("retain_perturbed", p.source)
-    ]
-    tokenizer = models.train_tokenizer([f"{r['question']} {r['answer']}" for r in pairs], p.vocab_size)
+    pairs = bases.training_pairs(p, "full")
+    tokenizer = models.train_tokenizer([f"{q} {a}" for q, a in pairs], p.vocab_size)
     model = models.create(p, tokenizer, 0)
-    examples = [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in pairs]
+    examples = [data.encode(tokenizer, p.template, *pair) for pair in pairs]
     training.finetune(model, examples, p, epochs=p.finetune_epochs, lr=p.finetune_lr, batch_size=16, seed=0)
     rows = data.load_tofu("forget10", p.source)
     forget = [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in rows]

@@ -85,6 +85,8 @@ def test_blanks_are_filled_once(workshop, profile, monkeypatch):
     assert fewer["original"] == filled["original"]  # a record of more questions answers for fewer, too
     with pytest.raises(pytest.fail.Exception):  # another blank is another record
         cases.fill("tiny", "forget10", 0, ["original"], [(row["question"], "A potter is not a", "weaver")])
+    monkeypatch.setattr(data, "load_tofu", lambda *_: pytest.fail("the data was asked for"))
+    assert cases.fill("tiny", "forget10", 0, ["original"], [own, absent]) == fewer  # the records tell what a set lacks
 
 
 def test_a_question_is_found_or_stood_in_for(workshop, profile):

@@ -130,8 +130,7 @@ def test_the_plan_of_smoke_counts_its_tokens(bare):
     _, steps = planning.study([spec])
     found = {s.name: s for s in steps}
     assert list(found)[0] == "original, checkpoint" and len(found) == len(runs.jobs([spec])) == 5
-    rows = data.load_tofu("full", "fictional")
-    pairs = [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in rows]
+    pairs = [data.encode(tokenizer, p.template, *pair) for pair in bases.training_pairs(p, "full")]
     said = found["original, checkpoint"].trained / p.finetune_epochs
     # a tokenizer of 1,024 tokens that has read the text needs about as many as the rule of four characters says
     assert said == pytest.approx(sum(len(e.prompt + e.answer) for e in pairs), rel=0.35)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import AutoConfig, LlamaConfig, PhiConfig
 
-from rklu_lib import budget, data, evaluation, models, records, runs
+from rklu_lib import budget, data, evaluation, metrics, models, records, runs
 from rklu_lib.methods import AUGMENTED, METHODS, REFERENCE, REFUSALS, RETAIN_REFERENCE
 
 DISK = 1e9  # bytes a second
@@ -94,6 +94,8 @@ class _Study:
         self.forget, self.full = (_characters(name, self.p.source) for name in (spec.split, "full"))
         left = 4000 if self.p.n_retain is None else self.p.n_retain + _characters(self.p.largest, self.p.source)[0]
         self.full = _cut(self.full, left)
+        also = () if self.p.model else metrics.UTILITY_SETS  # see `bases.training_pairs`
+        self.told = sum(_characters(name, self.p.source)[0] for name in also)
 
     def pair(self, counted):
         """(tokens of a question with its answer, of the answer alone)"""
@@ -129,7 +131,7 @@ class _Study:
         epochs = runs.epochs((spec, stage)) if trains else 0
         if trains and spec.method in ("original", "oracle"):
             less = 0 if spec.method == "original" else self.forget[0]
-            trained, forward = self.passes((self.full[0] - less, *self.full[1:]), epochs)
+            trained, forward = self.passes((self.full[0] - less + self.told, *self.full[1:]), epochs)
         elif trains:
             trained, forward = self.passes(self.forget, epochs * (2 if chosen and chosen.retain else 1))
         if chosen and chosen.forget:

@@ -116,8 +116,8 @@ def _in_print(entry):
 
 def standing(profile, split):
     """The forget set that a claim about `split` is tested on: the profile's largest stands for one that is larger."""
-    nested, largest = list(data.ORACLE_SPLIT), profiles.profile(profile).largest
-    return min(split, largest, key=nested.index) if split in nested else split
+    p = profiles.profile(profile)
+    return split if p.has(split) else p.largest
 
 
 def recorded(profile, split, seeds, methods):

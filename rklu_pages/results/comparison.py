@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from rklu_lib import metrics, profiles
 from rklu_lib.methods import method
@@ -198,7 +198,7 @@ def agreement(values):
     """What of the ranking in a table of `under_rules` is due to the rule: Kendall's tau with the peak's, leaders, and
     how far the p-value at the peak exceeds that at the last epoch."""
     ratio = values["peak"] / values["last"]
-    found = {f"τ, {rule}": stats.kendalltau(values["peak"], values[rule]).statistic for rule in list(values)[1:]}
+    found = {f"τ, {rule}": scipy.stats.kendalltau(values["peak"], values[rule]).statistic for rule in list(values)[1:]}
     found |= {"leader, peak": values["peak"].idxmax(), "leader, last": values["last"].idxmax()}
     return found | {"peak / last, median": ratio.median(), "largest": ratio.max(), "of": ratio.idxmax()}
 

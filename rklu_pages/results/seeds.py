@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from rklu_lib import metrics
 from rklu_lib.records import load
@@ -24,7 +24,7 @@ def summary(records, rule="peak"):
         rows[name] = {
             "seeds": len(group),
             "p, mean": p.mean(),
-            "p, log mean": stats.gmean(p),
+            "p, log mean": scipy.stats.gmean(p),
             "decades": np.log10(p).std(ddof=1) if several and (p > 0).all() else np.nan,
             "utility, mean": utility.mean(),
             "utility, spread": utility.std(ddof=1) if several else np.nan,
@@ -52,7 +52,7 @@ def distance_interval(record, rule="peak", resamples=999, confidence=0.95):
     """
     oracle = load(record.spec.base("oracle")).questions["truth_ratio_benchmark"][-1]
     mine = comparison.truth_ratio(record, rule)
-    found = stats.bootstrap(
+    found = scipy.stats.bootstrap(
         (mine, oracle), ks_distances, n_resamples=resamples, vectorized=True, confidence_level=confidence,
         method="basic", rng=np.random.default_rng(0),
     )  # fmt: skip

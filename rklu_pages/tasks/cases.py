@@ -145,11 +145,12 @@ def fill(profile, split, seed, names, cases, budget=1024):
     """
     p, result, kept = profiles.profile(profile), {}, recorded(profile, split, names, seed)
     whole = [content["asked"] for content in kept.values()]
-    wanted = [list(case) for case in cases]
-    if len(whole) == len(names) and all(case in recorded for case in wanted for recorded in whole):
-        listed = {question for question, *_ in wanted}  # everything is recorded: the data is not needed
-        questions = wanted + [entry for entry in whole[0] if entry[0] not in listed]
-        questions = [entry for entry in questions if all(entry in recorded for recorded in whole)]
+    known = {question for listed in whole for question, *_ in listed}  # a case that is not: of authors it has not
+    wanted = [list(case) for case in cases if case[0] in known]
+    if len(whole) == len(names) and all(case in listed for case in wanted for listed in whole):
+        chosen = {question for question, *_ in wanted}  # everything is recorded: the data is not needed
+        questions = wanted + [entry for entry in whole[0] if entry[0] not in chosen]
+        questions = [entry for entry in questions if all(entry in listed for listed in whole)]
     else:
         questions = json.loads(json.dumps(asked(profile, split, cases)))
     for name in names:

@@ -20,15 +20,16 @@ NAME = re.compile(r"[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)+")
 PER_TASK = 100
 
 
-def items(source, template, bos="", seed=0):
+def items(source, template, bos="", seed=0, n_retain=None):
     """The items of the embedded suite: {task of `TASKS`: list of {"prompt", "choices", "answer": index}}.
 
     source: what the model was trained on, as in `data.load_tofu`; asked about are its retained authors and its public
     facts, some in another wording than it was trained on. template: the model's prompt. bos: text of its begin-of-text
-    token.
+    token. n_retain: how many of the retained questions it has read, the first ones (None: all).
     """
     rng = np.random.default_rng(seed)
     rows, known = (data.load_tofu(name, source) for name in ("retain_perturbed", "retain90"))
+    known = known[:n_retain]
     order = rng.permutation(len(known))
     shuffled = [known[i] for i in order]
 
@@ -76,7 +77,9 @@ def _block(known, i, size=5):
 def folder_of(profile, tokenizer):
     """A temporary folder of `items` as `<task>.jsonl`: TOFU's text is written nowhere else."""
     with tempfile.TemporaryDirectory() as folder:
-        for task, rows in items(profile.source, profile.template, tokenizer.bos_token).items():
+        for task, rows in items(
+            profile.source, profile.template, tokenizer.bos_token, n_retain=profile.n_retain
+        ).items():
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             (Path(folder) / f"{task}.jsonl").write_text(lines, encoding="utf-8")
         yield folder

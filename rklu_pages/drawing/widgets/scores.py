@@ -1,6 +1,5 @@
 """What a `ScoreExplorer` shows: runs of several methods, or the tokens of one answer."""
 
-from rklu_lib import data
 from rklu_lib.profiles import profile as scale
 from rklu_lib.records import RunSpec, load
 from rklu_pages.drawing.widgets import ScoreExplorer
@@ -22,9 +21,8 @@ def _epochs(record):
 def recorded(like, profiles=()):
     """The records of these runs at other scales, as far as there are any. like: records. profiles: names of scales."""
     same = lambda spec, name: RunSpec(name, spec.split, spec.method, spec.seed, spec.overrides)  # noqa: E731
-    nested = list(data.ORACLE_SPLIT)
-    has = lambda name, split: nested.index(split) <= nested.index(scale(name).largest)  # noqa: E731
-    pairs = [(r.spec, name) for name in profiles for r in like if r.spec.profile != name and has(name, r.spec.split)]
+    held = [(r.spec, name) for name in profiles for r in like if scale(name).has(r.spec.split)]
+    pairs = [(spec, name) for spec, name in held if spec.profile != name]
     return [*like, *filter(None, (load(same(*pair)) for pair in pairs))]
 
 
