@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 
 import pytest
 from browsing import ROOT
@@ -73,3 +74,17 @@ def test_the_wrong_one_of_several_is_named(name, wrong, accepted):
     with pytest.raises(ValueError) as told:
         parameters.check({name: wrong}, name)
     assert f"{culprit!r} came" in str(told.value) and accepted in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("page", "given"),
+    [
+        ("quickstart", {}),
+        ("table3_fkl_vs_rkl", {"splits": ["forget01", "forget10"], "seeds": [0]}),
+        ("table1_general_capability", {}),  # two forget sets are not too many
+        ("figure5_alpha", {"alphas": [1, 8], "seeds": [0, 1]}),
+    ],
+)
+def test_the_smoke_scale_takes_some_of_what_a_page_takes(page, given):
+    found = runpy.run_path(str(ROOT / "notebooks" / "smoke.py"))["parameters"]
+    assert found(ROOT / "notebooks" / f"{page}.ipynb") == {"profile": "smoke"} | given

@@ -4,9 +4,8 @@ import hashlib
 from pathlib import Path
 
 import torch
+import transformers  # its names where they are used, as in `models`
 from safetensors import SafetensorError, safe_open
-from transformers import CONFIG_MAPPING, AutoConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from rklu_lib import files, models
 
@@ -25,13 +24,13 @@ def configuration(path):
     if folder:
         _check_config(folder, name)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # transformers' own run over several lines, and fields of a wrong type raise anything
         why = files.first_line(error)
         if folder:
             raise ValueError(f"{name}/config.json: {why}; copy it again from where the model is from") from None
         raise FileNotFoundError(f"{name} is no folder here, and the hub does not give it: {why}") from None
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(
             f"{name} is of the type {config.model_type}, which is no causal language model of transformers"
         )
@@ -60,7 +59,7 @@ def _check_config(folder, name):
     held = files.read_json(folder / "config.json", "copy it again from where the model is from")
     if not isinstance(held, dict) or not isinstance(held.get("model_type"), str):
         raise ValueError(f"{name}/config.json: no field 'model_type' with text; copy it again")
-    if held.get("auto_map") and held["model_type"] not in CONFIG_MAPPING:
+    if held.get("auto_map") and held["model_type"] not in transformers.CONFIG_MAPPING:
         fix = "which is never run here; only models that transformers itself knows are"
         raise ValueError(f"{name}/config.json: field 'auto_map' asks for code that came with the model, {fix}")
 

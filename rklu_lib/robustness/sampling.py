@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import torch
-from transformers import TopPLogitsWarper
+import transformers
 
 from rklu_lib import evaluation, metrics
 from rklu_lib.probing import BOUNDARY
@@ -18,7 +18,7 @@ TRIES = (1, 8, 64)
 def chooser(seed, temperature=1.0, top_p=0.9):
     """A function logits (rows, vocab) -> tokens (rows, 1) drawn at a temperature from the smallest set of tokens whose
     probability reaches top_p (Holtzman et al., 2020). The same for the same seed: the draw itself is on the CPU."""
-    generator, nucleus = torch.Generator().manual_seed(seed), TopPLogitsWarper(top_p)
+    generator, nucleus = torch.Generator().manual_seed(seed), transformers.TopPLogitsWarper(top_p)
 
     def choose(logits):
         p = nucleus(None, logits.float() / temperature).softmax(-1)

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator
 from transformers import LlamaConfig
 
 from rklu_lib import budget, data
-from rklu_pages.drawing.figures import STYLE
+from rklu_pages.drawing.looks import STYLE
 from rklu_pages.drawing.pictures import finished
 
 GB = 1e9  # cards are sold in powers of ten

@@ -9,7 +9,7 @@ import torch
 
 from rklu_lib import data, records, runs
 from rklu_lib.teacher import GAUGES, FrozenLogits, teacher_logits
-from rklu_pages.drawing.figures import COLOURS, STYLE
+from rklu_pages.drawing.looks import COLOURS, STYLE
 from rklu_pages.drawing.pictures import finished
 from rklu_pages.results import comparison
 from rklu_pages.tasks import cases

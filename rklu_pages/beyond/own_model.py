@@ -16,7 +16,7 @@ from rklu_lib import bases, data, models, profiles, training, unlearn
 from rklu_lib.own import inputs, jobs
 from rklu_lib.own.report import COLOURS as SIDES
 from rklu_pages.drawing import widgets
-from rklu_pages.drawing.figures import COLOURS, STYLE
+from rklu_pages.drawing.looks import COLOURS, STYLE
 from rklu_pages.drawing.pictures import finished
 
 EXAMPLE = data.ROOT / "data" / "records" / "smollm2-part" / "own" / "report.json"

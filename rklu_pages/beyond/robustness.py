@@ -10,7 +10,7 @@ import seaborn
 
 from rklu_lib import bases, data, execution, files, profiles, records, runs
 from rklu_lib.robustness import PROBES, attack, rounding
-from rklu_pages.drawing.figures import STYLE, look
+from rklu_pages.drawing.looks import STYLE, look
 from rklu_pages.drawing.pictures import finished
 
 

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binomtest
+import scipy
 
 from rklu_lib import data, evaluation
 
@@ -115,7 +115,11 @@ def mcnemar(before, after):
     """
     pairs = list(zip(before, after, strict=True))
     lost, gained = (sum(pair == change for pair in pairs) for change in (("1", "0"), ("0", "1")))
-    return {"lost": lost, "gained": gained, "p": binomtest(lost, lost + gained).pvalue if lost + gained else 1.0}
+    return {
+        "lost": lost,
+        "gained": gained,
+        "p": scipy.stats.binomtest(lost, lost + gained).pvalue if lost + gained else 1.0,
+    }
 
 
 @functools.cache

@@ -6,11 +6,11 @@ import re
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from scipy.stats import binomtest, fisher_exact
+import scipy
 
 from rklu_lib import chat, data, evaluation, execution, models, probing, profiles, records, runs
 from rklu_lib.teacher import TeacherModel
-from rklu_pages.drawing.figures import STYLE, look
+from rklu_pages.drawing.looks import STYLE, look
 from rklu_pages.drawing.pictures import finished
 from rklu_pages.results import paper
 
@@ -240,7 +240,7 @@ def leak_rates(filled):
         keys = [key for *_, key in content["asked"]]
         tries = [[text for text, _ in found] for found, _ in content["completions"]]
         leaked = sum(map(leaks, keys, tries))
-        interval = binomtest(leaked, len(keys)).proportion_ci(method="wilson")
+        interval = scipy.stats.binomtest(leaked, len(keys)).proportion_ci(method="wilson")
         direct = sum(leaks(key, [text]) for key, text in zip(keys, content["direct_answers"], strict=True))
         rows[name] = {"blanks": len(keys), "leaked": leaked, "rate": leaked / len(keys), "low": interval.low}
         rows[name] |= {"high": interval.high, "in the direct answer": direct / len(keys)}
@@ -316,7 +316,7 @@ def leak_verdicts(filled):
     guessed = rates.loc["oracle", ["leaked", "blanks"]]
     for name in rates.index.drop(["original", "oracle"]):
         pairs = [(n.leaked, n.blanks - n.leaked) for n in (rates.loc[name], guessed)]
-        p = fisher_exact(pairs, alternative="greater").pvalue
+        p = scipy.stats.fisher_exact(pairs, alternative="greater").pvalue
         above[name] = bool(p < 0.05)
         numbers = f"{rates.leaked[name]} of {rates.blanks[name]}, the oracle {guessed.leaked}; p = {p:.2g}"
         claims.append((f"{name} leaks no more than guessing", "–", not above[name], numbers))

@@ -13,7 +13,7 @@ import anywidget
 from traitlets import Dict, Float, Int, List, Unicode
 
 from rklu_lib.own import report
-from rklu_pages.drawing.figures import COLOURS
+from rklu_pages.drawing.looks import COLOURS
 
 _PLACES = (Path(__file__).parent, report.ASSETS)  # what `rklu unlearn`'s report shows too is the library's
 

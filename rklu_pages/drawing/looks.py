@@ -1,0 +1,23 @@
+"""How a method looks wherever it is drawn: one colour for it all through, one style for all pictures."""
+
+# Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
+COLOURS = {
+    "RKLU": "#0072b2", "FKLU": "#3a9bd9", "GA": "#d55e00", "NPO": "#c98600", "DPO": "#cc79a7", "IDK": "#8a5a83",
+    "SimNPO": "#b8860b", "UNDIAL": "#4b0082", "WGA": "#8b0000", "JS": "#20b2aa", "RMU": "#556b2f",
+    "TA": "#009e73", "teacher": "#6b6b00", "original": "#444444", "augmented": "#7f7f7f", "oracle": "#000000",
+}  # fmt: skip
+MARKERS = {
+    "RKLU": "o", "FKLU": "s", "GA": "v", "NPO": "^", "DPO": "D", "IDK": "P", "TA": "X", "teacher": "*", "original": "H",
+}  # fmt: skip
+LINES = {"": "-", "KL": "--", "RT": ":", "MSE": "-."}
+STYLE = {
+    "figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": "none", "axes.facecolor": "none", "font.size": 10,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
+    "axes.axisbelow": True, "legend.frameon": False, "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+def look(name):
+    """Colour, marker and line style of a method such as "NPO+RT", or "RKLU,alpha=4"."""
+    family, _, retain = name.partition(",")[0].partition("+")
+    return {"color": COLOURS[family], "marker": MARKERS.get(family, "."), "linestyle": LINES[retain]}
