@@ -1,9 +1,12 @@
 # Two commands matter: `make book` and `make test`. Both create .venv when it is missing.
 PYTHON  ?= python3
 BIN     ?= .venv/bin
-PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
+# Uncompiled: of the 20,000 modules that are installed a few thousand are ever imported, and compiled then.
+PIP     := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 # PyTorch's CPU build, with which the records were made: it is not on PyPI, whose hashes stand in the lock beside it.
+# Where there is one it is taken first: of two files that it may take pip prefers PyPI's, with 3 GB of CUDA.
 CPU     := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
+TORCH   := $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' requirements.lock)
 EXECUTED = $(shell grep -LF '"execution_count": null' notebooks/*.ipynb)
 SCALED   = $(shell grep -lE '"profile = ."(mini(-phi)?|smollm2-ten)."' $(EXECUTED))
 FIRST    = notebooks/quickstart.ipynb notebooks/table3_fkl_vs_rkl.ipynb
@@ -17,6 +20,8 @@ venv: .venv/installed  ## everything pinned, the package itself editable
 .venv/installed: pyproject.toml requirements.lock
 	@echo "1 of 3: the environment, some two to four minutes"
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo "torch==$(TORCH)+cpu --hash=$(CPU)" > .venv/torch.txt
+	$(PIP) --no-deps --require-hashes --requirement .venv/torch.txt 2> /dev/null || true  # where pip is told of a place
 	$(PIP) --no-deps --require-hashes --requirement requirements.lock
 	$(PIP) --editable '.[book,test]'  # itself; and what a CUDA build of PyTorch pins by itself, where that was taken
 	mkdir -p $(@D) && touch $@
