@@ -1,8 +1,7 @@
 # Two commands matter: `make book` and `make test`. Both create .venv when it is missing.
 PYTHON  ?= python3
 BIN     ?= .venv/bin
-# Uncompiled: of the 20,000 modules that are installed a few thousand are ever imported, and compiled then.
-PIP     := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
+PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
 # PyTorch's CPU build, with which the records were made: it is not on PyPI, whose hashes stand in the lock beside it.
 # Where there is one it is taken first: of two files that it may take pip prefers PyPI's, with 3 GB of CUDA.
 CPU     := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
