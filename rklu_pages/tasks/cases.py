@@ -148,8 +148,8 @@ def fill(profile, split, seed, names, cases, budget=1024):
     known = {question for listed in whole for question, *_ in listed}  # a case that is not: of authors it has not
     wanted = [list(case) for case in cases if case[0] in known]
     if len(whole) == len(names) and all(case in listed for case in wanted for listed in whole):
-        chosen = {question for question, *_ in wanted}  # everything is recorded: the data is not needed
-        questions = wanted + [entry for entry in whole[0] if entry[0] not in chosen]
+        first = {question for question, *_ in wanted}  # everything is recorded: the data is not needed
+        questions = wanted + [entry for entry in whole[0] if entry[0] not in first]
         questions = [entry for entry in questions if all(entry in listed for listed in whole)]
     else:
         questions = json.loads(json.dumps(asked(profile, split, cases)))
