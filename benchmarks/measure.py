@@ -44,7 +44,8 @@ def resident():
 
 
 def write(name, script, cases):
-    """Run every case {case: {form: arguments}} in turn, print and store the results with the ratios naive / other."""
+    """Run every case {case: {form: arguments}} in turn; print and store the results and the ratios of the
+    first form's to the others'."""
     results = {}
     for case, forms in cases.items():
         results[case] = {}
@@ -53,13 +54,14 @@ def write(name, script, cases):
             if run.returncode:
                 raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{run.stderr}")
             results[case][form] = json.loads(run.stdout.splitlines()[-1])
-        naive = results[case]["naive"]
-        for form in (f for f in forms if f != "naive"):
+        first, *others = forms
+        base = results[case][first]
+        for form in others:
             other = results[case][form]
-            other["times_faster"] = naive["seconds"] / other["seconds"]
-            other["memory_ratio"] = other["extra_mib"] / naive["extra_mib"]
+            other["times_faster"] = base["seconds"] / other["seconds"]
+            other["memory_ratio"] = other["extra_mib"] / base["extra_mib"]
             print(
-                f"{name}, {case}: {form} {other['times_faster']:.2f} times as fast as naive, "
+                f"{name}, {case}: {form} {other['times_faster']:.2f} times as fast as {first}, "
                 f"{other['memory_ratio']:.3f} of its extra memory, "
                 f"difference of values {abs(other['value'] - naive['value']):.1e}"
             )
