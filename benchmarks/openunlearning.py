@@ -45,7 +45,8 @@ def theirs(checkout, model, tokenizer, limit):
     with hydra.initialize_config_dir(str(Path(checkout).resolve() / "configs"), version_base=None):
         settings = [f"~eval.tofu.metrics.{name}" for name in LEFT_OUT]
         settings += ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
-        config = hydra.compose("eval.yaml", ["task_name=benchmark", f"eval.tofu.batch_size={BATCH}", *settings]).eval
+        asked = ["task_name=benchmark", f"eval.tofu.batch_size={BATCH}", f"eval.tofu.forget_split={SPLIT}"]
+        config = hydra.compose("eval.yaml", [*asked, *settings]).eval
     form = chat.frame(tokenizer, P.template)
     tags = {"user_start_tag": form.opening, "user_end_tag": form.middle, "asst_start_tag": form.lead}
     tags["apply_chat_template"] = False  # which would close an answer twice
