@@ -16,25 +16,28 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def measured(step, repeats):
-    """{"seconds": median of `repeats`, "extra_mib": peak memory above what there was before, "value": the step's}.
+    """{"seconds": median of `repeats`, "cpu_seconds": the processor's (of all threads), "extra_mib": peak memory above
+    what there was before, "value": the step's}.
 
     The peak is taken over the first step and the repeats; on a GPU both come from CUDA.
     """
     cuda = torch.cuda.is_available()
     before = torch.cuda.memory_allocated() / 2**20 if cuda else resident()
-    value, seconds = step(), []
+    value, seconds, processor = step(), [], []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         value = step()
         if cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
+        processor.append(time.process_time() - busy)
     peak = (
         torch.cuda.max_memory_allocated() / 2**20
         if cuda
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     )
-    return {"seconds": statistics.median(seconds), "extra_mib": peak - before, "value": value}
+    times = {"seconds": statistics.median(seconds), "cpu_seconds": statistics.median(processor)}
+    return times | {"extra_mib": peak - before, "value": value}
 
 
 def resident():
@@ -59,11 +62,13 @@ def write(name, script, cases):
         for form in others:
             other = results[case][form]
             other["times_faster"] = base["seconds"] / other["seconds"]
+            other["cpu_times_faster"] = base["cpu_seconds"] / other["cpu_seconds"]
             other["memory_ratio"] = other["extra_mib"] / base["extra_mib"]
             print(
-                f"{name}, {case}: {form} {other['times_faster']:.2f} times as fast as {first}, "
+                f"{name}, {case}: {form} {other['times_faster']:.2f} times as fast as {first} "
+                f"({other['cpu_times_faster']:.2f} by the processor's seconds), "
                 f"{other['memory_ratio']:.3f} of its extra memory, "
-                f"difference of values {abs(other['value'] - naive['value']):.1e}"
+                f"difference of values {abs(other['value'] - base['value']):.1e}"
             )
     content = {"machine": records.machine(), "torch": torch.__version__, "threads": torch.get_num_threads()}
     records.write_json(RESULTS / f"{name}.json", content | {"code": records.code_version(), "results": results})

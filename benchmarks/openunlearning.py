@@ -19,7 +19,7 @@ from measure import measured, write
 from rklu_lib import chat, evaluation, models, profiles
 from rklu_lib.data import load_tofu
 
-SPLIT, ASKED = "forget01", {"forget": 40, "retain": 30, "authors": 30, "facts": 30}
+SPLIT, ASKED = "forget01", {"forget": 20, "retain": 10, "authors": 10, "facts": 10}
 LENGTH, BATCH = 200, 32
 P = profiles.profile("smollm2")
 LEFT_OUT = ("privleak", "extraction_strength", "forget_quality")  # of their standard list: an oracle's log, holdout
