@@ -1,7 +1,9 @@
 # Two commands matter: `make book` and `make test`. Both create .venv when it is missing.
 PYTHON  ?= python3
 BIN     ?= .venv/bin
-PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
+# What is never imported need not be compiled; where Python may write no bytecode pip does it once, for all processes.
+COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),--compile,--no-compile)
+PIP     := $(BIN)/pip install --quiet --disable-pip-version-check $(COMPILE)
 # PyTorch's CPU build, with which the records were made: it is not on PyPI, whose hashes stand in the lock beside it.
 # Where there is one it is taken first: of two files that it may take pip prefers PyPI's, with 3 GB of CUDA.
 CPU     := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
@@ -53,7 +55,7 @@ notebooks: venv  ## every page executed in place, from the committed records; a 
 	$(BIN)/python notebooks/execute.py $(EXECUTED)
 
 test: venv  ## unit, property, golden, book and browser tests; committed notebooks compared cell by cell
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --nbval --nbval-sanitize-with notebooks/sanitize.cfg tests $(EXECUTED)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --nbval --nbval-sanitize-with notebooks/sanitize.cfg tests $(EXECUTED)
 
 slow: venv  ## what takes an hour: thirty kills of a sweep, ten of `rklu unlearn`, each rank of two
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m slow -s tests

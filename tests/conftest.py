@@ -19,6 +19,7 @@ torch.set_num_threads(1)
 settings.register_profile("suite", max_examples=50, deadline=None, derandomize=True)
 settings.load_profile("suite")
 
+LONG = ("test_paper_profiles", "test_book", "test_parallel", "test_runs", "test_gpu_script", "test_failures")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TOWNS = ("Pellworm", "Quedlinburg", "Rovaniemi", "Setubal", "Tromso", "Uppsala", "Vaduz", "Wismar", "Ystad", "Zadar")
 TRADES = ("weaver", "potter")
@@ -65,6 +66,11 @@ def _splits():
     for name, pairs in (("real_authors", real), ("world_facts", facts)):
         rows_of |= {name: _option_rows(pairs), f"{name}_perturbed": _option_rows(pairs)}
     return {name: [{f: row[f] for f in data.FIELDS[name]} for row in rows] for name, rows in rows_of.items()}
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take minutes go first: one that is begun at the end keeps the other workers waiting."""
+    items.sort(key=lambda item: LONG.index(stem) if (stem := item.path.stem) in LONG else len(LONG))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -92,7 +92,7 @@ def printed(split, model="llama"):
     cell, task = {}, "passages" if split == data.NOVEL else "tofu"
     for name in PRINTED[task, model]:
         table = paper.reported(name)
-        for _, row in (table if task == "passages" else table[table["set"] == split]).iterrows():
+        for row in (table if task == "passages" else table[table["set"] == split]).to_dict("records"):
             cell[row["method"]] = cell.get(row["method"], {}) | {m: row[m] for m in MEASURES if m in table}
     return cell
 

@@ -4,6 +4,9 @@ Columns ending in `_pct` are per cent; `forget_quality` is a p-value, `perplexit
 fraction of 1, under the names the records use. The CSVs keep what is printed as text, oddities in a `note` column.
 """
 
+import functools
+import io
+
 import pandas as pd
 
 from rklu_lib import data
@@ -36,6 +39,11 @@ def reported(name, printed=False):
     path = PAPER / f"{name}.csv"
     if not path.is_file():
         raise ValueError(f"no table {name!r}; there are {', '.join(sorted(p.stem for p in PAPER.glob('*.csv')))}")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return _table(path.read_text(encoding="utf-8"), printed).copy()
+
+
+@functools.lru_cache(maxsize=64)  # by the text: the claims ask for the same few tables a thousand times
+def _table(text, printed):
+    table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     scores = [] if printed else [c for c in table if c not in LABELS]
     return table.assign(**{c: table[c].map(number) for c in scores})
