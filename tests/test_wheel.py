@@ -20,17 +20,11 @@ assert len(data.load_tofu("full", "fictional")) > 100 and data.refusals() and da
 assert paper.PAPER.is_relative_to(SITE) and (paper.PAPER / "claims.yaml").is_file()
 assert (report.ASSETS / "report.html.j2").is_file() and profiles.profile("smoke")
 assert not records.RUNS.is_relative_to(SITE) and records.RUNS == Path.cwd() / "runs"
-from concurrent import futures
 from rklu_lib import runs
 
-class Here(futures.Executor):
-    def submit(self, function, *args):
-        future = futures.Future()
-        future.set_result(function(*args))
-        return future
-
 short = (("finetune_epochs", 1), ("n_questions", 2), ("max_new_tokens", 2))
-print(runs.ensure([records.RunSpec("smoke", "forget01", "oracle", 0, short)], executor=Here())[0].epochs)
+# in a process of its own, which imports the installed package again
+print(runs.ensure([records.RunSpec("smoke", "forget01", "oracle", 0, short)], workers=1)[0].epochs)
 """
 
 
