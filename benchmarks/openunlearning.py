@@ -22,11 +22,15 @@ from rklu_lib.data import load_tofu
 SPLIT, ASKED = "forget01", {"forget": 20, "retain": 10, "authors": 10, "facts": 10}
 LENGTH, BATCH = 200, 32
 P = profiles.profile("smollm2")
+THEIRS = {"forget_probability": "forget_Q_A_Prob", "forget_rouge": "forget_Q_A_ROUGE", "model_utility": "model_utility"}
+for ours, short in {"retain": "retain", "authors": "ra", "facts": "wf"}.items():  # their names of the utility's parts
+    THEIRS |= {f"{ours}_rouge": f"{short}_Q_A_ROUGE", f"{ours}_truth_ratio": f"{short}_Truth_Ratio"}
+    THEIRS[f"{ours}_probability"] = f"{short}_Q_A_Prob" + "_normalised" * (ours != "retain")
 LEFT_OUT = ("privleak", "extraction_strength", "forget_quality")  # of their standard list: an oracle's log, holdout
 
 
 def theirs(checkout, model, tokenizer, limit):
-    """(answer probability of the forget set, model utility) as OpenUnlearning's evaluator gives them."""
+    """{score: value} as OpenUnlearning's evaluator gives them, under our names."""
     sys.path.insert(0, str(Path(checkout).resolve() / "src"))
     import data.qa  # theirs, as all that follows
     import datasets
@@ -52,29 +56,32 @@ def theirs(checkout, model, tokenizer, limit):
     tags["apply_chat_template"] = False  # which would close an answer twice
     with tempfile.TemporaryDirectory() as out, open_dict(config):
         config.tofu.output_dir, config.tofu.overwrite = out, True
-        tokenizer.padding_side = "left"
-        found = get_evaluator("tofu", config.tofu).evaluate(model, tokenizer=tokenizer, template_args=tags)
-    return found["forget_Q_A_Prob"], found["model_utility"]
+        # their collator hides every pad token from attention; SmolLM2's is its end of turn, which a prompt holds twice
+        tokenizer.pad_token, tokenizer.padding_side = tokenizer.unk_token, "left"
+        get_evaluator("tofu", config.tofu).evaluate(model, tokenizer=tokenizer, template_args=tags)
+        found = json.loads((Path(out) / "TOFU_EVAL.json").read_text(encoding="utf-8"))
+    return {name: found[key]["agg_value"] for name, key in THEIRS.items()}
 
 
 def engine(model, tokenizer, limit, precision):
-    """The same two by `rklu_lib`."""
+    """The same by `rklu_lib`."""
     asked = evaluation.load_questions(P, SPLIT, tokenizer)
     asked = {name: q.part(0, limit or ASKED[name]) for name, q in asked.items()}
     found = evaluation.evaluate(model, tokenizer, asked, LENGTH, precision=precision)[0]
-    return found["forget_probability"], found["model_utility"]
+    return {name: found[name] for name in THEIRS}
 
 
 def one(form, checkout, path):
     model, tokenizer = models.load(path)
-    limits, kept = iter([1]), []  # one question of each set first, which is not measured
+    limits, scores = iter([1]), {}  # one question of each set first, which is not measured
 
     def step():
         how = (model, tokenizer, next(limits, None))
-        kept[:] = theirs(checkout, *how) if form == "OpenUnlearning" else engine(*how, {"engine": "no"}.get(form, form))
-        return kept[0]
+        peer = form == "OpenUnlearning"
+        scores.update(theirs(checkout, *how) if peer else engine(*how, {"engine": "no"}.get(form, form)))
+        return scores["forget_probability"]
 
-    print(json.dumps(measured(step, repeats=1) | {"forget_probability": kept[0], "model_utility": kept[1]}))
+    print(json.dumps(measured(step, repeats=1) | {"scores": scores}))
 
 
 if __name__ == "__main__":
