@@ -48,6 +48,14 @@ def ratios(results):
     return pd.DataFrame([r[1:] for r in rows], names, columns)
 
 
+def peer(results):
+    """OpenUnlearning's evaluation beside ours, of one model and the same questions: seconds, memory, every score."""
+    (forms,) = _read(results, "openunlearning")["results"].values()
+    rows = {form: {"seconds": f["seconds"], "processor's seconds": f["cpu_seconds"]} for form, f in forms.items()}
+    rows = {form: row | {"extra MiB": forms[form]["extra_mib"]} | forms[form]["scores"] for form, row in rows.items()}
+    return pd.DataFrame(rows).rename(index=lambda name: name.replace("_", " ")).rename_axis("what")
+
+
 def growth(results):
     """The measured sweep: what was varied, its value, seconds of an epoch, and the share its matrix products need."""
     rows = pd.DataFrame(_read(results, "scaling")["rows"])

@@ -116,7 +116,8 @@ def side_by_side(results):
 
 
 def readings(table):
-    """Of each model and probe, how many measures say that it knows more than the oracle, and how many less: text."""
+    """Of each model and probe, how many measures say that it knows more than the oracle, and how many less: text.
+    "not asked" where a probe was left out."""
     if table.empty:
         return pd.DataFrame()
     counted = table[table.reading != ""].groupby(["method", "probe"], sort=False).reading.value_counts()
@@ -126,7 +127,7 @@ def readings(table):
         or "alike"
         for row in counted.itertuples()
     ]
-    wide = pd.Series(said, index=counted.index).unstack("probe")
+    wide = pd.Series(said, index=counted.index).unstack("probe").fillna("not asked")
     return wide.loc[table.index.unique(), table.probe.unique()]
 
 
@@ -151,7 +152,7 @@ def relearnt(results):
     that are asked for, those not taught."""
     rows = []
     for name, found in results.items():
-        for taught, curve in found["details"]["model"]["relearning"]["curves"].items():
+        for taught, curve in found["details"]["model"].get("relearning", {"curves": {}})["curves"].items():
             what = taught if taught.startswith("unrelated") else f"{taught} ({curve['taught']})"
             points = zip(curve["steps"], curve["probability"], strict=True)
             rows += [{"method": name, "taught": what, "step": k, "probability": p} for k, p in points]
