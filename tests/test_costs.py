@@ -46,6 +46,13 @@ def test_the_measurements_on_record_say_what_the_page_says():
     assert faster["teacher, RKLU epoch"] >= 1.6 and memory["teacher, RKLU epoch"] <= 0.5
 
 
+def test_a_peer_says_the_same_and_takes_longer():
+    table = costs.peer(RESULTS)
+    seconds, scores = table.loc["processor's seconds"], table.iloc[3:]
+    assert seconds["OpenUnlearning"] > 2 * seconds["engine"]
+    assert len(scores) == 12 and (scores["OpenUnlearning"] - scores["engine"]).abs().max() < 5e-4
+
+
 def test_bf16_loses_what_float32_keeps():
     table = costs.lost_updates(RESULTS)
     assert (table["float32"] < 0.01).all() and table.loc[1e-5, "bfloat16"] > 0.5
