@@ -312,3 +312,9 @@ def test_a_method_at_its_own_rate_is_the_method_itself():
     assert table.loc[(1, 2e-3)].tolist() == [0.3, 0.1]
     assert table.loc[(1, 5e-3), ("forget quality", "RKLU")] == 0.4
     assert math.isnan(table.loc[(1, 5e-3), ("forget quality", "FKLU")])
+
+
+def test_what_is_recorded_comes_in_the_methods_order_and_nothing_else():
+    found = comparison.recorded("mini", "forget01", ["RKLU", "FKLU"], [0, 1, 99])
+    assert [(r.spec.method, r.spec.seed) for r in found] == [("RKLU", 0), ("RKLU", 1), ("FKLU", 0), ("FKLU", 1)]
+    assert comparison.recorded("mini", "forget01", ["RKLU"], []) == []

@@ -1,5 +1,7 @@
 """The paper's number beside ours."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import scipy
@@ -23,9 +25,9 @@ def truth_ratio(record, rule="peak"):
     return record.questions["truth_ratio_benchmark"][record.epochs.index(record.reported(rule))]
 
 
-def recorded(profile, split, methods, seed=0):
-    """The records there are of these methods, in their order; computes nothing."""
-    found = (load(RunSpec(profile, split, name, seed)) for name in methods)
+def recorded(profile, split, methods, seeds):
+    """The records there are of these methods and seeds, in the methods' order; computes nothing."""
+    found = (load(RunSpec(profile, split, *cell)) for cell in product(methods, seeds))
     return [record for record in found if record]
 
 
