@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from measure import RESULTS, measured, write
 
-from rklu_lib import evaluation, models, runs
+from rklu_lib import caches, evaluation, models, runs
 from rklu_lib.records import RunSpec
 
 ORIGINAL, SETS = RunSpec("mini", "forget10", "original"), ("forget", "retain", "authors", "facts")
@@ -48,7 +48,7 @@ def straightforward_nll(model, prompts, answers, batch_size=32):
 def straightforward_answers(model, tokenizer, prompts, max_new_tokens, batch_size=32):
     out = []
     for at in range(0, len(prompts), batch_size):
-        ids, mask, _ = evaluation._left_pad(prompts[at : at + batch_size], model.device)
+        ids, mask = caches.left_pad(prompts[at : at + batch_size], model.device)
         made = model.generate(
             input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=max_new_tokens,
             pad_token_id=tokenizer.pad_token_id,

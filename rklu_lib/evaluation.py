@@ -1,11 +1,10 @@
 """A model in, scores out: TOFU's whole evaluation of one forget split (App. A.2, A.3).
 
-Each prompt is run once and shared by its answers, and so is what a paraphrase and its wrong variants open with; answers
-meet the vocabulary only where they are scored; generation is greedy, in batches that shrink, and goes on from where the
-model would have left the true answer: scoring has shown what it says up to there.
+Each prompt is run once and shared by its answers, and so is what prompts open with alike, or a paraphrase and its wrong
+variants; answers meet the vocabulary only where they are scored; generation is greedy, in batches that shrink, and goes
+on from where the model would have left the true answer: scoring has shown what it says up to there.
 """
 
-import copy
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,32 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from rklu_lib import budget, chat, data, metrics, models, parallel
+from rklu_lib import budget, caches, chat, data, metrics, models, parallel
 
 FORMS = ("benchmark", "paper")
 BLOCK, BATCH = 64, 256  # most prompts, and most continuations, whose key-value caches are held at once: see `budget`
 CHUNK = 256  # tokens that meet the vocabulary at once: their logits stay in a core's cache
-
-
-def _left_pad(prompts, device):
-    """(ids, mask, positions), each (n, longest), with padding on the left so that all prompts end together."""
-    width = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), width, dtype=torch.int64)
-    mask = torch.zeros(len(prompts), width, dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    return ids.to(device), mask.to(device), (mask.cumsum(1) - 1).clamp(min=0).to(device)
-
-
-def cache_rows(cache, index):
-    """A new key-value cache with the rows `index` of `cache` (or of each cache of a tuple, for the teacher)."""
-    if isinstance(cache, tuple):
-        return tuple(cache_rows(c, index) for c in cache)
-    chosen = copy.copy(cache)
-    chosen.layers = [copy.copy(layer) for layer in cache.layers]
-    chosen.batch_select_indices(index)  # which puts new tensors into the layers
-    return chosen
 
 
 @torch.no_grad()
@@ -63,16 +41,14 @@ def score_answers(model, prompts, answers, block=None, batch_size=None):
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) + len(shared[i]), max(map(len, answers[i]))))
     for start in range(0, len(order), block):
         asked = order[start : start + block]
-        ids, mask, positions = _left_pad([prompts[i] for i in asked], model.device)
-        out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True)
-        cache, first = out.past_key_values, head(out.last_hidden_state[:, -1]).log_softmax(-1).double().cpu().numpy()
-        likeliest = first.argmax(-1)
+        hidden, cache, mask = caches.read(model, [prompts[i] for i in asked])
+        first = head(hidden).log_softmax(-1).double().cpu().numpy()
         for row, i in enumerate(asked):
             nll[i] -= first[row, [a[0] for a in answers[i]]]
         jobs = [(row, i, 0, answers[i][0]) for row, i in enumerate(asked)]
         for row, i, k, value, hits in _scored(model, cache, mask, jobs, batch_size, count=True):
             nll[i][k] += value
-            agreed[i] = 1 + hits if likeliest[row] == answers[i][k][0] else 0
+            agreed[i] = 1 + hits if first[row].argmax() == answers[i][k][0] else 0
         opening, _, mask = _score_rest(model, cache, mask, [shared[i] for i in asked])
         jobs = [(row, i, k, t[cut[i] :]) for row, i in enumerate(asked) for k, t in enumerate(answers[i]) if k]
         for row, i, k, value, _ in _scored(model, cache, mask, jobs, batch_size):
@@ -86,7 +62,7 @@ def _scored(model, cache, mask, jobs, batch_size, count=False):
     for at in range(0, len(jobs), batch_size):
         chosen = jobs[at : at + batch_size]
         rows = torch.tensor([job[0] for job in chosen], device=mask.device)
-        nll, hits, _ = _score_rest(model, cache_rows(cache, rows), mask[rows], [job[-1] for job in chosen], count)
+        nll, hits, _ = _score_rest(model, caches.rows(cache, rows), mask[rows], [job[-1] for job in chosen], count)
         for job, value, n in zip(chosen, nll, hits, strict=True):
             yield *job[:-1], value, n
 
@@ -125,7 +101,7 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
     logits (rows, vocab) to the next tokens (rows, 1), for continuations that are not greedy. Rows that have ended leave
     the batch a quarter at a time (each departure copies the cache): the cost follows the answers.
     """
-    head = models.output_layer(model.eval())
+    head, choose = models.output_layer(model.eval()), choose or (lambda logits: logits.argmax(-1, keepdim=True))
     begun = [tuple(b[:max_new_tokens]) for b in begun or [()] * len(prompts)]
     result = [[t for t in b if t != eos_token_id] for b in begun]
     order = [i for i, b in enumerate(begun) if eos_token_id not in b and len(b) < max_new_tokens]
@@ -133,12 +109,10 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
     size = batch_size or budget.rows(model, max(map(len, prompts), default=0) + max_new_tokens, BATCH)
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        ids, mask, positions = _left_pad([prompts[i] + begun[i] for i in rows], model.device)
-        going, state = torch.ones(len(rows), dtype=torch.bool, device=ids.device), {"use_cache": True}
+        hidden, cache, mask = caches.read(model, [prompts[i] + begun[i] for i in rows])
+        going = torch.ones(len(rows), dtype=torch.bool, device=mask.device)
         while True:
-            out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, **state)
-            logits, cache = head(out.last_hidden_state[:, -1]), out.past_key_values
-            ids = choose(logits) if choose else logits.argmax(-1, keepdim=True)
+            ids = choose(head(hidden))
             going &= ids[:, 0] != eos_token_id
             for i, token, on in zip(rows, ids[:, 0].tolist(), going.tolist(), strict=True):
                 if on:
@@ -148,10 +122,11 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
                 break
             if going.float().mean() < 0.75:
                 rows = [i for i, on in zip(rows, going.tolist(), strict=True) if on]
-                ids, mask, positions, cache = ids[going], mask[going], positions[going], cache_rows(cache, going)
-                going = going[going]
-            state["past_key_values"] = cache
-            mask, positions = F.pad(mask, (0, 1), value=1), positions[:, -1:] + 1
+                ids, mask, cache, going = ids[going], mask[going], caches.rows(cache, going), going[going]
+            mask = F.pad(mask, (0, 1), value=1)
+            where = {"attention_mask": mask, "position_ids": mask.sum(1, keepdim=True) - 1}
+            out = model.base_model(input_ids=ids, past_key_values=cache, use_cache=True, **where)
+            hidden, cache = out.last_hidden_state[:, -1], out.past_key_values
     return result
 
 

@@ -17,14 +17,13 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import distributed, nn
 from transformers.utils import find_adapter_config_file, logging
 
-from rklu_lib import data, files, hub
+from rklu_lib import caches, data, files, hub
 from rklu_lib.losses import head_logits
 
 logging.disable_progress_bar()  # a bar per loaded checkpoint would break up the one over all epochs
 
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
-OPENING = 8  # tokens: a shorter common opening is not worth a forward pass of its own
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
@@ -253,16 +252,12 @@ class ScoredLogits(nn.Module):
         run, n = self.model.base_model, _common(input_ids, mask)
         run = functools.partial(run, output_hidden_states=True) if depth else run
         states = lambda out: out.hidden_states[depth] if depth else out.last_hidden_state  # noqa: E731
-        if n < OPENING or not self.openings:
+        if n >= caches.OPENING and self.openings:
+            cache = getattr(run(input_ids=input_ids[:1, :n], use_cache=True), "past_key_values", None)
+            self.openings = bool(caches.layers(cache))  # a state that is not keys and values is not handed on
+        if n < caches.OPENING or not self.openings:
             return states(run(input_ids=input_ids, use_cache=False))[mask]
-        cache = getattr(run(input_ids=input_ids[:1, :n], use_cache=True), "past_key_values", None)
-        if not all(
-            isinstance(layer, transformers.cache_utils.DynamicLayer) for layer in getattr(cache, "layers", [None])
-        ):
-            self.openings = False  # a state that is not keys and values is not handed on
-            return self.hidden(input_ids, mask, depth)
-        for layer in cache.layers:
-            layer.keys, layer.values = (t.expand(len(input_ids), -1, -1, -1) for t in (layer.keys, layer.values))
+        cache = caches.rows(cache, [0] * len(input_ids))
         return states(run(input_ids=input_ids[:, n:], past_key_values=cache, use_cache=True))[mask[:, n:]]
 
     @property

@@ -8,7 +8,7 @@ import re
 import torch
 import torch.nn.functional as F
 
-from rklu_lib import chat, data, evaluation
+from rklu_lib import caches, chat, data, evaluation
 from rklu_lib.teacher import output_layer
 
 
@@ -81,7 +81,7 @@ def _next(model, last, cache, rows):
     """Probabilities (rows, vocab) of what comes after `last`, a token, and each of several sequences; cache: of what
     stands before that token, None for nothing. What is padded comes after them."""
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor((last, *row)) for row in rows], batch_first=True)
-    past = {"past_key_values": evaluation.cache_rows(cache, [0] * len(rows)), "use_cache": True} if cache else {}
+    past = {"past_key_values": caches.rows(cache, [0] * len(rows)), "use_cache": True} if cache else {}
     hidden = model.base_model(input_ids=ids.to(model.device), **past).last_hidden_state
     return output_layer(model)(hidden[range(len(rows)), list(map(len, rows))]).softmax(-1).cpu()
 

@@ -114,7 +114,7 @@ class Profile:
 
     def _check(self, name, kind, value):
         """Refuses a value of another type than the field's, and a number that could only break a run later."""
-        base = _base(kind)
+        base = next((t for t in (bool, int, float, str, dict) if t in (kind, *getattr(kind, "__args__", ()))), kind)
         if value is None and kind != base:
             return
         accepted = (int, float) if base is float else base
@@ -137,12 +137,6 @@ class Profile:
     def learning_rate(self, family):
         """The unlearning peak learning rate of a method family."""
         return self.family_lr.get(family, self.unlearn_lr)
-
-
-@cache
-def _base(kind):
-    """The type that a field of type `kind` has where it is not None."""
-    return next((t for t in (bool, int, float, str, dict) if t in (kind, *getattr(kind, "__args__", ()))), kind)
 
 
 def check_seed(seed):

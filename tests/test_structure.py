@@ -21,12 +21,13 @@ NAMES = {path.stem: path for path in LIBRARY if path.stem not in ("__init__", "_
 INDEX = ROOT / "book" / "index_of_results.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other.
-ORDER = ("profiles", "chat", "files", "hub", "budget", "data", "losses", "models", "metrics", "logs", "parallel")
-ORDER += ("teacher", "methods", "training", "evaluation", "probing", "records", "bases", "execution", "runs", "cluster")
+ORDER = ("profiles", "chat", "files", "hub", "budget", "data", "losses", "caches", "models", "metrics", "logs")
+ORDER += ("parallel", "teacher", "methods", "training", "evaluation", "probing", "records", "bases", "execution")
+ORDER += ("runs", "cluster")
 ORDER += ("fetch", "planning", "doctor", "verify", "inputs", "measure", "checkpoints", "plan", "jobs", "report")
 ORDER += ("unlearning", "tokens", "membership", "memorisation", "probes", "sampling", "relearning", "rounding")
 ORDER += ("rows", "attack", "terminal", "own_model", "cli")
-ALONE = ("profiles", "chat", "files", "hub", "budget", "metrics", "losses")
+ALONE = ("profiles", "chat", "files", "hub", "budget", "metrics", "losses", "caches")
 HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget", "lm_eval", "sacrebleu")
 
 
