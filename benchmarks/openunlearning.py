@@ -4,8 +4,9 @@ python benchmarks/openunlearning.py CHECKOUT MODEL
 
 CHECKOUT: a clone of that repository, which is used as it is; it wants `pip install hydra-core==1.3.2` beside. MODEL: a
 checkpoint after TOFU, such as `smollm2`'s original. Both are asked the same questions in the same tokens, and TOFU is
-read from where the profile says: of their code only what would ask the hub for rows is replaced. Their settings:
-float32, batches of 32, at most 200 tokens generated. `bf16` is the engine under autocast, where the processor has it.
+read from where the profile says: of their code only what would ask the hub for rows is replaced, and for it the pad
+token, see `theirs`. Their settings: float32, batches of 32, at most 200 tokens generated. `bf16` is the engine under
+autocast, where the processor has it.
 """
 
 import json
