@@ -5,7 +5,6 @@ A record is one JSON of aggregates per epoch and, beside it, an .npz of per-ques
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import platform
@@ -72,7 +71,7 @@ class RunSpec:
         if known and self.pretrained_novel and self.method == "oracle":
             raise ValueError(f"profile {self.profile}: no oracle for a novel that {known} may have read")
 
-    @functools.cached_property
+    @property
     def values(self):
         """The profile with this spec's overrides."""
         return profiles.profile(self.profile, self.task, **dict(self.overrides))
