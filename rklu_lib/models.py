@@ -257,7 +257,8 @@ class ScoredLogits(nn.Module):
             self.openings = bool(caches.layers(cache))  # a state that is not keys and values is not handed on
         if n < caches.OPENING or not self.openings:
             return states(run(input_ids=input_ids, use_cache=False))[mask]
-        cache = caches.rows(cache, [0] * len(input_ids))
+        for layer in cache.layers:  # views: this is trained through, and nothing need be copied
+            layer.keys, layer.values = (t.expand(len(input_ids), -1, -1, -1) for t in (layer.keys, layer.values))
         return states(run(input_ids=input_ids[:, n:], past_key_values=cache, use_cache=True))[mask[:, n:]]
 
     @property

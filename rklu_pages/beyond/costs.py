@@ -51,8 +51,8 @@ def ratios(results):
 def peer(results):
     """OpenUnlearning's evaluation beside ours, of one model and the same questions: seconds, memory, every score."""
     (forms,) = _read(results, "openunlearning")["results"].values()
-    rows = {form: {"seconds": f["seconds"], "processor's seconds": f["cpu_seconds"]} for form, f in forms.items()}
-    rows = {form: row | {"extra MiB": forms[form]["extra_mib"]} | forms[form]["scores"] for form, row in rows.items()}
+    times = {"seconds": "seconds", "cpu_seconds": "processor's seconds", "extra_mib": "extra MiB"}
+    rows = {form: {said: f[k] for k, said in times.items()} | f["scores"] for form, f in forms.items()}
     return pd.DataFrame(rows).rename(index=lambda name: name.replace("_", " ")).rename_axis("what")
 
 
