@@ -51,6 +51,7 @@ RATES = (lambda value: isinstance(value, dict) and all(map(ABOVE[0], value.value
 RULES = {
     "profile": _Rule(*PROFILE),
     "checked": _Rule(*PROFILE),
+    "whole": _Rule(*PROFILE),
     "beside": _Rule(*PROFILE),
     "split": _Rule(*SPLIT),
     "splits": _Rule(*SPLIT, several=True),
