@@ -2,13 +2,10 @@
 
 The plain loop shuffles, pads to the longest of the batch, computes logits everywhere in float32 and masks the loss
 afterwards. Both run as two processes of one thread, as `runs.ensure` does on two cores. The data is `mini`'s; the
-shapes are `mini`'s (1.28 million parameters) and a deeper, narrower one (1.05 million). Where RKLU_MODELS has SmolLM2
-(`rklu fetch smollm2`), it too, in one process of all cores, since memory allows no second: ours in bf16 where the
-processor has it, as its profile says.
+shapes are `mini`'s (1.28 million parameters) and a deeper, narrower one (1.05 million).
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -21,19 +18,9 @@ from rklu_lib import bases, data, models, profiles, records, runs, training
 
 EXAMPLES = 1600
 SHAPES = {"1.28 M": {}, "1.05 M": {"n_layers": 4, "hidden_size": 128, "intermediate_size": 344, "n_heads": 4}}
-PRETRAINED = "SmolLM2-135M"
-
-
-def pretrained():
-    profile = profiles.profile("smollm2")
-    model, tokenizer = models.load(profile.model)
-    pairs = bases.training_pairs(profile, "full")[: EXAMPLES // 10]
-    return profile, model, [data.encode(tokenizer, profile.template, q, a) for q, a in pairs]
 
 
 def setting(shape):
-    if shape == PRETRAINED:
-        return pretrained()
     profile = profiles.profile("mini", **SHAPES[shape])
     pairs = bases.training_pairs(profile, "full")[:EXAMPLES]
     tokenizer = models.train_tokenizer((f"{q} {a}" for q, a in pairs), profile.vocab_size)
@@ -59,7 +46,7 @@ def ours(profile, model, examples):
 
 
 def one(form, shape):
-    torch.set_num_threads(os.cpu_count() if shape == PRETRAINED else 1)
+    torch.set_num_threads(1)
     profile, model, examples = setting(shape)
     step = {"naive": naive, "ours": ours}[form]
     step(profile, model, examples[:64])  # warm-up
@@ -73,11 +60,9 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         one(*sys.argv[1:])
     else:
-        shapes = [*SHAPES, *[PRETRAINED] * (models.folder() / profiles.profile("smollm2").model).is_dir()]
-        results, how = {shape: {} for shape in shapes}, {"stdout": subprocess.PIPE, "env": runs.worker_environment()}
-        for shape, form in [(s, f) for s in shapes for f in ("naive", "ours", "naive", "ours")]:
-            together = range(1 if shape == PRETRAINED else 2)
-            pair = [subprocess.Popen([sys.executable, __file__, form, shape], **how) for _ in together]
+        results, how = {shape: {} for shape in SHAPES}, {"stdout": subprocess.PIPE, "env": runs.worker_environment()}
+        for shape, form in [(s, f) for s in SHAPES for f in ("naive", "ours", "naive", "ours")]:
+            pair = [subprocess.Popen([sys.executable, __file__, form, shape], **how) for _ in range(2)]
             rates = [json.loads(p.communicate()[0].splitlines()[-1])["tokens_per_second"] for p in pair]
             results[shape].setdefault(form, []).append(sum(rates))
         for shape, forms in results.items():
