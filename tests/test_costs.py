@@ -50,11 +50,7 @@ def test_a_peer_says_the_same_and_takes_longer():
     table = costs.peer(RESULTS)
     seconds, scores = table.loc["processor's seconds"], table.iloc[3:]
     assert seconds["OpenUnlearning"] > 2 * seconds["engine"]
-    apart = (scores["OpenUnlearning"] - scores["engine"]).abs()
-    # theirs divides by a probability + 1e-10, and a fact of 20 nats a token has 2e-9: with that added, ours of the ten
-    # facts were 0.38049 and 0.23908, as theirs
-    facts = apart[["facts truth ratio", "facts probability"]]
-    assert len(scores) == 12 and apart.drop(facts.index).max() < 5e-4 and facts.max() < 2e-3
+    assert len(scores) == 12 and (scores["OpenUnlearning"] - scores["engine"]).abs().max() < 5e-4
 
 
 def test_bf16_loses_what_float32_keeps():
