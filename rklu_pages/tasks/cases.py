@@ -73,6 +73,12 @@ def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distrib
     return content
 
 
+def in_words(content):
+    """What `distributions` says of one question, as a table: the true answer, and each model's own."""
+    told = [("the true answer", content["answer"]), *content["direct_answers"].items()]
+    return pd.DataFrame(told, columns=["model", "its answer"])
+
+
 def most_changed(content, before, after):
     """The answer position (0 = first token, never the end of text) at which the true token lost most probability from
     one model to another."""
