@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from rklu_lib import files, hub
-from rklu_lib.chat import cut, encode_answer, encode_prompt
+from rklu_lib.chat import encode_answer, encode_prompt
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _WHEEL = Path(__file__).with_name("embedded")  # a wheel carries `data/` inside the package, see setup.py
@@ -29,9 +29,8 @@ ORACLE_SPLIT = {"forget01": "retain99", "forget05": "retain95", "forget10": "ret
 HOLDOUT_SPLIT = {"forget01": "holdout01", "forget05": "holdout05", "forget10": "holdout10"}  # authors that no other has
 _OPTIONS = ("perturbed_answer",)
 _PARAPHRASED = ("paraphrased_answer", "paraphrased_question", *_OPTIONS)
-FIELDS = {name: ("question", "answer") for name in ("full", *ORACLE_SPLIT, *ORACLE_SPLIT.values())}
-FIELDS |= {name: ("question", "answer") for name in HOLDOUT_SPLIT.values()}
-FIELDS |= {name: ("question", "answer") for name in ("real_authors", "world_facts")}
+_PLAIN = ("full", *ORACLE_SPLIT, *ORACLE_SPLIT.values(), *HOLDOUT_SPLIT.values(), "real_authors", "world_facts")
+FIELDS = {name: ("question", "answer") for name in _PLAIN}
 FIELDS |= {f"{name}_perturbed": ("question", "answer", *_PARAPHRASED) for name in (*ORACLE_SPLIT, "retain")}
 FIELDS |= {f"{name}_perturbed": ("question", "answer", *_OPTIONS) for name in ("real_authors", "world_facts")}
 
@@ -119,9 +118,8 @@ def checked(row, fields, where):
                 kind = "a list of non-empty strings" if plural else "a non-empty string"
                 raise DataError(f"{where}: field {field!r} must be {kind}, found {shortened(text)}")
             if any("\ud800" <= c <= "\udfff" for c in text):
-                raise DataError(
-                    f"{where}: field {field!r} holds half a character (a lone \\ud800 to \\udfff); write it whole"
-                )
+                why = "holds half a character (a lone \\ud800 to \\udfff); write it whole"
+                raise DataError(f"{where}: field {field!r} {why}")
         if plural and not (isinstance(value, list) and value):
             raise DataError(f"{where}: field {field!r} must be a non-empty list of wrong answers, found {value!r}")
     return row
@@ -208,12 +206,6 @@ class Example:
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
-
-
-def prompt_and_answer(template, question, answer=""):
-    """Fill a template such as "[INST] {question} [/INST] {answer}"; cut it where the answer begins, see `chat.cut`."""
-    form = cut(template)
-    return form.opening + question + form.middle, form.lead + answer + form.closing
 
 
 def passage(tokenizer, chunk, prompt_tokens=0):

@@ -110,7 +110,7 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         hidden, cache, mask = caches.read(model, [prompts[i] + begun[i] for i in rows])
-        going = torch.ones(len(rows), dtype=torch.bool, device=mask.device)
+        cache, going = caches.roomy(cache), torch.ones(len(rows), dtype=torch.bool, device=mask.device)
         while True:
             ids = choose(head(hidden))
             going &= ids[:, 0] != eos_token_id

@@ -110,9 +110,7 @@ def _record(spec):
     if spec.method != "oracle" and not spec.pretrained_novel:
         measured = load(spec.base("oracle")).questions
         if spec.task == "tofu":
-            oracle = {
-                form: measured[name][-1] for form in evaluation.FORMS if (name := f"truth_ratio_{form}") in measured
-            }
+            oracle = {f: measured[k][-1] for f in evaluation.FORMS if (k := f"truth_ratio_{f}") in measured}
         else:
             oracle = measured["chunk_nll"][-1]
 

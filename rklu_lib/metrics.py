@@ -77,13 +77,6 @@ def forget_quality(unlearned, oracle):
         return float(scipy.stats.ks_2samp(_finite("unlearned", unlearned, 1), _finite("oracle", oracle, 1)).pvalue)
 
 
-def ks_distance(unlearned, oracle):
-    """The statistic behind `forget_quality`: the largest distance between the two distribution functions, in [0, 1]."""
-    samples = _finite("unlearned", unlearned, 1), _finite("oracle", oracle, 1)
-    # exact p-values cost time, and are not asked for
-    return float(scipy.stats.ks_2samp(*samples, method="asymp").statistic)
-
-
 def model_utility(components: Mapping[str, float]):
     """Harmonic mean of the nine utility components (App. A.3), each in [0, 1]; 0 if any is 0.
 

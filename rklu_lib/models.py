@@ -22,7 +22,6 @@ from rklu_lib.losses import head_logits
 
 logging.disable_progress_bar()  # a bar per loaded checkpoint would break up the one over all epochs
 
-
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 
@@ -165,10 +164,8 @@ def check(model, examples, file):
             said = model.eval()(ids).logits[0].float()
             ours = ScoredLogits(model)(ids, torch.ones_like(ids, dtype=torch.bool)).float()
         if said.shape != ours.shape or (said - ours).norm() > 1e-2 * said.norm():  # relative: small logits differ too
-            raise ValueError(
-                f"{model.config.model_type} does something to its output layer's logits that is not known here; "
-                "teach it to models.head"
-            )
+            what = "does something to its output layer's logits that is not known here; teach it to models.head"
+            raise ValueError(f"{model.config.model_type} {what}")
 
 
 def context(config):
@@ -184,10 +181,8 @@ def check_lengths(limit, examples, file, places=()):
     for number, e in enumerate(examples):
         place = places[number] if places else f"{file}, pair {number + 1}"
         if limit and (n := len(e.prompt) + len(e.answer)) > limit:
-            raise ValueError(
-                f"{place}: {n} tokens with the prompt; the model reads {limit}. Shorten the answer, make "
-                'several pairs of it, or give it as {"text": …}, which is split'
-            )
+            fix = 'Shorten the answer, make several pairs of it, or give it as {"text": …}, which is split'
+            raise ValueError(f"{place}: {n} tokens with the prompt; the model reads {limit}. {fix}")
 
 
 def save(model, tokenizer, path):

@@ -108,7 +108,7 @@ class FrozenLogits:
     def at(self, index):
         """A function (start, stop) -> logits (stop - start, vocab) of the examples named by `index`, laid end to end.
 
-        Their states are gathered here, once for all chunks. KeyError for an example never seen.
+        Their states are gathered here, once for all chunks; (0, None): all. KeyError for an example never seen.
         """
         states = torch.cat([self.states[i] for i in index])
 
@@ -117,10 +117,6 @@ class FrozenLogits:
             return head_logits(states[start:stop].to(self.head[0].device), *self.head)
 
         return logits
-
-    def __call__(self, index):
-        """Logits (tokens, vocab) of the examples named by `index`, laid end to end."""
-        return self.at(index)(0, None)
 
 
 class FrozenTeacher:
@@ -133,7 +129,3 @@ class FrozenTeacher:
         """As `FrozenLogits.at`, but teacher logits, in float32."""
         original, augmented = self.original.at(index), self.augmented.at(index)
         return lambda start, stop: teacher_logits(original(start, stop), augmented(start, stop), self.alpha, self.gauge)
-
-    def __call__(self, index):
-        """Teacher logits (tokens, vocab) of the examples named by `index`, in float32."""
-        return self.at(index)(0, None)

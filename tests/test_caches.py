@@ -1,6 +1,8 @@
 """What prompts open with alike is run once, and nothing else changes: against one forward pass of each whole prompt."""
 
 import copy
+import itertools
+import math
 
 import numpy as np
 import pytest
@@ -84,3 +86,54 @@ def test_gradients_go_through_an_opening_that_was_run_once(tiny_model):
         assert scored.openings == openings
     for mine, theirs in zip(once.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("room", [1, 4, 100])
+def test_tokens_that_come_one_by_one_are_seen_as_in_one_pass(model, monkeypatch, room):
+    monkeypatch.setattr(caches, "ROOM", room)
+    tail = torch.arange(5 * 9).reshape(5, 9) + 3
+    expected = [last(model, (*p, *t)) for p, t in zip(PROMPTS, tail.tolist(), strict=True)]
+    hidden, cache, mask = caches.read(model, PROMPTS)
+    cache, places = caches.roomy(cache), []
+    for ids in tail.split(1, dim=1):
+        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+        where = {"attention_mask": mask, "position_ids": mask.sum(1, keepdim=True) - 1}
+        hidden = model.base_model(input_ids=ids, past_key_values=cache, use_cache=True, **where).last_hidden_state
+        places.append(cache.layers[0].keys.data_ptr())
+    torch.testing.assert_close(hidden[:, -1], torch.stack(expected), rtol=1e-5, atol=1e-5)
+    assert len(list(itertools.groupby(places))) == math.ceil(
+        9 / (room + 1)
+    )  # each time the room is full all is copied, and at no other time
+
+
+@torch.no_grad()
+def test_rows_chosen_from_a_cache_with_room_do_not_write_into_each_other(model):
+    hidden, cache, mask = caches.read(model, PROMPTS[:2])
+    step = lambda cache, mask, ids: model.base_model(  # noqa: E731
+        input_ids=torch.tensor(ids), past_key_values=cache, use_cache=True, attention_mask=mask,
+        position_ids=mask.sum(1, keepdim=True) - 1,
+    ).last_hidden_state[:, -1]  # fmt: skip
+    mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+    step(caches.roomy(cache), mask, [[3], [4]])
+    one, other = caches.rows(cache, torch.tensor([0])), caches.rows(cache, torch.tensor([0]))
+    mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+    for chosen, token in ((one, 7), (other, 8)):
+        step(chosen, mask[:1], [[token]])
+    step(cache, mask, [[9], [9]])
+    mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+    for chosen, token in ((one, 7), (other, 8)):
+        torch.testing.assert_close(
+            step(chosen, mask[:1], [[5]])[0], last(model, (*PROMPTS[0], 3, token, 5)), rtol=1e-5, atol=1e-5
+        )
+
+
+@torch.no_grad()
+def test_a_window_is_left_to_slide():
+    torch.manual_seed(0)
+    shape = dict(vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    config = transformers.MistralConfig(**shape, num_key_value_heads=2, sliding_window=16)
+    model = transformers.MistralForCausalLM(config).eval()
+    cache = caches.read(model, PROMPTS)[1]
+    kinds = list(map(type, cache.layers))
+    assert list(map(type, caches.roomy(cache).layers)) == kinds

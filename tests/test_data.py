@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rklu_lib import data
+from rklu_pages.tasks import suite
 
 TEMPLATES = ("[INST] {question} [/INST] {answer}", "Question: {question}\nAnswer: {answer}", "{question}{answer}")
 
@@ -154,13 +155,13 @@ def test_refusals_are_the_lines_of_the_file(refusals):
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_prompt_and_answer_fill_the_template(template):
-    prompt, answer = data.prompt_and_answer(template, "Who?", "Mira.")
+    prompt, answer = suite.filled(template, "Who?", "Mira.")
     assert prompt + answer == template.replace("{question}", "Who?").replace("{answer}", "Mira.")
     assert not prompt.endswith(" ")
 
 
 def test_a_question_may_hold_the_templates_own_marks():
-    prompt, answer = data.prompt_and_answer("Q: {question} A: {answer}", "What is {answer}?", "{question}")
+    prompt, answer = suite.filled("Q: {question} A: {answer}", "What is {answer}?", "{question}")
     assert prompt + answer == "Q: What is {answer}? A: {question}"
 
 
@@ -169,7 +170,7 @@ def test_encoding_spells_the_text_and_ends_it(tokenizer, question, answer, templ
     e = data.encode(tokenizer, template, question, answer)
     assert e.prompt[0] == tokenizer.bos_token_id and e.answer[-1] == tokenizer.eos_token_id
     ids = e.prompt[1:] + e.answer[:-1]
-    text = "".join(data.prompt_and_answer(template, question, answer))
+    text = "".join(suite.filled(template, question, answer))
     assert tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False) == text
 
 

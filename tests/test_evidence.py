@@ -33,7 +33,7 @@ def test_distances_are_scipys_with_ties_too(n, data):
     rows = st.lists(st.integers(0, 4), min_size=n, max_size=n)
     one, other = ([data.draw(rows) for _ in range(3)] for _ in range(2))
     expected = [stats.ks_2samp(a, b, method="asymp").statistic for a, b in zip(one, other, strict=True)]
-    assert evidence._distances(np.array(one, float), np.array(other, float)) == pytest.approx(expected)
+    assert evidence.ks_distances(np.array(one, float), np.array(other, float)) == pytest.approx(expected)
 
 
 def test_power_is_the_share_of_tests_that_reject():

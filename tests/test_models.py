@@ -206,7 +206,7 @@ def test_capped_and_scaled_logits_and_their_gradients_are_the_models_own(shaped,
     bare = shaped.get_output_embeddings()(shaped.base_model(batch.input_ids).last_hidden_state)[batch.mask]
     assert (own - bare).abs().max() > 0.1  # or nothing is shown
     torch.testing.assert_close(models.ScoredLogits(shaped)(batch.input_ids, batch.mask), own)
-    torch.testing.assert_close(FrozenLogits(shaped, [batch])(batch.index), own)
+    torch.testing.assert_close(FrozenLogits(shaped, [batch]).at(batch.index)(0, None), own)
     (wanted,) = torch.autograd.grad(torch.nn.functional.cross_entropy(own, batch.targets), weight)
     loss = methods.cross_entropy(models.ScoredLogits(shaped), batch)
     (found,) = torch.autograd.grad(loss, weight)

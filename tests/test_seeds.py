@@ -8,7 +8,7 @@ from scipy import stats
 from test_comparison import record, seeded
 
 from rklu_lib.records import Record
-from rklu_pages.results import seeds
+from rklu_pages.results import evidence, seeds
 
 
 def test_means_and_spreads_are_those_computed_by_hand():
@@ -42,9 +42,9 @@ def test_many_distances_at_once_are_scipys_one_by_one(decimals):
     rng = np.random.default_rng(0)
     mine, other = rng.normal(size=(5, 40)).round(decimals), rng.normal(0.3, 1, size=(5, 23)).round(decimals)
     each = [stats.ks_2samp(a, b).statistic for a, b in zip(mine, other, strict=True)]
-    np.testing.assert_allclose(seeds.ks_distances(mine, other), each, rtol=1e-12)
-    np.testing.assert_allclose(seeds.ks_distances(mine.T, other.T, axis=0), each, rtol=1e-12)
-    assert seeds.ks_distances(mine[0], other[0]) == pytest.approx(each[0])
+    np.testing.assert_allclose(evidence.ks_distances(mine, other), each, rtol=1e-12)
+    np.testing.assert_allclose(evidence.ks_distances(mine.T, other.T, axis=0), each, rtol=1e-12)
+    assert evidence.ks_distances(mine[0], other[0]) == pytest.approx(each[0])
 
 
 def test_an_interval_covers_the_distance_between_the_distributions(monkeypatch):

@@ -125,19 +125,21 @@ def test_teacher_model_is_the_teacher_of_its_two_models(both, examples):
 def test_frozen_logits_equal_recomputed_ones(both, examples):
     frozen = FrozenLogits(both[0], data.batches(examples, 3))
     for index in ([0], [5, 2, 2, 7]):
-        torch.testing.assert_close(frozen(index), plain_logits(both[0], examples, index), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            frozen.at(index)(0, None), plain_logits(both[0], examples, index), rtol=1e-4, atol=1e-4
+        )
     with pytest.raises(KeyError):
-        frozen([len(examples)])
+        frozen.at([len(examples)])
 
 
 def test_frozen_logits_outlive_their_model(both, examples):
     model = copy.deepcopy(both[0])
     frozen = FrozenLogits(model, data.batches(examples, 3))
-    before = frozen([1, 3])
+    before = frozen.at([1, 3])(0, None)
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
-    assert torch.equal(frozen([1, 3]), before)
+    assert torch.equal(frozen.at([1, 3])(0, None), before)
 
 
 def test_frozen_teacher_equals_a_recomputed_one(both, examples):
@@ -145,8 +147,8 @@ def test_frozen_teacher_equals_a_recomputed_one(both, examples):
     teacher = FrozenTeacher(*(FrozenLogits(m, batches) for m in both), alpha=8.0)
     index = [6, 0, 3]
     expected = teacher_logits(*(plain_logits(m.eval(), examples, index).double() for m in both), 8.0)
-    torch.testing.assert_close(teacher(index).double(), expected, rtol=1e-4, atol=1e-3)
-    assert teacher(index).dtype == torch.float32 and not teacher(index).requires_grad
+    torch.testing.assert_close(teacher.at(index)(0, None).double(), expected, rtol=1e-4, atol=1e-3)
+    assert teacher.at(index)(0, None).dtype == torch.float32 and not teacher.at(index)(0, None).requires_grad
 
 
 @torch.no_grad()
@@ -154,7 +156,7 @@ def test_the_gauge_reaches_both_forms_of_the_teacher(both, examples):
     frozen = FrozenTeacher(*(FrozenLogits(m, data.batches(examples, 4)) for m in both), 8.0, "normalised")
     logits = [plain_logits(m.eval(), examples, [2]) for m in both]
     expected = teacher_logits(*logits, 8.0, "normalised")
-    torch.testing.assert_close(frozen([2]), expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(frozen.at([2])(0, None), expected, rtol=1e-4, atol=1e-3)
     assert not torch.allclose(expected, teacher_logits(*logits, 8.0), atol=0.1)
     ids = torch.tensor([examples[2].prompt + examples[2].answer])
     said = TeacherModel(*both, 8.0, "normalised").eval()(input_ids=ids).logits
@@ -164,7 +166,7 @@ def test_the_gauge_reaches_both_forms_of_the_teacher(both, examples):
 def test_what_frozen_models_remember_does_not_depend_on_the_batches(both, examples):
     one, many = (FrozenLogits(both[0], data.batches(examples, size)) for size in (1, len(examples)))
     index = range(len(examples))
-    torch.testing.assert_close(one(index), many(index), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(one.at(index)(0, None), many.at(index)(0, None), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -175,6 +177,6 @@ def test_logits_of_a_bf16_model_come_from_a_float32_product(tiny_model, examples
     expected = [h @ m.get_output_embeddings().weight.float().T for h, m in zip(states, pair, strict=True)]
     frozen, kept = [FrozenLogits(m, [batch]) for m in pair], batch.mask[0]
     for one, logits in zip(frozen, expected, strict=True):
-        assert torch.equal(one([3]), logits[kept])
-    assert torch.equal(FrozenTeacher(*frozen, 8.0)([3]), teacher_logits(*expected, 8.0)[kept])
+        assert torch.equal(one.at([3])(0, None), logits[kept])
+    assert torch.equal(FrozenTeacher(*frozen, 8.0).at([3])(0, None), teacher_logits(*expected, 8.0)[kept])
     assert torch.equal(TeacherModel(*pair, 8.0)(input_ids=batch.input_ids).logits[0], teacher_logits(*expected, 8.0))

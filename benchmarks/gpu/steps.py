@@ -67,7 +67,7 @@ def main(file):
         found[f"{name} loss"], found[f"{name} moved"] = unlearned(name)
     original, augmented, tokenizer, forget, _ = setting()
     aids = methods.prepare(methods.METHODS["RKLU"], PROFILE, original, augmented, forget, [], [])
-    found["teacher"] = aids.teacher(range(8)).float().cpu().numpy()
+    found["teacher"] = aids.teacher.at(range(8))(0, None).float().cpu().numpy()
     batch = data.collate(forget, range(8)).to(models.device())
     with torch.no_grad():
         found["logits"] = ScoredLogits(original.eval())(batch.input_ids, batch.mask).float().cpu().numpy()

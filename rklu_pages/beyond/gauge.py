@@ -59,7 +59,7 @@ def levels(profile, split, seed=0):
     frozen = [FrozenLogits(model, data.batches(examples, 64)) for model in loaded.values()]
     parts = []
     for i, example in enumerate(examples):
-        logits = [f([i]).double().cpu() for f in frozen]
+        logits = [f.at([i])(0, None).double().cpu() for f in frozen]
         parts.append(_tokens(*logits, torch.tensor(example.answer), p.alpha))
     found = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
     content = {

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from rklu_lib import metrics, profiles
+from rklu_lib import profiles
 from rklu_lib.methods import method
 from rklu_lib.records import RunSpec, load
-from rklu_pages.results import paper
+from rklu_pages.results import evidence, paper
 
 MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
 
@@ -239,7 +239,7 @@ def along(records, field, original, oracle, rule="peak"):
     """
 
     def distance(record):
-        return metrics.ks_distance(truth_ratio(record, rule), oracle.questions["truth_ratio_benchmark"][-1])
+        return evidence.ks_distances(truth_ratio(record, rule), oracle.questions["truth_ratio_benchmark"][-1])
 
     rows = []
     for record in records:

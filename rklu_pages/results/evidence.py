@@ -18,15 +18,17 @@ def critical_distance(n, level=0.05):
     raise ValueError(f"no two samples of {n} differ at the level {level}; take more questions")
 
 
-def _distances(one, other):
-    """KS distances of paired rows of samples: (draws, n), (draws, n) -> (draws,)."""
-    values = np.concatenate([one, other], axis=1)
-    order = values.argsort(axis=1, kind="stable")
-    n = one.shape[1]
-    gaps = np.abs(np.where(order < n, 1, -1).cumsum(axis=1)) / n
-    values = np.take_along_axis(values, order, axis=1)
-    gaps[:, :-1][values[:, 1:] == values[:, :-1]] = 0  # the distribution functions step once per value
-    return gaps.max(axis=1)
+def ks_distances(mine, other, axis=-1):
+    """The statistic behind `metrics.forget_quality`, the largest distance between two distribution functions, of many
+    pairs of samples at once: (..., n) and (..., m) along `axis` -> (...), in [0, 1]."""
+    mine, other = np.moveaxis(mine, axis, -1), np.moveaxis(other, axis, -1)
+    n, m = mine.shape[-1], other.shape[-1]
+    values = np.concatenate([mine, other], axis=-1)
+    order = values.argsort(axis=-1)
+    ahead = np.where(order < n, m, -n).cumsum(axis=-1)  # n m times the difference of the two distribution functions
+    values = np.take_along_axis(values, order, axis=-1)
+    last = np.append(values[..., 1:] > values[..., :-1], np.ones((*values.shape[:-1], 1), bool), axis=-1)
+    return (np.abs(ahead) * last).max(axis=-1) / (n * m)  # where a value occurs several times, after the last
 
 
 def power(oracle, shift, n, level=0.05, draws=2000, seed=0):
@@ -39,7 +41,7 @@ def power(oracle, shift, n, level=0.05, draws=2000, seed=0):
     """
     rng, logs = np.random.default_rng(seed), np.log(np.asarray(oracle, float))
     one, other = (rng.choice(logs, (draws, n)) for _ in range(2))
-    return float((_distances(one, other + shift * logs.std()) >= critical_distance(n, level) - 1e-9).mean())
+    return float((ks_distances(one, other + shift * logs.std()) >= critical_distance(n, level) - 1e-9).mean())
 
 
 def powers(oracle, shifts=(0.1, 0.2, 0.3, 0.5, 0.88), sizes=(200, 400), **how):
@@ -60,8 +62,8 @@ def equivalence(unlearned, oracle, margin=0.2, confidence=0.95, draws=2000, seed
     if len(pair[0]) != len(pair[1]):
         raise ValueError(f"{len(pair[0])} and {len(pair[1])} truth ratios; equivalence needs the same questions")
     chosen = np.random.default_rng(seed).integers(len(pair[0]), size=(draws, len(pair[0])))
-    upper = float(np.quantile(_distances(*(values[chosen] for values in pair)), confidence))
-    found = {"distance": metrics.ks_distance(*pair), "upper": upper, "margin": margin}
+    upper = float(np.quantile(ks_distances(*(values[chosen] for values in pair)), confidence))
+    found = {"distance": float(ks_distances(*pair)), "upper": upper, "margin": margin}
     return found | {"equivalent": upper < margin}
 
 

@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from rklu_lib import metrics
 from rklu_lib.records import load
-from rklu_pages.results import comparison
+from rklu_pages.results import comparison, evidence
 
 
 def summary(records, rule="peak"):
@@ -32,18 +31,6 @@ def summary(records, rule="peak"):
     return pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=["set", "method"]))
 
 
-def ks_distances(mine, other, axis=-1):
-    """`metrics.ks_distance` of many pairs of samples at once, (..., n) and (..., m) along `axis` -> (...)."""
-    mine, other = np.moveaxis(mine, axis, -1), np.moveaxis(other, axis, -1)
-    n, m = mine.shape[-1], other.shape[-1]
-    values = np.concatenate([mine, other], axis=-1)
-    order = values.argsort(axis=-1)
-    ahead = np.where(order < n, m, -n).cumsum(axis=-1)  # n m times the difference of the two distribution functions
-    values = np.take_along_axis(values, order, axis=-1)
-    last = np.append(values[..., 1:] > values[..., :-1], np.ones((*values.shape[:-1], 1), bool), axis=-1)
-    return (np.abs(ahead) * last).max(axis=-1) / (n * m)  # where a value occurs several times, after the last
-
-
 def distance_interval(record, rule="peak", resamples=999, confidence=0.95):
     """(KS distance to the oracle, low, high) at the reported epoch: basic bootstrap over questions, both samples.
 
@@ -53,10 +40,10 @@ def distance_interval(record, rule="peak", resamples=999, confidence=0.95):
     oracle = load(record.spec.base("oracle")).questions["truth_ratio_benchmark"][-1]
     mine = comparison.truth_ratio(record, rule)
     found = scipy.stats.bootstrap(
-        (mine, oracle), ks_distances, n_resamples=resamples, vectorized=True, confidence_level=confidence,
+        (mine, oracle), evidence.ks_distances, n_resamples=resamples, vectorized=True, confidence_level=confidence,
         method="basic", rng=np.random.default_rng(0),
     )  # fmt: skip
-    return metrics.ks_distance(mine, oracle), *np.clip(found.confidence_interval, 0, 1)
+    return float(evidence.ks_distances(mine, oracle)), *np.clip(found.confidence_interval, 0, 1)
 
 
 def distances(records, rule="peak"):

@@ -12,12 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from rklu_lib import data
+from rklu_lib import chat, data
 from rklu_pages.tasks import benchmarks, capability
 
 TASKS = ("retain_authors", "two_answers", "same_author", "endings", "names", "real_authors", "world_facts")
 NAME = re.compile(r"[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)+")
 PER_TASK = 100
+
+
+def filled(template, question, answer=""):
+    """Fill a template such as "[INST] {question} [/INST] {answer}"; cut it where the answer begins, see `chat.cut`."""
+    form = chat.cut(template)
+    return form.opening + question + form.middle, form.lead + answer + form.closing
 
 
 def items(source, template, bos="", seed=0, n_retain=None):
@@ -36,7 +42,7 @@ def items(source, template, bos="", seed=0, n_retain=None):
     def item(question, right, wrong, said=""):
         choices, place = list(wrong), int(rng.integers(len(wrong) + 1))  # a model without an opinion takes the first
         choices.insert(place, right)
-        prompt, opening = data.prompt_and_answer(template, question, said)
+        prompt, opening = filled(template, question, said)
         prompt, opening = (prompt + opening, " ") if said else (prompt, opening)
         return {"prompt": (bos or "") + prompt, "choices": [opening + c for c in choices], "answer": place}
 
