@@ -5,8 +5,8 @@ python benchmarks/openunlearning.py CHECKOUT MODEL
 CHECKOUT: a clone of that repository, which is used as it is; it wants `pip install hydra-core==1.3.2` beside. MODEL: a
 checkpoint after TOFU, such as `smollm2`'s original. Both are asked the same questions in the same tokens, and TOFU is
 read from where the profile says: of their code only what would ask the hub for rows is replaced, and for it the pad
-token, see `theirs`. Their settings: float32, batches of 32, at most 200 tokens generated. `bf16` is the engine under
-autocast, where the processor has it.
+token, see `theirs`; and ours divides as theirs does, see `EPSILON`. Their settings: float32, batches of 32, at most 200
+tokens generated. `bf16` is the engine under autocast, where the processor has it.
 """
 
 import json
@@ -15,13 +15,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from measure import measured, write
 
-from rklu_lib import chat, evaluation, models, profiles
+from rklu_lib import chat, evaluation, metrics, models, profiles
 from rklu_lib.data import load_tofu
 
 SPLIT, ASKED = "forget01", {"forget": 20, "retain": 10, "authors": 10, "facts": 10}
 LENGTH, BATCH = 200, 32
+EPSILON = 1e-10  # what they add to probabilities that they divide by: of some facts these are 2e-9
 P = profiles.profile("smollm2")
 THEIRS = {"forget_probability": "forget_Q_A_Prob", "forget_rouge": "forget_Q_A_ROUGE", "model_utility": "model_utility"}
 for ours, short in {"retain": "retain", "authors": "ra", "facts": "wf"}.items():  # their names of the utility's parts
@@ -65,7 +67,10 @@ def theirs(checkout, model, tokenizer, limit):
 
 
 def engine(model, tokenizer, limit, precision):
-    """The same by `rklu_lib`."""
+    """The same by `rklu_lib`, whose two scores that are quotients are given their constant."""
+    p = metrics.probability
+    metrics.normalised_probability = lambda right, wrong: p(right) / (p(right) + p(wrong).sum(1) + EPSILON)
+    metrics.truth_ratio = lambda right, wrong, form=None: p(np.mean(wrong, axis=1)) / (p(right) + EPSILON)
     asked = evaluation.load_questions(P, SPLIT, tokenizer)
     asked = {name: q.part(0, limit or ASKED[name]) for name, q in asked.items()}
     found = evaluation.evaluate(model, tokenizer, asked, LENGTH, precision=precision)[0]
