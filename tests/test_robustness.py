@@ -432,6 +432,36 @@ def test_a_reference_is_asked_once_and_remembered(attacked, place):
         assert result.exit_code == 2 and said in " ".join(result.output.replace("│", " ").split())
 
 
+def test_an_interrupted_attack_goes_on_where_it_was(attacked, place, monkeypatch):
+    """That of the same models, files and settings: with another seed it begins anew."""
+    asked, stop_after = [], [8]
+    for name, probe in dict(rows.PROBES).items():
+
+        def counted(job, model, oracle, name=name, probe=probe):
+            if len(asked) == stop_after[0]:
+                raise OSError("the disk is full")
+            asked.append(name)
+            return probe(job, model, oracle)
+
+        monkeypatch.setitem(rows.PROBES, name, counted)
+    more = ("--reference", place / "reference", "--holdout", place / "holdout.jsonl", "--samples", 8, "--sampled", 3)
+    out, part = place / "late.json", place / "late.json.part"
+    assert rklu(place, *more, out=out).exit_code == 2 and not out.exists() and part.exists()
+    stop_after[0] = 9
+    assert rklu(place, *more, "--seed", 1, out=out).exit_code == 2 and asked[8:] == [next(iter(rows.PROBES))]
+    part.unlink()
+    asked.clear()
+    stop_after[0] = 8
+    assert rklu(place, *more, out=out).exit_code == 2 and len(asked) == 8
+    stop_after[0] = 99
+    result = rklu(place, *more, out=out)
+    assert result.exit_code == 0 and asked == [*rows.PROBES] * 2 and not part.exists()
+    late = json.loads(out.read_text(encoding="utf-8"))
+    assert late["rows"] == attacked[1]["rows"]
+    for side in ("model", "reference"):
+        assert late["details"][side] == attacked[1]["details"][side]
+
+
 def test_attack_masks_what_was_said_unless_asked(attacked, place):
     text = json.dumps(attacked[1]["details"], ensure_ascii=False)
     assert "███" in text and "born" not in text

@@ -4,7 +4,9 @@
 the same. Text is masked in the file unless asked for, as in a report of `own`.
 """
 
+import contextlib
 import datetime
+import hashlib
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rklu_lib import budget, chat, data, metrics, models, parallel, profiles, records
-from rklu_lib.files import read_json
+from rklu_lib.files import DamagedError, read_json
 from rklu_lib.own import checkpoints, inputs
 from rklu_lib.own.report import plain
 from rklu_lib.robustness import membership, probes, relearning, rows
@@ -121,17 +123,32 @@ def _rated(items, tokenizer, template):
     return {"right": [one(i, i.right) for i in items], "wrong": [[one(i, w) for w in i.wrong] for i in items]}
 
 
-def _probed(job, path, oracle, stage):
-    """({probe: (rows, details, seconds)} of one model, the oracle's truth ratios; None: this model is the oracle)."""
-    model, found = models.load(path, "float32")[0], {}
+def _probed(job, side, oracle, kept, stage):
+    """({probe: (rows, details, seconds)} of one model, the oracle's truth ratios; None: this model is the oracle).
+
+    kept: (file, what an attack like this had found when it was interrupted, {side: the same}). It is not found anew,
+    and every probe more is added to both.
+    """
+    (part, asked, begun), path = kept, getattr(job, side)
+    model, found = models.load(path, "float32")[0], begun.setdefault(side, {})
     models.check(model, job.examples["forget"], "forget")
     if oracle is None and path == job.reference and job.examples["right"]:
         oracle = metrics.truth_ratio(*relearning.answer_nll(model, job.examples["right"], job.examples["wrong"]))
-    for name in job.probes:
+    for name in (n for n in job.probes if n not in found):
         stage(f"{Path(path).name}: {name}", None, 0)
-        begun = time.perf_counter()
-        found[name] = *rows.PROBES[name](job, model, oracle), time.perf_counter() - begun
-    return found, oracle
+        started = time.perf_counter()
+        measures, details = rows.PROBES[name](job, model, oracle)
+        found[name] = measures, plain(details), time.perf_counter() - started
+        records.write_json(part, {"asked": asked, "found": begun})
+    return {name: found[name] for name in job.probes}, oracle
+
+
+def _begun(part, asked):
+    """What `_probed` had kept in a file, if it was asked the same by the same code; else nothing."""
+    with contextlib.suppress(FileNotFoundError, DamagedError):
+        content = read_json(part)
+        return content["found"] if content["asked"] == asked else {}
+    return {}
 
 
 def _remembered(job):
@@ -145,36 +162,43 @@ def _remembered(job):
 
 
 def run(job, on_stage=None):
-    """Do a `Job`, write its file and return what that holds. on_stage(name, steps, done): told of each probe.
+    """Do a `Job`, write its file and return what that holds. on_stage(name, steps, done): told of each probe. What was
+    found before an interruption is kept beside, in `<out>.part`, and the same attack goes on from there.
 
     rows: one per measure: {"probe", "measure", "value", "low", "high" (95 %), "reference": the same three, "distance":
     value - reference}; an AUC has "leakage" and "closeness" too, see `membership`. seconds: {probe: {"model",
     "reference"}}. details: what the probes note beside, "relearning" its curves. No row is a verdict by itself.
     """
-    stage, oracle, sides, identity = on_stage or (lambda *_: None), None, {}, {}
+    stage, oracle, sides = on_stage or (lambda *_: None), None, {}
+    paths = {"model": job.model} | ({"reference": job.reference} if job.reference and not job.known else {})
+    identity = {s: {"name": Path(p).name, "sha256": checkpoints.sha256(p)} for s, p in paths.items()}
+    identity |= {"reference": job.known["model"]} if job.known else {}
+    asked = plain({
+        **identity, "code": records.code_version(), "machine": records.machine(), "files": job.files,
+        "questions": hashlib.sha256(repr(job.examples).encode()).hexdigest()[:16],
+        "redacted": job.redact, "seed": job.seed, "samples": job.samples, "sampled": job.sampled,
+    })  # fmt: skip
+    part = job.out.with_name(f"{job.out.name}.part")
+    kept = part, asked, _begun(part, asked)
     if job.known:
-        (sides["reference"], oracle), identity["reference"] = _remembered(job), job.known["model"]
+        sides["reference"], oracle = _remembered(job)
     elif job.reference:  # first: its truth ratios are what the model's are held against
-        sides["reference"], oracle = _probed(job, job.reference, None, stage)
+        sides["reference"], oracle = _probed(job, "reference", None, kept, stage)
     alike = job.model == job.reference  # nothing is asked twice
-    sides["model"] = sides["reference"] if alike else _probed(job, job.model, oracle, stage)[0]
-    for side in set(sides) - set(identity):
-        path = getattr(job, side)
-        identity[side] = {"name": Path(path).name, "sha256": checkpoints.sha256(path)}
+    sides["model"] = sides["reference"] if alike else _probed(job, "model", oracle, kept, stage)[0]
     beside, measured = sides.get("reference", {}), []
     for probe, (measures, *_) in sides["model"].items():
         held = beside.get(probe, ({},))[0]
         measured += [_row(probe, name, value, held.get(name)) for name, value in measures.items()]
     content = plain({
-        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": records.machine(), "code": records.code_version(),
-        "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers")}, **identity,
-        "files": job.files, "notes": job.notes, "redacted": job.redact, "seed": job.seed,
-        "samples": job.samples, "sampled": job.sampled, "rows": measured,
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **asked,
+        "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
+        "notes": job.notes, "rows": measured,
         "seconds": {p: {side: s[p][2] for side, s in sides.items()} for p in sides["model"]},
         "details": {side: {p: found[1] for p, found in s.items()} for side, s in sides.items()},
     })  # fmt: skip
     records.write_json(job.out, content)
+    part.unlink(missing_ok=True)
     return content
 
 

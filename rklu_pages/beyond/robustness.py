@@ -1,8 +1,6 @@
 """Attack results of several methods, side by side: how far each probe finds each of them from the oracle."""
 
 import json
-import tempfile
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -51,9 +49,11 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PRO
     for label in missing:
         path = specs[label].model_path
         reference = path if label == "oracle" else paths["oracle"]
-        with tempfile.TemporaryDirectory() as out:
-            job = attack.prepare(path, told, Path(out) / "attack.json", reference=reference, **how)
-            found[label] = attack.run(job)
+        out = specs[label].checkpoint_path.with_name(f"seed{seed}.attack.json")  # where an interrupted one goes on
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.unlink(missing_ok=True)
+        found[label] = attack.run(attack.prepare(path, told, out, reference=reference, **how))
+        out.unlink(missing_ok=True)
         found[label] |= {"settings": specs[label].settings, "skip": asked["skip"], "data": source, "holdout": origin}
         records.write_json(paths[label], found[label], indent=None)
     return {label: found[label] for label in labels}
