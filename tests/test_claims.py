@@ -188,6 +188,14 @@ def test_verdicts_of_several_scales_stand_side_by_side():
     assert table["at mini"].equals(claims.ledger("mini")["at mini"]) and set(table["at smoke"]) == {"not tested"}
 
 
+def test_what_records_decide_is_the_ledger_without_the_rest():
+    ledger = claims.ledger("mini", [0])
+    decided = claims.decided(ledger)
+    assert list(decided.columns)[-2:] == ["at mini", "numbers there"] and "not tested" not in set(decided["at mini"])
+    assert len(decided) == (ledger["at mini"] != "not tested").sum() > 10
+    assert claims.decided(claims.ledger("smoke", seeds=())).empty
+
+
 @pytest.mark.parametrize("broken", [{}, {"test": []}, {"test": [{"measure": "speed", "higher": "GA", "than": 0}]}])
 def test_a_claim_that_cannot_be_decided_is_refused(tmp_path, monkeypatch, broken):
     text = json.dumps([{"claim": "GA is fast", "where": "nowhere", "split": "forget10"} | broken])
@@ -203,8 +211,8 @@ def test_the_pages_verdicts_are_what_the_records_say():
         "".join("".join(o["data"].get("text/html", [])) for o in outputs if "data" in o), "html.parser"
     )
     shown = [[cell.text for cell in row.select("td")] for row in page.select("tr")]
-    shown = {cells[0]: tuple(cells[2:5]) for cells in shown if len(cells) == 6}
-    ledger = claims.verdicts_of({"mini": [0, 1, 2], "smollm2-ten": [0]})
+    shown = {cells[0]: tuple(cells[2:6]) for cells in shown if len(cells) == 7}
+    ledger = claims.verdicts_of({"mini": [0, 1, 2], "smollm2-ten": [0, 1, 2], "smollm2": [0, 1, 2]})
     assert shown == {row.iloc[0]: tuple(row.iloc[2:]) for _, row in ledger.iterrows()}
 
 

@@ -249,6 +249,12 @@ def ledger(profile, seeds=(0, 1, 2)):
     return pd.DataFrame(rows)
 
 
+def decided(table):
+    """Of a `ledger`, the claims that its records decide."""
+    verdict = table.columns[-2]
+    return table[table[verdict] != "not tested"].rename(columns={"numbers here": "numbers there"})
+
+
 def verdicts_of(scales):
     """Every claim with the verdicts of the paper's tables and of several scales, {profile: seeds}, side by side."""
     ledgers = [ledger(profile, seeds).drop(columns="numbers here") for profile, seeds in scales.items()]

@@ -1,0 +1,41 @@
+"""Room behind what was read, into which new tokens are written, against the library's cache, which copies all there is
+with every token: greedy continuations by a model of SmolLM2-135M's shape, with random weights.
+
+128 tokens to each of 100 prompts, half a system prompt and half a question of TOFU's length; in bf16, where the
+processor has it.
+"""
+
+import json
+import sys
+
+import torch
+from measure import measured, write
+from opening import SHAPE
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rklu_lib import caches, evaluation, models
+
+ROWS, TOKENS, OPENING = 100, 128, 24
+
+
+def one(form):
+    torch.manual_seed(0)
+    model, rng = LlamaForCausalLM(LlamaConfig(**SHAPE)).to(models.device()), torch.Generator().manual_seed(0)
+    opening = torch.randint(3, 49152, (OPENING,), generator=rng).tolist()
+    lengths = torch.randint(12, 36, (ROWS,), generator=rng).tolist()
+    prompts = [(*opening, *torch.randint(3, 49152, (n,), generator=rng).tolist()) for n in lengths]
+    if form == "naive":
+        caches.roomy = lambda cache: cache
+
+    def step():
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16("bf16")):
+            return float(sum(map(sum, evaluation.greedy(model, prompts, TOKENS, eos_token_id=-1))))
+
+    return measured(step, repeats=1)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(one(sys.argv[1])))
+    else:
+        write("generating", __file__, {"100 x 128 tokens": {form: (form,) for form in ("naive", "room")}})
