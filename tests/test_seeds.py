@@ -45,6 +45,9 @@ def test_many_distances_at_once_are_scipys_one_by_one(decimals):
     np.testing.assert_allclose(evidence.ks_distances(mine, other), each, rtol=1e-12)
     np.testing.assert_allclose(evidence.ks_distances(mine.T, other.T, axis=0), each, rtol=1e-12)
     assert evidence.ks_distances(mine[0], other[0]) == pytest.approx(each[0])
+    mine[1, 3] = np.nan
+    with pytest.raises(ValueError, match="1 NaN of 315 values"):
+        evidence.ks_distances(mine, other)
 
 
 def test_an_interval_covers_the_distance_between_the_distributions(monkeypatch):

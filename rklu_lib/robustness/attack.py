@@ -175,7 +175,7 @@ def run(job, on_stage=None):
     identity |= {"reference": job.known["model"]} if job.known else {}
     asked = plain({
         **identity, "code": records.code_version(), "machine": records.machine(), "files": job.files,
-        "questions": hashlib.sha256(repr(job.examples).encode()).hexdigest()[:16],
+        "digest": hashlib.sha256(repr((paths, job.examples)).encode()).hexdigest()[:16],  # of what the rest leaves open
         "redacted": job.redact, "seed": job.seed, "samples": job.samples, "sampled": job.sampled,
     })  # fmt: skip
     part = job.out.with_name(f"{job.out.name}.part")

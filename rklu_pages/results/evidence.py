@@ -20,10 +20,12 @@ def critical_distance(n, level=0.05):
 
 def ks_distances(mine, other, axis=-1):
     """The statistic behind `metrics.forget_quality`, the largest distance between two distribution functions, of many
-    pairs of samples at once: (..., n) and (..., m) along `axis` -> (...), in [0, 1]."""
+    pairs of samples at once: (..., n) and (..., m) along `axis` -> (...), in [0, 1]. Raises ValueError on NaN."""
     mine, other = np.moveaxis(mine, axis, -1), np.moveaxis(other, axis, -1)
     n, m = mine.shape[-1], other.shape[-1]
     values = np.concatenate([mine, other], axis=-1)
+    if np.isnan(values).any():
+        raise ValueError(f"{int(np.isnan(values).sum())} NaN of {values.size} values; was every question scored?")
     order = values.argsort(axis=-1)
     ahead = np.where(order < n, m, -n).cumsum(axis=-1)  # n m times the difference of the two distribution functions
     values = np.take_along_axis(values, order, axis=-1)
