@@ -30,8 +30,25 @@ def counted(monkeypatch):
     return watch
 
 
+@pytest.fixture
+def windowed():
+    """A small model whose attention sees the last sixteen tokens alone."""
+    torch.manual_seed(0)
+    shape = dict(vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    config = transformers.MistralConfig(**shape, num_key_value_heads=2, sliding_window=16)
+    return transformers.MistralForCausalLM(config).eval()
+
+
 def last(model, prompt):
     return model.base_model(input_ids=torch.tensor([prompt])).last_hidden_state[0, -1]
+
+
+def step(model, cache, mask, ids):
+    """(last hidden states, mask) after one token more of each row."""
+    mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+    where = {"attention_mask": mask, "position_ids": mask.sum(1, keepdim=True) - 1}
+    out = model.base_model(input_ids=torch.as_tensor(ids), past_key_values=cache, use_cache=True, **where)
+    return out.last_hidden_state[:, -1], mask
 
 
 @torch.no_grad()
@@ -52,13 +69,9 @@ def test_what_has_no_opening_worth_it_is_run_whole(model, counted, prompts):
 
 
 @torch.no_grad()
-def test_a_window_sees_what_it_saw():
-    torch.manual_seed(0)
-    shape = dict(vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
-    config = transformers.MistralConfig(**shape, num_key_value_heads=2, sliding_window=16)
-    model = transformers.MistralForCausalLM(config).eval()
-    expected = torch.stack([last(model, p) for p in PROMPTS])
-    torch.testing.assert_close(caches.read(model, PROMPTS)[0], expected, rtol=1e-5, atol=1e-5)
+def test_a_window_sees_what_it_saw(windowed):
+    expected = torch.stack([last(windowed, p) for p in PROMPTS])
+    torch.testing.assert_close(caches.read(windowed, PROMPTS)[0], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_scores_and_answers_after_a_common_opening_are_those_of_each_prompt_alone(tiny_model):
@@ -97,11 +110,9 @@ def test_tokens_that_come_one_by_one_are_seen_as_in_one_pass(model, monkeypatch,
     hidden, cache, mask = caches.read(model, PROMPTS)
     cache, places = caches.roomy(cache), []
     for ids in tail.split(1, dim=1):
-        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
-        where = {"attention_mask": mask, "position_ids": mask.sum(1, keepdim=True) - 1}
-        hidden = model.base_model(input_ids=ids, past_key_values=cache, use_cache=True, **where).last_hidden_state
+        hidden, mask = step(model, cache, mask, ids)
         places.append(cache.layers[0].keys.data_ptr())
-    torch.testing.assert_close(hidden[:, -1], torch.stack(expected), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(hidden, torch.stack(expected), rtol=1e-5, atol=1e-5)
     copies = len(list(itertools.groupby(places)))
     assert copies == math.ceil(9 / (room + 1))  # each time the room is full, and at no other time
 
@@ -109,30 +120,18 @@ def test_tokens_that_come_one_by_one_are_seen_as_in_one_pass(model, monkeypatch,
 @torch.no_grad()
 def test_rows_chosen_from_a_cache_with_room_do_not_write_into_each_other(model):
     hidden, cache, mask = caches.read(model, PROMPTS[:2])
-    step = lambda cache, mask, ids: model.base_model(  # noqa: E731
-        input_ids=torch.tensor(ids), past_key_values=cache, use_cache=True, attention_mask=mask,
-        position_ids=mask.sum(1, keepdim=True) - 1,
-    ).last_hidden_state[:, -1]  # fmt: skip
-    mask = torch.nn.functional.pad(mask, (0, 1), value=1)
-    step(caches.roomy(cache), mask, [[3], [4]])
+    mask = step(model, caches.roomy(cache), mask, [[3], [4]])[1]
     one, other = caches.rows(cache, torch.tensor([0])), caches.rows(cache, torch.tensor([0]))
-    mask = torch.nn.functional.pad(mask, (0, 1), value=1)
     for chosen, token in ((one, 7), (other, 8)):
-        step(chosen, mask[:1], [[token]])
-    step(cache, mask, [[9], [9]])
-    mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+        step(model, chosen, mask[:1], [[token]])
+    mask = step(model, cache, mask, [[9], [9]])[1]
     for chosen, token in ((one, 7), (other, 8)):
-        torch.testing.assert_close(
-            step(chosen, mask[:1], [[5]])[0], last(model, (*PROMPTS[0], 3, token, 5)), rtol=1e-5, atol=1e-5
-        )
+        said = step(model, chosen, mask[:1], [[5]])[0][0]
+        torch.testing.assert_close(said, last(model, (*PROMPTS[0], 3, token, 5)), rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_window_is_left_to_slide():
-    torch.manual_seed(0)
-    shape = dict(vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
-    config = transformers.MistralConfig(**shape, num_key_value_heads=2, sliding_window=16)
-    model = transformers.MistralForCausalLM(config).eval()
-    cache = caches.read(model, PROMPTS)[1]
+def test_a_window_is_left_to_slide(windowed):
+    cache = caches.read(windowed, PROMPTS)[1]
     kinds = list(map(type, cache.layers))
     assert list(map(type, caches.roomy(cache).layers)) == kinds
