@@ -7,6 +7,8 @@ PIP     := $(BIN)/pip install --quiet --disable-pip-version-check $(COMPILE)
 # PyTorch's CPU build, with which the records were made: it is not on PyPI, whose hashes stand in the lock beside it.
 # Where there is one it is taken first: of two files that it may take pip prefers PyPI's, with 3 GB of CUDA.
 CPU     := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
+# Python 3.11's own pip holds every file of an index against every tag, which is half of an installation.
+PIPS    := pip==26.3 --hash=sha256:f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13
 TORCH   := $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' requirements.lock)
 EXECUTED = $(shell grep -LF '"execution_count": null' notebooks/*.ipynb)
 SCALED   = $(shell grep -lE '"profile = ."(mini(-phi)?|smollm2-ten)."' $(EXECUTED))
@@ -21,7 +23,9 @@ venv: .venv/installed  ## everything pinned, the package itself editable
 .venv/installed: pyproject.toml requirements.lock
 	@echo "1 of 3: the environment, some two to four minutes"
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo "$(PIPS)" > .venv/pip.txt
 	@echo "torch==$(TORCH)+cpu --hash=$(CPU)" > .venv/torch.txt
+	$(PIP) --require-hashes --requirement .venv/pip.txt
 	$(PIP) --no-deps --require-hashes --requirement .venv/torch.txt 2> /dev/null || true  # where pip is told of a place
 	$(PIP) --no-deps --require-hashes --requirement requirements.lock
 	$(PIP) --editable '.[book,test]'  # itself; and what a CUDA build of PyTorch pins by itself, where that was taken

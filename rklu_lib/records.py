@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -65,13 +66,12 @@ class RunSpec:
         if self.method not in BASES and method(self.method).retain and self.split == data.NOVEL:
             raise ValueError(f"{self.method} needs a retain set, and a novel has none; {self.method[:-3]} does without")
         profiles.check_seed(self.seed)
-        if not self.values.has(self.split):
+        if not self.values.has(self.split):  # an unknown profile or field fails here, before anything is trained
             raise ValueError(f"profile {self.profile} has no {self.split}: {self.values.largest} is its largest")
-        known = self.values.model  # an unknown profile or field fails here, before anything is trained
-        if known and self.pretrained_novel and self.method == "oracle":
-            raise ValueError(f"profile {self.profile}: no oracle for a novel that {known} may have read")
+        if self.pretrained_novel and self.method == "oracle":
+            raise ValueError(f"profile {self.profile}: no oracle for a novel that {self.values.model} may have read")
 
-    @property
+    @cached_property  # hundreds of specs, each asked ten times: checking the fields was a quarter of a page of claims
     def values(self):
         """The profile with this spec's overrides."""
         return profiles.profile(self.profile, self.task, **dict(self.overrides))

@@ -153,12 +153,12 @@ def refuse_other_data(found):
 
 
 def _context():
-    """How workers are started: forked from one process that has imported all they need, which takes each of them ten
-    seconds of its own else; anew where there is a GPU, which does not survive a fork, and off Linux."""
+    """How workers are started: forked from one process that has imported all they need, models too, which takes each of
+    them ten seconds of its own else; anew where there is a GPU, which does not survive a fork, and off Linux."""
     if sys.platform != "linux" or torch.cuda.is_available():
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["rklu_lib.execution"])
+    context.set_forkserver_preload(["rklu_lib.execution", "transformers.models.llama.modeling_llama"])
     return context
 
 

@@ -436,6 +436,14 @@ def _store():
     return records.RECORDS
 
 
+def test_a_worker_has_imported_what_a_model_needs_before_it_was_forked(tmp_path):
+    given = dict(os.environ), tmp_path, tmp_path
+    with futures.ProcessPoolExecutor(1, runs._context(), runs._begin, given) as pool:
+        imported = set(pool.submit(eval, "set(__import__('sys').modules)").result())
+    before = {"rklu_lib.execution", "transformers.models.llama.modeling_llama"}
+    assert before <= imported and "test_runs" not in imported
+
+
 def test_workers_end_with_a_killed_sweep(tmp_path):
     code = """
 import os, time

@@ -1,5 +1,6 @@
 """The claims ledger: what the paper says (data/paper/claims.yaml), and what records, ours or printed, say to it."""
 
+import functools
 from itertools import product
 
 import pandas as pd
@@ -87,8 +88,9 @@ def _shown(measure, numbers):
     return f"{measure.replace('_', ' ')}: " + ", ".join(f"{m} {values}" for m, values in methods.items())
 
 
+@functools.cache  # every claim asks, for both of its sides
 def printed(split, model="llama"):
-    """The paper's own numbers about one split as a cell, {method: {measure: value}}."""
+    """The paper's own numbers about one split as a cell, {method: {measure: value}}; read only."""
     cell, task = {}, "passages" if split == data.NOVEL else "tofu"
     for name in PRINTED[task, model]:
         table = paper.reported(name)
