@@ -436,6 +436,14 @@ def _store():
     return records.RECORDS
 
 
+def test_a_worker_takes_denormal_numbers_for_nought_and_this_process_does_not(tmp_path):
+    given = dict(os.environ), tmp_path, tmp_path
+    with futures.ProcessPoolExecutor(1, runs._context(), runs._begin, given) as pool:
+        halves = [pool.submit(torch.mul, torch.full((n,), 2e-38), 0.5).result() for n in (1, 10**6)]  # one thread, all
+    assert not any(h.any() for h in halves)
+    assert (torch.full((1,), 2e-38) * 0.5).item() == pytest.approx(1e-38)
+
+
 def test_a_worker_has_imported_what_a_model_needs_before_it_was_forked(tmp_path):
     given = dict(os.environ), tmp_path, tmp_path
     with futures.ProcessPoolExecutor(1, runs._context(), runs._begin, given) as pool:
