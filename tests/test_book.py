@@ -1,7 +1,7 @@
 """The built book: nothing is loaded from outside, mathematics renders, and a phone shows every page at its own width.
 
-One strict build serves all tests. The browser tests need Chromium and skip without it; what they see is kept as
-screenshots in _build/screens/ (phone and desktop, light and dark).
+One strict build serves all tests. The browser tests need Chromium and skip without it; what those of `make slow` see is
+kept as screenshots in _build/screens/ (the phone in the light, the desktop in the dark).
 """
 
 import json
@@ -212,10 +212,9 @@ PAIRS += [pytest.param(*pair, marks=pytest.mark.slow) for pair in (("desktop", "
 
 
 @pytest.mark.parametrize(("size", "scheme"), PAIRS)
-def test_pages_in_a_browser(visit, size, scheme):
+def test_pages_in_a_browser(visit, request, size, scheme):
     visit = visit(size, scheme)
     screens = ROOT / "_build/screens"
-    screens.mkdir(parents=True, exist_ok=True)
     for name in documents():
         page = visit.open(name)
         width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
@@ -225,4 +224,5 @@ def test_pages_in_a_browser(visit, size, scheme):
         assert rendered >= formulas, f"{name}: {rendered} of {formulas} formulas rendered"
         assert page.locator("mjx-merror").count() == 0, f"{name}: MathJax could not read a formula"
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
-        page.screenshot(path=screens / f"{name.replace('/', '-')}-{size}-{scheme}.png", full_page=True)
+        if request.node.get_closest_marker("slow"):  # a picture of a long page takes longer than all that is asked here
+            page.screenshot(path=screens / f"{name.replace('/', '-')}-{size}-{scheme}.png", full_page=True)
