@@ -14,8 +14,6 @@ EXECUTED = $(shell grep -LF '"execution_count": null' notebooks/*.ipynb)
 SCALED   = $(shell grep -lE '"profile = ."(mini(-phi)?|smollm2-ten)."' $(EXECUTED))
 FIRST    = notebooks/quickstart.ipynb notebooks/table3_fkl_vs_rkl.ipynb
 CONFIG   = $(if $(REPOSITORY),_build/_config.yml,_config.yml)
-# One more than cores, up to four: a test that waits, for a browser or for one job after another, leaves its core idle.
-WORKERS  = $(shell $(BIN)/python -c 'import os; print(min(4, 1 + os.cpu_count()))')
 CHROMIUM = $(shell command -v chromium chromium-browser google-chrome | head -n 1)
 
 .PHONY: venv book smoke html pdf notebooks test slow bench mini lock sbom clean
@@ -61,7 +59,7 @@ notebooks: venv  ## every page executed in place, from the committed records; a 
 	$(BIN)/python notebooks/execute.py $(EXECUTED)
 
 test: venv  ## unit, property, golden, book and browser tests; committed notebooks compared cell by cell
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --nbval --nbval-sanitize-with notebooks/sanitize.cfg tests $(EXECUTED)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --nbval --nbval-sanitize-with notebooks/sanitize.cfg tests $(EXECUTED)
 
 slow: venv  ## what takes an hour: thirty kills of a sweep, ten of `rklu unlearn`, each rank of two
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m slow -s tests
