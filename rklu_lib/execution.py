@@ -71,7 +71,8 @@ def execute(spec, stage="record", threads=None):
     Safe to call from several processes: the run is locked, and a job that another has finished is left alone. The
     processes of one launch do it together.
     """
-    torch.set_num_threads(threads or torch.get_num_threads())
+    if threads:
+        torch.set_num_threads(threads)
     spec.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
     with parallel.locked(f"{spec.checkpoint_path}.lock"):
         recorded, kept = parallel.agreed((load(spec) is not None, has_checkpoint(spec)))

@@ -14,7 +14,6 @@ import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -71,7 +70,7 @@ class RunSpec:
         if self.pretrained_novel and self.method == "oracle":
             raise ValueError(f"profile {self.profile}: no oracle for a novel that {self.values.model} may have read")
 
-    @cached_property  # hundreds of specs, each asked ten times: checking the fields was a quarter of a page of claims
+    @property
     def values(self):
         """The profile with this spec's overrides."""
         return profiles.profile(self.profile, self.task, **dict(self.overrides))

@@ -269,7 +269,6 @@ def test_what_is_asked_of_a_model_is_kept_beside_its_record(workshop, monkeypatc
     assert first == again and len(asked) == 2
     assert specs[1].record_path.with_name("capability-seed0.json").is_file()
     workshop(unlearn_lr=1e-4)
-    specs = novel("original", "GA")
     runs.ensure(specs, executor=Here())
     passages.capabilities(specs)
     assert len(asked) == 3  # the original is as it was
