@@ -168,7 +168,6 @@ def _begin(environment, *places):
     os.environ.clear()
     os.environ.update(environment)
     records.RECORDS, records.RUNS = places
-    torch.set_flush_denormal(True)  # a collapsed model's numbers: an epoch of GA took five times as long with them
     gc.freeze()  # what was imported stays: the collector, called after every run, need not go through it again
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 

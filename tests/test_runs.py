@@ -436,10 +436,14 @@ def _store():
     return records.RECORDS
 
 
-def test_a_worker_takes_denormal_numbers_for_nought_and_this_process_does_not(tmp_path):
-    given = dict(os.environ), tmp_path, tmp_path
-    with futures.ProcessPoolExecutor(1, runs._context(), runs._begin, given) as pool:
-        halves = [pool.submit(torch.mul, torch.full((n,), 2e-38), 0.5).result() for n in (1, 10**6)]  # one thread, all
+def test_a_run_takes_denormal_numbers_for_nought_in_all_its_threads(workshop):
+    (spec,) = specs("oracle")
+    runs.ensure([spec], executor=Here())
+    torch.set_flush_denormal(False)
+    with futures.ThreadPoolExecutor(1) as pool:  # the mode is a thread's own, and that of those it starts
+        pool.submit(runs.execute, spec, "record", 2).result()
+        halves = [pool.submit(torch.mul, torch.full((n,), 2e-38), 0.5).result() for n in (1, 10**6)]
+    torch.set_num_threads(1)
     assert not any(h.any() for h in halves)
     assert (torch.full((1,), 2e-38) * 0.5).item() == pytest.approx(1e-38)
 
