@@ -18,7 +18,7 @@ def holdout(profile, split):
     p = profiles.profile(profile)
     n, read = len(data.load_tofu(split, p.source)), {row["question"] for row in bases.rows(p, "full")}
     if left_out := [row for row in data.load_tofu("full", p.source) if row["question"] not in read]:
-        return left_out[:n], "authors of TOFU whom no model of this scale has read"
+        return left_out[:n], "authors of the data whom no model of this scale has read"
     name = data.HOLDOUT_SPLIT[split]
     try:
         return data.load_tofu(name, p.source), f"{name}, authors whom no other split has"
