@@ -59,12 +59,21 @@ def load_tofu(split, source="locuslab/TOFU"):
     source = resolve_source(source)
     folder = FICTIONAL if source == "fictional" else Path(source)
     if folder.is_dir():
-        return read_json_lines(folder / f"{split}.json", FIELDS[split])
+        return _even(read_json_lines(folder / f"{split}.json", FIELDS[split]), f"{folder / split}.json")
     if not re.fullmatch(r"[\w-]+/[\w.-]+", str(source)):
         raise ValueError(f"{source!r} is neither 'fictional', nor an existing folder, nor a hub id (owner/name)")
     fix = "name a folder in the hub's layout: export RKLU_TOFU=path/to/folder"
     rows = hub.dataset(source, split, split="train", fix=fix).to_list()
-    return [checked(row, FIELDS[split], f"{source}, {split}, row {i}") for i, row in enumerate(rows, 1)]
+    return _even([checked(row, FIELDS[split], f"{source}, {split}, row {i}") for i, row in enumerate(rows, 1)], source)
+
+
+def _even(rows, where):
+    """The rows, if all have as many wrong answers: truth ratios are of arrays. Raises DataError if not."""
+    counts = [len(row.get("perturbed_answer", ())) for row in rows]
+    if odd := next((i for i, n in enumerate(counts) if n != counts[0]), 0):
+        why = f"{counts[odd]} wrong answers, the first has {counts[0]}; give all as many"
+        raise DataError(f"{where}, row {odd + 1}: {why}")
+    return rows
 
 
 def describe_source(source, split="full"):

@@ -95,16 +95,19 @@ def _score_rest(model, cache, mask, tokens, count=False):
 
 @torch.no_grad()
 def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=None, choose=None):
-    """Greedy continuations: n prompts (token-id tuples) -> n lists of token ids, without the end-of-text token.
+    """Greedy continuations: n prompts (token-id tuples) -> n lists of token ids, without the end-of-text token, none
+    longer than max_new_tokens or, with its prompt, than what the model reads.
 
     begun: the first tokens of each, where they are known already (closed by end-of-text: all). choose: what takes
     logits (rows, vocab) to the next tokens (rows, 1), for continuations that are not greedy. Rows that have ended leave
     the batch a quarter at a time (each departure copies the cache): the cost follows the answers.
     """
     head, choose = models.output_layer(model.eval()), choose or (lambda logits: logits.argmax(-1, keepdim=True))
+    limit = models.context(model.config) or math.inf
+    most = [min(max_new_tokens, limit - len(p)) for p in prompts]
     begun = [tuple(b[:max_new_tokens]) for b in begun or [()] * len(prompts)]
     result = [[t for t in b if t != eos_token_id] for b in begun]
-    order = [i for i, b in enumerate(begun) if eos_token_id not in b and len(b) < max_new_tokens]
+    order = [i for i, b in enumerate(begun) if eos_token_id not in b and len(b) < most[i]]
     order.sort(key=lambda i: len(prompts[i]) + len(begun[i]))
     size = batch_size or budget.rows(model, max(map(len, prompts), default=0) + max_new_tokens, BATCH)
     for start in range(0, len(order), size):
@@ -117,7 +120,7 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
             for i, token, on in zip(rows, ids[:, 0].tolist(), going.tolist(), strict=True):
                 if on:
                     result[i].append(token)
-            going &= torch.tensor([len(result[i]) < max_new_tokens for i in rows], device=ids.device)
+            going &= torch.tensor([len(result[i]) < most[i] for i in rows], device=ids.device)
             if not going.any():
                 break
             if going.float().mean() < 0.75:

@@ -106,8 +106,7 @@ def _threads(spec):
 
 def _record(spec):
     """Train (a method) or load (a base model), judge every epoch, write the record."""
-    started, p, oracle, asked = time.perf_counter(), spec.values, None, {}
-    seconds = {"train": 0.0, "evaluate": 0.0}
+    p, oracle, asked, marks = spec.values, None, {}, [time.perf_counter()]
     if spec.method != "oracle" and not spec.pretrained_novel:
         measured = load(spec.base("oracle")).questions
         if spec.task == "tofu":
@@ -115,10 +114,17 @@ def _record(spec):
         else:
             oracle = measured["chunk_nll"][-1]
 
+    def lap():
+        marks.append(time.perf_counter())
+        return marks[-1] - marks[-2]
+
     def judge(model, tokenizer, history=()):
-        if len(history) % p.judge_every and len(history) != p.unlearn_epochs:
-            return {}
-        begin = time.perf_counter()
+        """What is noted of an epoch: its scores, where it is due, and its seconds, which an interruption must keep."""
+        train, due = lap(), not len(history) % p.judge_every or len(history) == p.unlearn_epochs
+        found = judged(model, tokenizer, history) if due else {}
+        return found | {"seconds": {"train": train, "evaluate": lap()}}
+
+    def judged(model, tokenizer, history):
         if spec.task == "tofu":
             asked.update(asked or evaluation.load_questions(p, spec.split, tokenizer))
             before = [e for e in history[:-1] if "questions" in e]
@@ -130,20 +136,21 @@ def _record(spec):
             asked.update(asked or evaluation.load_passages(p, tokenizer))
             new_tokens = p.chunk_tokens - p.prompt_tokens
             scores, per_question = evaluation.evaluate_passages(model, tokenizer, asked, new_tokens, oracle)
-        seconds["evaluate"] += time.perf_counter() - begin
         return scores | {"questions": {k: v.tolist() for k, v in per_question.items()}}
 
+    seconds = {"train": 0.0, "evaluate": 0.0}
     if spec.log:
         scores, per_question = logs.read(spec.log, p.n_questions)
         history = [{"epoch": 1} | scores | {"questions": {k: v.tolist() for k, v in per_question.items()}}]
     elif spec.method in BASES:
         model, tokenizer = models.load(spec.model_path, p.dtype)
         history = [{"epoch": 1} | judge(model, tokenizer)]
-        if not spec.loaded:
-            seconds["train"] = files.read_json(spec.checkpoint_path / "seconds.json")["train"]
+        made = {} if spec.loaded else files.read_json(spec.checkpoint_path / "seconds.json")
+        seconds = {"train": made.get("train", 0.0), "evaluate": history[0].pop("seconds")["evaluate"]}
     else:
         model, tokenizer, history = unlearned(spec, state(spec), judge)
-        seconds["train"] = time.perf_counter() - started - seconds["evaluate"]
+        spent = [e.pop("seconds") for e in history]
+        seconds = {kind: sum(s[kind] for s in spent) for kind in seconds}
         if not isinstance(model, TeacherModel):
             _save(spec, model, tokenizer, seconds)
     history = [e for e in history if "questions" in e]

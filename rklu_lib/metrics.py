@@ -16,7 +16,7 @@ UTILITY_SCORES = ("rouge", "probability", "truth_ratio")
 UTILITY_COMPONENTS = tuple(f"{s}_{m}" for s in UTILITY_SETS for m in UTILITY_SCORES)
 
 
-def _finite(name, values, ndim):
+def finite(name, values, ndim):
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != ndim or values.size == 0:
         raise ValueError(f"{name} must be a non-empty array of {ndim} dimension(s); it has shape {values.shape}")
@@ -36,7 +36,7 @@ def normalised_probability(answer_nll, wrong_nll):
     answer_nll (n,), wrong_nll (n, k), nats per token -> (n,), exp(-l(a)) / (exp(-l(a)) + sum_j exp(-l(w_j))).
     Raises ValueError on shapes that do not match or on NaN.
     """
-    right, wrong = _finite("answer_nll", answer_nll, 1), _finite("wrong_nll", wrong_nll, 2)
+    right, wrong = finite("answer_nll", answer_nll, 1), finite("wrong_nll", wrong_nll, 2)
     if len(right) != len(wrong):
         raise ValueError(f"answer_nll has {len(right)} questions, wrong_nll {len(wrong)}")
     # Relative to the likeliest option, so that a collapsed model (every NLL huge) does not divide 0 by 0.
@@ -53,7 +53,7 @@ def truth_ratio(paraphrased_nll, perturbed_nll, form="benchmark"):
     code computes and what published numbers use. form="paper": arithmetic mean of probabilities, as Eq. 5 is printed.
     R may be inf where the paraphrase has underflowed. Raises ValueError on unknown form, wrong shapes or NaN.
     """
-    right, wrong = _finite("paraphrased_nll", paraphrased_nll, 1), _finite("perturbed_nll", perturbed_nll, 2)
+    right, wrong = finite("paraphrased_nll", paraphrased_nll, 1), finite("perturbed_nll", perturbed_nll, 2)
     if len(right) != len(wrong):
         raise ValueError(f"paraphrased_nll has {len(right)} questions, perturbed_nll {len(wrong)}")
     if form == "benchmark":
@@ -74,7 +74,7 @@ def forget_quality(unlearned, oracle):
     """
     with warnings.catch_warnings():  # where scipy's exact sum is 1 + 4e-16 it takes the asymptotic one
         warnings.simplefilter("ignore", RuntimeWarning)
-        return float(scipy.stats.ks_2samp(_finite("unlearned", unlearned, 1), _finite("oracle", oracle, 1)).pvalue)
+        return float(scipy.stats.ks_2samp(finite("unlearned", unlearned, 1), finite("oracle", oracle, 1)).pvalue)
 
 
 def model_utility(components: Mapping[str, float]):
@@ -92,57 +92,36 @@ def model_utility(components: Mapping[str, float]):
 
 
 def rouge_l(references, candidates):
-    """ROUGE-L recall with stemming, as TOFU uses it. Two equally long lists of n strings -> (n,)."""
+    """ROUGE-L recall with stemming, as TOFU uses it. Two equally long lists of n strings -> (n,).
+
+    Its tokenizer knows a to z and digits alone: a reference that is mostly in another script is compared by character.
+    """
     if len(references) != len(candidates):
         raise ValueError(f"{len(references)} references for {len(candidates)} candidates")
-    scorer = _rouge_scorer()
-    return np.array([scorer.score(r, c)["rougeL"].recall for r, c in zip(references, candidates, strict=True)])
+    foreign = [2 * sum(c < "\u0370" for c in text) < len(text) for text in map(_letters, references)]  # Greek on
+    rows = zip(foreign, references, candidates, strict=True)
+    return np.array([_rouge_scorer(other).score(r, c)["rougeL"].recall for other, r, c in rows])
+
+
+def _letters(text):
+    return [c for c in text.lower() if c.isalnum()]
 
 
 @functools.cache
-def _rouge_scorer():
+def _rouge_scorer(foreign):
     """`RougeScorer(["rougeL"], use_stemmer=True)`, whose stemmer remembers: answers say few words, and those often."""
     from nltk.stem.porter import PorterStemmer  # here: nltk imports scikit-learn and pandas, if they are there
     from rouge_score import rouge_scorer, tokenize
 
     stemmer = SimpleNamespace(stem=functools.lru_cache(maxsize=2**16)(PorterStemmer().stem))
-    tokenizer = SimpleNamespace(tokenize=lambda text: tokenize.tokenize(text, stemmer))
+    tokenizer = SimpleNamespace(tokenize=_letters if foreign else lambda text: tokenize.tokenize(text, stemmer))
     return rouge_scorer.RougeScorer(["rougeL"], tokenizer=tokenizer)
-
-
-def wilson(hits, n, confidence=0.95):
-    """Wilson's score interval of a rate: `hits` of n, n > 0 -> (low, high), in [0, 1]."""
-    interval = scipy.stats.binomtest(int(hits), int(n)).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def auc(higher, lower):
-    """The share of pairs in which a value of `higher` (n,) exceeds one of `lower` (m,), ties counting half: in [0, 1].
-    0.5 says that the two samples cannot be told apart by order; near 0 they can be, the other way round."""
-    return float(rank_auc(_finite("higher", higher, 1), _finite("lower", lower, 1)))
-
-
-def rank_auc(higher, lower, axis=-1):
-    """`auc` along the last axis, unchecked: (..., n), (..., m) -> (...,), from the ranks of both together."""
-    n, m = np.shape(higher)[-1], np.shape(lower)[-1]
-    ranks = scipy.stats.rankdata(np.concatenate([higher, lower], axis=-1), axis=-1)
-    return (ranks[..., :n].sum(-1) - n * (n + 1) / 2) / (n * m)
-
-
-def interval(statistic, *samples, confidence=0.95, seed=0):
-    """The percentile bootstrap's interval (low, high) of statistic(*samples, axis=-1), each sample (n,) drawn anew by
-    itself; both ends are nan where a sample has fewer than two values."""
-    if min(map(len, samples)) < 2:
-        return float("nan"), float("nan")
-    how = {"method": "percentile", "n_resamples": 999, "random_state": np.random.default_rng(seed)}
-    found = scipy.stats.bootstrap(samples, statistic, vectorized=True, confidence_level=confidence, **how)
-    return tuple(map(float, found.confidence_interval))
 
 
 def perplexity(nll):
     """exp of the mean NLL of equally long segments, (n,), nats per token; inf where that leaves floating point."""
     with np.errstate(over="ignore"):
-        return float(np.exp(_finite("nll", nll, 1).mean()))
+        return float(np.exp(finite("nll", nll, 1).mean()))
 
 
 def bleu(references, candidates):

@@ -142,14 +142,15 @@ def refuse_other_data(found):
     now = {}
     for record in found:
         p, held = record.spec.values, record.content["data"]
-        if p.source not in now and Path(data.resolve_source(p.source)).is_dir():
-            now[p.source] = data.describe_source(p.source)["sha256"]
-        if record.spec.task == "passages" and p.text not in now and os.environ.get("RKLU_NOVEL"):
-            now[p.text] = data.describe_text(p.text)["novel_sha256"]
-        for name, digest in ((p.source, held["sha256"]), (p.text, held.get("novel_sha256"))):
+        tofu, novel = ("data", p.source), ("novel", p.text)  # at smoke both are called fictional
+        if tofu not in now and Path(data.resolve_source(p.source)).is_dir():
+            now[tofu] = data.describe_source(p.source)["sha256"]
+        if record.spec.task == "passages" and novel not in now and os.environ.get("RKLU_NOVEL"):
+            now[novel] = data.describe_text(p.text)["novel_sha256"]
+        for name, digest in ((tofu, held["sha256"]), (novel, held.get("novel_sha256"))):
             if digest and now.get(name, digest) != digest:
                 fix = "name other folders in RKLU_RECORDS and RKLU_RUNS"
-                raise ValueError(f"{record.spec.record_path} is of another text than {name} is now; {fix}")
+                raise ValueError(f"{record.spec.record_path} is of another text than {name[1]} is now; {fix}")
 
 
 def _context():

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from rklu_lib import cli, data, models, records, runs, training
 from rklu_lib.own import unlearning
 from rklu_lib.records import RunSpec
+from rklu_pages.beyond import own_model
 
 
 class Here(futures.Executor):
@@ -51,6 +52,16 @@ def test_unlearn_writes_a_checkpoint_that_transformers_loads(own, tmp_path, meth
     assert f"{method} on 8 pairs; their answers' mean probability per token was" in result.stdout
     loaded, original = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("out", "own"))
     assert any(not torch.equal(a, b) for a, b in zip(loaded.parameters(), original.parameters(), strict=True))
+
+
+def test_a_collapse_is_told_and_ends_in_no_traceback(own, tmp_path):
+    """Its perplexity leaves floating point, and JSON has no infinity."""
+    result = own("--target", "1e-3", method="GA", lr=30, epochs=1)
+    assert result.exit_code == 0 and "A perplexity rose by inf%" in result.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["epochs"][0]["perplexity_rise"] is None
+    assert "| ∞ |" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert any("of other prose changed by +inf%" in line for line in own_model.verdict(report))
 
 
 def test_unlearn_says_what_it_measured(own, tmp_path, profile):

@@ -105,6 +105,12 @@ def test_a_malformed_row_is_named_by_file_line_field_and_fix(folder, broken, whe
     assert "\n" not in str(caught.value)
 
 
+def test_rows_have_as_many_wrong_answers_each(folder):
+    source = folder(row(), row(), row(perturbed_answer=["W."]))
+    with pytest.raises(data.DataError, match=r"forget10_perturbed.json, row 3: 1 wrong answers, the first has 2; give"):
+        data.load_tofu("forget10_perturbed", source)
+
+
 def test_line_numbers_count_blank_lines(folder):
     with pytest.raises(data.DataError, match=r"forget10_perturbed\.json:4: field 'answer' is missing"):
         data.load_tofu("forget10_perturbed", folder(row(), "", "  ", NO_ANSWER))

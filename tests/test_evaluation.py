@@ -11,9 +11,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from transformers import DynamicCache, LlamaConfig
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
-from rklu_lib import data, evaluation, metrics
+from rklu_lib import data, evaluation, metrics, probing
 from rklu_lib.teacher import TeacherModel, teacher_logits
 
 PROMPTS = [(1, 40), (1, 40, 41, 42, 43, 44, 45), (1, 99, 98, 97), (1, 200, 7, 9, 250, 30), (1, 60), (1, 61, 62)]
@@ -116,6 +116,19 @@ def test_greedy_is_transformers_greedy(model, batch_size):
         assert evaluation.greedy(model, prompts, 12, eos, batch_size=batch_size) == expected
         begun = [tuple(e[: i % 5]) if i % 5 < len(e) else (*e, eos) for i, e in enumerate(expected)]
         assert evaluation.greedy(model, prompts, 12, eos, begun, batch_size) == expected
+
+
+@pytest.mark.parametrize("batch_size", [3, 1])
+def test_generation_ends_where_the_model_stops_reading(tokenizer, batch_size):
+    """A table of positions has an end, at which GPT-2 fails; each row has the room that its own prompt leaves."""
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape)).eval()
+    prompts = [tuple(range(5, 5 + n)) for n in (12, 3, 16)]
+    said = evaluation.greedy(model, prompts, 14, -1, batch_size=batch_size)
+    assert said == [generated(model, p, 16 - len(p), -1) if len(p) < 16 else [] for p in prompts]
+    assert list(map(len, said)) == [4, 13, 0]
+    top, _ = probing.completions(model, tokenizer, prompts[0], -1 % len(tokenizer), k=2, budget=8)
+    assert len(top) <= 2
 
 
 def test_rows_leave_the_batch_one_after_another(tiny_model):

@@ -203,6 +203,15 @@ def test_rouge_l_stems_and_pairs_lists():
         metrics.rouge_l(["a", "b"], ["a"])
 
 
+def test_rouge_l_of_another_script_is_by_character():
+    texts = ["Она родилась в Задаре.", "彼女はザダルで生まれた", "έζησε στη Ζάνταρ το 1980"]
+    assert metrics.rouge_l(texts, texts).tolist() == [1, 1, 1]
+    common = _longest_common_subsequence("женавриме", "женавницце")
+    assert metrics.rouge_l(["жена в Риме"], ["Жена, в Ницце"]) == [pytest.approx(common / 9)]
+    assert metrics.rouge_l(["Она родилась"], ["She was born in 1980"]) == [0]
+    assert metrics.rouge_l(["born in Żółć, 1980"], ["1980"]) == [pytest.approx(1 / 3)]  # Latin: as the library
+
+
 def test_utility_components_by_hand():
     nll = dict(answer_nll=[math.log(2), 0.0], paraphrased_nll=[1.0, 1.0], wrong_nll=[[2.0, 4.0], [0.0, 0.0]])
     retain = metrics.utility_components("retain", **nll, rouge=[1.0, 0.5])

@@ -8,7 +8,7 @@ from bs4 import BeautifulSoup
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
-from rklu_lib import cli, models
+from rklu_lib import cli, models, records
 from rklu_lib.own import report, unlearning
 
 EVIL = [
@@ -96,6 +96,11 @@ def test_the_report_says_who_what_when_with_which_settings(made, tokenizer):
     for heading in ("Forgotten", "What was to stay", "When it stopped", "What rounding keeps"):
         assert heading in text
     assert "What this does and does not show" in text and content["out"]["sha256"] in text
+
+
+def test_every_setting_of_unlearning_is_in_the_report():
+    decides = records._UNLEARNING - {"ta_scale", "judge_every"}  # TA trains nothing here, and every epoch is judged
+    assert decides | {"template", "dtype", "precision", "weight_decay", "max_grad_norm"} <= set(report.SETTINGS)
 
 
 def test_the_card_is_the_hubs(made):

@@ -1,6 +1,8 @@
 """A model of one's own: what goes in, when it stops, what comes out, and that an interruption changes nothing."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,6 +187,31 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(start, tmp_path, monkeyp
     assert {p.name for p in tmp_path.iterdir()} == {"refusals.txt", "whole", "out"}
 
 
+def test_other_runs_beside_are_left_alone(start, tmp_path):
+    """One whose name begins with this one's, and one that was begun to a folder that has come to be since."""
+    state, other, left = (tmp_path / n for n in (".out.unfinished", ".out-rt.unfinished", f".out-{'0af9' * 8}-old"))
+    for folder in (other, left, state):
+        (folder / "unlearn").mkdir(parents=True)
+    start(resumable=True, resume=True, epochs=1)
+    assert other.exists() and not left.exists() and not state.exists()
+    (state / "unlearn").mkdir(parents=True)
+    (tmp_path / "out" / "report.json").rename(tmp_path / "report.json")
+    with pytest.raises(ValueError, match="out exists; name a new directory; a run to it was begun, and --resume goes"):
+        start()
+    assert state.exists()
+    (tmp_path / "report.json").rename(tmp_path / "out" / "report.json")  # finished, and killed before it was tidied
+    with pytest.raises(ValueError, match="out exists; name a new directory$"):
+        start()
+    assert not state.exists()
+
+
+def test_augmenting_has_the_profiles_precision(start, profile, monkeypatch):
+    finetune, asked = training.finetune, []
+    monkeypatch.setattr(training, "finetune", lambda *a, **k: asked.append(k["precision"]) or finetune(*a, **k))
+    start(profile=dataclasses.replace(profile, precision="bf16"), epochs=1)
+    assert asked == ["bf16"]
+
+
 def test_the_dtype_that_went_in_comes_out_and_what_rounding_loses_is_measured(start, tmp_path, profile, rows):
     report = start(lr=1e-4, epochs=1)  # steps that bf16 mostly loses
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype == torch.bfloat16
@@ -234,14 +261,14 @@ def test_other_wordings_are_asked_and_never_trained_on(start, knowing, tmp_path,
 def test_the_membership_test_is_counted_pair_by_pair():
     ours, others = [0.9, 0.2, 0.5], [0.5, 0.1]
     pairs = [(a > b) + (a == b) / 2 for a in ours for b in others]
-    assert unlearning.metrics.auc(ours, others) == pytest.approx(np.mean(pairs))
+    assert measure.auc(ours, others) == pytest.approx(np.mean(pairs))
 
 
 def test_wilsons_interval_is_the_closed_form():
     k, n, z = 3, 20, 1.959963984540054
     middle = (k / n + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(k / n * (1 - k / n) / n + z * z / (4 * n * n))
-    assert unlearning.metrics.wilson(k, n) == pytest.approx((middle - half, middle + half))
+    assert measure.wilson(k, n) == pytest.approx((middle - half, middle + half))
 
 
 def test_a_leak_is_seen_in_what_the_model_says(knowing, profile, rows):
@@ -254,6 +281,22 @@ def test_a_leak_is_seen_in_what_the_model_says(knowing, profile, rows):
     stranger = [type(i)(i.question, "Wholly other words.", i.where) for i in items]
     other = [data.encode(tokenizer, profile.template, i.question, i.answer) for i in stranger]
     assert not any(p["leaks"] for p in measure.probe(model, tokenizer, other, stranger, tokenizer.eos_token_id))
+
+
+def test_a_document_leaks_whatever_the_length_of_the_others(monkeypatch, tiny_model, tokenizer):
+    """What is generated after the end of the shorter one is not held against the model."""
+    model, documents = tiny_model(), [tuple(range(20, 20 + n)) for n in (8, 30)]
+    examples, items = [data.Example((1,), d) for d in documents], [SimpleNamespace(question=None)] * 2
+
+    def recited(model, prompts, n, end):
+        pairs = zip(prompts, documents, strict=True)
+        return [(*document[len(prompt) - 1 :], *range(60, 90))[:n] for prompt, document in pairs]
+
+    monkeypatch.setattr(measure.evaluation, "greedy", recited)
+    monkeypatch.setattr(measure.probing, "completions", lambda *a, **k: ([], True))
+    probes = measure.probe(model, tokenizer, examples, items, tokenizer.eos_token_id)
+    assert [p["leaks"] for p in probes] == [True, True]
+    assert probes[0]["greedy"] == tokenizer.decode(documents[0][4:], skip_special_tokens=True).strip()
 
 
 def test_scores_and_ranks_are_the_models(knowing, examples):

@@ -85,7 +85,9 @@ def trigrams(seed, scale):
         before = torch.nn.functional.pad(ids, (1, 0))[:, :-1]
         return SimpleNamespace(last_hidden_state=table[before, ids][:, -input_ids.shape[1] :], past_key_values=past)
 
-    model = SimpleNamespace(device="cpu", base_model=base_model, get_output_embeddings=lambda: lambda hidden: hidden)
+    model = SimpleNamespace(
+        device="cpu", config=MistralConfig(), base_model=base_model, get_output_embeddings=lambda: lambda hidden: hidden
+    )
     return model, table.double().softmax(-1).numpy()
 
 

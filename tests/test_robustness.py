@@ -241,7 +241,7 @@ def test_leaks_and_their_bounds():
     with pytest.raises(ValueError, match="leak@9 cannot be estimated from 8 answers"):
         sampling.leak_at(1, 8, 9)
     low, high = sampling.leak_interval(2, 10, 1)
-    assert (low, high) == pytest.approx(metrics.wilson(2, 10))
+    assert (low, high) == pytest.approx(measure.wilson(2, 10))
     assert sampling.leak_interval(2, 10, 5) == pytest.approx((1 - (1 - low) ** 5, 1 - (1 - high) ** 5))
     assert sampling.unseen(128) == pytest.approx(0.0231, abs=1e-4)
 
@@ -314,19 +314,19 @@ def test_the_bootstraps_interval_covers_and_needs_two_values():
     rng = np.random.default_rng(0)
     inside = []
     for _ in range(100):
-        low, high = metrics.interval(np.mean, rng.random(60), seed=1)
+        low, high = rows.interval(np.mean, rng.random(60), seed=1)
         inside.append(low < 0.5 < high)
     assert 0.87 <= np.mean(inside) <= 1
-    low, high = metrics.interval(metrics.rank_auc, rng.random(40) + 0.3, rng.random(40))
-    assert 0.5 < low < metrics.auc(rng.random(400) + 0.3, rng.random(400)) < high <= 1
-    assert np.isnan(metrics.interval(np.mean, np.ones(1))).all()
+    low, high = rows.interval(measure.rank_auc, rng.random(40) + 0.3, rng.random(40))
+    assert 0.5 < low < measure.auc(rng.random(400) + 0.3, rng.random(400)) < high <= 1
+    assert np.isnan(rows.interval(np.mean, np.ones(1))).all()
 
 
 def test_the_auc_of_ranks_is_mann_whitneys():
     rng = np.random.default_rng(1)
     one, other = rng.integers(0, 9, (3, 20)), rng.integers(2, 12, (3, 30))
     expected = [stats.mannwhitneyu(a, b).statistic / 600 for a, b in zip(one, other, strict=True)]
-    assert metrics.rank_auc(one, other) == pytest.approx(expected) and metrics.auc(one[0], other[0]) == expected[0]
+    assert measure.rank_auc(one, other) == pytest.approx(expected) and measure.auc(one[0], other[0]) == expected[0]
 
 
 # --- the command ---
@@ -424,6 +424,7 @@ def test_a_reference_is_asked_once_and_remembered(attacked, place):
         assert row["distance"] == pytest.approx(before["distance"], abs=2e-5)
     for path, options, said in (
         ("itself.json", ("--samples", 4), "is of other samples (8)"),
+        ("itself.json", ("--template", "{question} {answer}"), "is of other template ('Q: {question} A: {answer}')"),
         ("plain.jsonl", (), "plain.jsonl: not JSON"),
         ("forget.jsonl", (), "name what `rklu attack` wrote of the reference"),
     ):

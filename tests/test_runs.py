@@ -147,6 +147,17 @@ def test_records_of_other_data_are_refused(workshop, monkeypatch, tofu, tmp_path
     assert runs.ensure(specs("oracle"), executor=Nowhere())
 
 
+def test_the_embedded_novel_is_not_taken_for_the_embedded_tofu(monkeypatch, tmp_path):
+    (tmp_path / "own.txt").write_text("Another novel.", encoding="utf-8")
+    monkeypatch.setenv("RKLU_NOVEL", str(tmp_path / "own.txt"))
+    held = data.describe_source("fictional") | data.describe_text("fictional")
+    spec = RunSpec("smoke", "novel", "original")
+    assert spec.values.source == spec.values.text == "fictional"
+    runs.refuse_other_data([records.Record(spec, {"data": held}, {})])
+    with pytest.raises(ValueError, match="is of another text than fictional is now"):
+        runs.refuse_other_data([records.Record(spec, {"data": held | {"novel_sha256": "0"}}, {})])
+
+
 @pytest.mark.parametrize("name", ["GA", "TA"])
 def test_a_record_stands_where_only_its_model_is_missing(workshop, monkeypatch, name):
     (found,) = runs.ensure(specs(name), executor=Here())
@@ -238,11 +249,14 @@ def test_an_interrupted_run_resumes_and_gives_the_same_record(workshop, tmp_path
     assert records.load(*specs(method)) is None
     state = json.loads((runs.state(*specs(method)) / "history.json").read_text())
     assert [e["epoch"] for e in state] == [1]  # the last whole epoch
+    state[0]["seconds"]["train"] += 1000  # what was spent before the interruption
+    (runs.state(*specs(method)) / "history.json").write_text(json.dumps(state))
     with monkeypatch.context() as patch:
         seen, here = count_evaluations(patch), Here()
         (resumed,) = runs.ensure(specs(method), executor=here)
     assert here.jobs == [(method, "record")] and len(seen) == 2
     assert_same_record(resumed, whole)
+    assert whole.content["seconds"]["train"] < 1000 <= resumed.content["seconds"]["train"]
     one, other = (
         models.load(folder / "tiny" / "forget10" / method / "seed0")[0].state_dict()
         for folder in (tmp_path / "runs", tmp_path / "again" / "runs")

@@ -1,5 +1,6 @@
 """`rklu unlearn` and `rklu attack`: a model of one's own, from a shell."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -88,16 +89,17 @@ def unlearn(
     if found["leak"]:
         say("{hits} of {n} probed answers leak. ".format(**found["leak"]["after"]) + f"Read {out}/report.html")
     rule = found["rule"]
+    rises = [math.inf if (rise := e["perplexity_rise"]) is None else rise for e in found["epochs"]]  # JSON has none
     if rule["target"] is not None and not rule["met"]:
-        costly = [e for e in found["epochs"] if e["forget_probability"] <= rule["target"]]
+        pairs = zip(rises, found["epochs"], strict=True)
+        costly = [rise for rise, e in pairs if e["forget_probability"] <= rule["target"]]
         fix = "raise --lr, --epochs or --alpha"
         if costly:
-            rise = min(e["perplexity_rise"] for e in costly)
-            fix = f"epochs that did raised a perplexity by {rise:.0%} or more; a lower --lr or +RT may do both"
+            fix = f"epochs that did raised a perplexity by {min(costly):.0%} or more; a lower --lr or +RT may do both"
         typer.echo(f"The target of {rule['target']:.3g} was not reached: {fix}", err=True)
     elif after > before / 2:
         typer.echo("Little is forgotten: raise --lr, --epochs or --alpha", err=True)
-    if (rise := found["epochs"][rule["kept"] - 1]["perplexity_rise"]) > 0.2:
+    if (rise := rises[rule["kept"] - 1]) > 0.2:
         typer.echo(f"A perplexity rose by {rise:.0%}: --max-perplexity-rise bounds it, a lower --lr helps", err=True)
 
 

@@ -90,8 +90,10 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
         fix = "choose a method with +RT or +KL, or --watch it, which only measures"
         raise ValueError(f"{method} would not look at --retain; {fix}")
     if out.exists():
-        shutil.rmtree(unfinished(out), ignore_errors=True)  # of a run that was killed when all was written
-        raise ValueError(f"{out} exists; name a new directory")
+        if (out / "report.json").is_file():
+            shutil.rmtree(unfinished(out), ignore_errors=True)  # of a run that was killed when all was written
+        begun = "; a run to it was begun, and --resume goes on once it is gone" if unfinished(out).exists() else ""
+        raise ValueError(f"{out} exists; name a new directory{begun}")
     corpora |= {"retain": inputs.read(retain), "watch": inputs.read(watch), "holdout": inputs.read(holdout)}
     for name in PURPOSES[1:]:
         if both := inputs.shared(corpora["forget"], corpora[name]):

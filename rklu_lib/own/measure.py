@@ -5,6 +5,7 @@ import functools
 import math
 
 import numpy as np
+import scipy
 import torch
 import torch.nn.functional as F
 
@@ -69,19 +70,37 @@ def probe(model, tokenizer, examples, items, end, k=5, budget=256):
     said, found = evaluation.greedy(model, prompts, longest, end), []
     for e, item, tokens, first, (cut, truth) in zip(examples, items, said, begun, cuts, strict=True):
         rest = e.answer[len(first) : len(e.answer) - (item.question is not None)]
-        greedy, wanted = (
-            tokenizer.decode(t, skip_special_tokens=True).strip() for t in (tokens[: len(e.answer)], rest)
-        )
+        said_of_it = tokens[: len(e.answer) - len(first)]  # generation went on as long as the longest needs
+        greedy, wanted = (tokenizer.decode(t, skip_special_tokens=True).strip() for t in (said_of_it, rest))
         top, _ = probing.completions(model, tokenizer, e.prompt + e.answer[:cut], end, k, budget=budget)
         leaks = _same(greedy, wanted) or any(_same(text, truth) for text, _ in top)
         found.append({"greedy": greedy, "completions": top, "leaks": leaks})
     return found
 
 
+def wilson(hits, n, confidence=0.95):
+    """Wilson's score interval of a rate: `hits` of n, n > 0 -> (low, high), in [0, 1]."""
+    interval = scipy.stats.binomtest(int(hits), int(n)).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def rate(hits, n):
     """{"hits", "n", "rate", "low", "high"} of a leak rate: Wilson's interval, 95 %."""
-    low, high = metrics.wilson(hits, n)
+    low, high = wilson(hits, n)
     return {"hits": hits, "n": n, "rate": hits / n, "low": low, "high": high}
+
+
+def auc(higher, lower):
+    """The share of pairs in which a value of `higher` (n,) exceeds one of `lower` (m,), ties counting half: in [0, 1].
+    0.5 says that the two samples cannot be told apart by order; near 0 they can be, the other way round."""
+    return float(rank_auc(metrics.finite("higher", higher, 1), metrics.finite("lower", lower, 1)))
+
+
+def rank_auc(higher, lower, axis=-1):
+    """`auc` along the last axis, unchecked: (..., n), (..., m) -> (...,), from the ranks of both together."""
+    n, m = np.shape(higher)[-1], np.shape(lower)[-1]
+    ranks = scipy.stats.rankdata(np.concatenate([higher, lower], axis=-1), axis=-1)
+    return (ranks[..., :n].sum(-1) - n * (n + 1) / 2) / (n * m)
 
 
 def _nearest(dtype, p):

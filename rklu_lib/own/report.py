@@ -22,7 +22,8 @@ MASK, OTHER = "███", "•••"
 COLOURS = {"original": "#444444", "unlearned": "#0072B2"}
 SETTINGS = ("template", "dtype", "batch_size", "micro_batch_size", "augment_epochs", "augment_lr", "unlearn_epochs")
 SETTINGS += ("unlearn_lr", "family_lr", "alpha", "gauge", "retain_weight", "npo_beta", "dpo_beta", "weight_decay")
-SETTINGS += ("simnpo_beta", "undial_beta", "wga_beta", "js_beta")
+SETTINGS += ("simnpo_beta", "undial_beta", "wga_beta", "js_beta", "rmu_steering", "lora_rank", "precision")
+SETTINGS += ("max_grad_norm",)
 _SCRIPTS = ("parts.js", "token_distributions.js")
 
 
@@ -66,7 +67,7 @@ def content(job, found):
                  for n, m in (("before", before), ("after", after)) if m["probes"]},
         "rounding": {"trained": metrics.probability(found["trained"]).mean(), "copies": found["copies"]},
         "elsewhere": _elsewhere(job, before, after),
-        "membership": {n: metrics.auc(-m["nll"]["forget"], -m["nll"]["holdout"])
+        "membership": {n: measure.auc(-m["nll"]["forget"], -m["nll"]["holdout"])
                        for n, m in (("before", before), ("after", after)) if "holdout" in m["nll"]},
         "answers": [
             {"where": Path(i.where).name, "question": words(i.question or ""), "answer": words(i.answer),

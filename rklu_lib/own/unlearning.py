@@ -6,6 +6,7 @@ writes the checkpoint with its report beside it, whole or not at all; `unlearn` 
 
 import contextlib
 import copy
+import glob
 import shutil
 import tempfile
 from pathlib import Path
@@ -64,7 +65,8 @@ def _workplace(job, resumable, resume):
         held = files.read_json(folder / "settings.json", "remove that folder, and the run begins anew")
         if other := [k for k, v in job.settings.items() if held.get(k) != v]:
             raise ValueError(f"{folder} was begun with another {', '.join(other)}; give the same again, or remove it")
-    for left in job.out.parent.glob(f".{job.out.name}-*") if resume else ():  # of a run that was killed as it wrote
+    written = f".{glob.escape(job.out.name)}-{'[0-9a-f]' * 32}*"  # as `files.atomic_directory` names them
+    for left in job.out.parent.glob(written) if resume else ():  # of a run that was killed as it wrote
         shutil.rmtree(left, ignore_errors=True)
     records.write_json(folder / "settings.json", job.settings)
     try:
@@ -149,7 +151,7 @@ def _train(job, model, before, target, folder, keeps, stage, on_epoch):
         on_step = stage("augmenting", steps * p.augment_epochs, steps * len(_history(folder / "augment")))
         augmented = model if p.lora_rank else copy.deepcopy(model)
         how = {"epochs": p.augment_epochs, "lr": p.augment_lr, "batch_size": p.batch_size, "seed": job.seed}
-        how |= {"folder": folder / "augment" if keeps else None, "on_step": on_step}
+        how |= {"folder": folder / "augment" if keeps else None, "on_step": on_step, "precision": p.precision}
         with training.adapted(augmented, p.lora_rank, job.seed, merge=False):  # taken off, it is the original again
             training.finetune(augmented, forget, p, **how)
             augmented = FrozenLogits(augmented, data.batches(forget, 64))

@@ -27,7 +27,8 @@ from rklu_lib.robustness import membership, probes, relearning, rows
 class Job:
     """All that is known before any weights are loaded. known: what an earlier attack found of the reference, where
     `reference` is its file. examples: {"forget", "holdout", "paraphrases", "assured", "unrelated", "right"} -> lists of
-    `data.Example`; "wrong": a list of such lists. items: those of `forget`."""
+    `data.Example`; "wrong": a list of such lists. items: those of `forget`. how: what two attacks must share to stand
+    beside each other: files, template, a digest of the examples, seed, samples."""
 
     model: str
     reference: str | None
@@ -37,7 +38,7 @@ class Job:
     end: int
     items: list
     examples: dict
-    files: dict
+    how: dict
     probes: tuple[str, ...]
     samples: int
     sampled: int
@@ -67,13 +68,10 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     corpora = {"forget": inputs.read(forget), "holdout": inputs.read(holdout)}
     if both := inputs.shared(*corpora.values()):
         raise ValueError(f"{len(both)} questions stand in both files, such as {min(both)!r} (--forget and --holdout)")
-    files, known = {k: list(c.sources) for k, c in corpora.items() if c}, None
+    files = {k: list(c.sources) for k, c in corpora.items() if c}
     asked = [p for p in rows.PROBES if p not in skip and (p != "membership" or holdout)]
     config, tokenizer = checkpoints.configuration(model), models.load_tokenizer(model)
-    if reference and Path(reference).is_file():
-        settings = {"files": files, "seed": seed, "samples": samples, "sampled": sampled}
-        known = _known(reference, asked, settings)
-    elif reference:
+    if reference and not Path(reference).is_file():
         checkpoints.configuration(reference)
         if models.load_tokenizer(reference).get_vocab() != tokenizer.get_vocab():
             raise ValueError(f"{reference} has another vocabulary than {model}: the same answer is other tokens to it")
@@ -92,23 +90,26 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     prose = tokenizer(data.load_prose("test", "fictional"), add_special_tokens=False, verbose=False)["input_ids"]
     texts = [tuple(prose[at : at + size]) for at in range(0, len(prose) - size + 1, size)]
     examples["unrelated"] = [data.passage(tokenizer, t) for t in texts[: len(examples["forget"])]]
+    how = {"files": files, "template": template, "examples": hashlib.sha256(repr(examples).encode()).hexdigest()[:16]}
+    how |= {"seed": seed, "samples": samples, "sampled": sampled}
+    known = _known(reference, asked, how) if reference and Path(reference).is_file() else None
     needed = 4 * budget.parameters(config) * (2 if "relearning" in skip else 5)
     if needed > checkpoints.memory():
         fix = "take a larger machine" if "relearning" in skip else "--skip relearning needs two fifths"
         have = f"{needed / 1e9:.3g} GB, and there are {checkpoints.memory() / 1e9:.3g}"
         raise ValueError(f"weights in float32, a copy, its gradients and moments take {have}; {fix}")
     notes = [f"{n} (--{k})" for k, c in corpora.items() for n in (*c.notes, *inputs.unplaced(c, tokenizer, template))]
-    return Job(model, reference, known, out, tokenizer, end, items["forget"], examples, files, tuple(asked), samples,
+    return Job(model, reference, known, out, tokenizer, end, items["forget"], examples, how, tuple(asked), samples,
                sampled, seed, redact, tuple(notes))  # fmt: skip
 
 
-def _known(path, asked, settings):
+def _known(path, asked, how):
     """What `run` wrote of the reference. Raises ValueError unless it was asked the same, in the same way."""
     content = read_json(path, "name what `rklu attack` wrote of the reference, or the reference itself")
     again = "attack the reference again as you attack this, or name the reference itself"
-    for name, value in settings.items():
-        if content.get(name) != plain(value):
-            raise ValueError(f"{path} is of other {name} ({data.shortened(content.get(name))}); {again}")
+    for name, value in how.items():  # files of before template and examples were noted have none
+        if content.get(name, plain(value)) != plain(value):
+            raise ValueError(f"{path} is of other {name} ({data.shortened(content[name])}); {again}")
     if lacking := [p for p in asked if p not in content["seconds"]]:
         raise ValueError(f"{path} has nothing of {', '.join(lacking)}; {again}")
     return content
@@ -174,9 +175,7 @@ def run(job, on_stage=None):
     identity = {s: {"name": Path(p).name, "sha256": checkpoints.sha256(p)} for s, p in paths.items()}
     identity |= {"reference": job.known["model"]} if job.known else {}
     asked = plain({
-        **identity, "code": records.code_version(), "machine": records.machine(), "files": job.files,
-        "digest": hashlib.sha256(repr((paths, job.examples)).encode()).hexdigest()[:16],  # of what the rest leaves open
-        "redacted": job.redact, "seed": job.seed, "samples": job.samples, "sampled": job.sampled,
+        **identity, "code": records.code_version(), "machine": records.machine(), **job.how, "redacted": job.redact,
     })  # fmt: skip
     part = job.out.with_name(f"{job.out.name}.part")
     kept = part, asked, _begun(part, asked)

@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from rklu_lib import metrics
+from rklu_lib.own import measure
 
 
 def loss(answer, text=None):
@@ -50,7 +50,7 @@ def scores(answers, texts):
 
 def auc(forget, holdout):
     """The AUC of scores of forgotten (n,) and of held-out answers (m,): in [0, 1], see the module."""
-    return metrics.auc(holdout, forget)
+    return measure.auc(holdout, forget)
 
 
 def privacy_leakage(auc, oracle):

@@ -7,15 +7,27 @@ It returns ({measure: (value, low, high)}, what is noted beside), low and high i
 from pathlib import Path
 
 import numpy as np
+import scipy
 
 from rklu_lib import metrics
+from rklu_lib.own import measure
 from rklu_lib.own.report import masked
 from rklu_lib.robustness import PROBES as NAMES
 from rklu_lib.robustness import membership, memorisation, probes, relearning, rounding, sampling, tokens
 
 
+def interval(statistic, *samples, confidence=0.95, seed=0):
+    """The percentile bootstrap's interval (low, high) of statistic(*samples, axis=-1), each sample (n,) drawn anew by
+    itself; both ends are nan where a sample has fewer than two values."""
+    if min(map(len, samples)) < 2:
+        return float("nan"), float("nan")
+    how = {"method": "percentile", "n_resamples": 999, "random_state": np.random.default_rng(seed)}
+    found = scipy.stats.bootstrap(samples, statistic, vectorized=True, confidence_level=confidence, **how)
+    return tuple(map(float, found.confidence_interval))
+
+
 def _mean(values, seed):
-    return float(np.mean(values)), *metrics.interval(np.mean, np.asarray(values, float), seed=seed)
+    return float(np.mean(values)), *interval(np.mean, np.asarray(values, float), seed=seed)
 
 
 def _memorisation(job, model, oracle):
@@ -42,7 +54,7 @@ def _membership(job, model, oracle):
     rows = {}
     for name in membership.SCORES:
         pair = known[1][name], known[0][name]
-        rows[f"AUC, {name}"] = metrics.auc(*pair), *metrics.interval(metrics.rank_auc, *pair, seed=job.seed)
+        rows[f"AUC, {name}"] = measure.auc(*pair), *interval(measure.rank_auc, *pair, seed=job.seed)
     return rows, {}
 
 
@@ -73,7 +85,7 @@ def _sampling(job, model, oracle):
     for k in (k for k in sampling.TRIES if k <= n):
         rows[f"leak@{k}"] = _mean([sampling.leak_at(h, n, k) for h in hits], job.seed)
     leaking = sum(h > 0 for h in hits)
-    rows["questions that leak"] = leaking / len(hits), *metrics.wilson(leaking, len(hits))
+    rows["questions that leak"] = leaking / len(hits), *measure.wilson(leaking, len(hits))
     each = [
         {"where": Path(i.where).name, "leaks": h, "of": n, "highest": r.max(), "mean": r.mean(),
          "one try": sampling.leak_interval(h, n, 1), "said": words(texts[int(r.argmax())])}

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from rklu_lib import evaluation, metrics
+from rklu_lib.own import measure
 from rklu_lib.probing import BOUNDARY
 
 TRIES = (1, 8, 64)
@@ -82,4 +83,4 @@ def leak_at(hits, n, k):
 
 def leak_interval(hits, n, k, confidence=0.95):
     """(low, high) of leak@k of one question: Wilson's interval p of one try, as 1 - (1 - p)^k."""
-    return tuple(1 - (1 - p) ** k for p in metrics.wilson(hits, n, confidence))
+    return tuple(1 - (1 - p) ** k for p in measure.wilson(hits, n, confidence))

@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -129,7 +130,8 @@ def verdict(found):
             )
         )
     for name, part in found["elsewhere"].items():
-        rise = part["perplexity"]["after"] / part["perplexity"]["before"] - 1
+        after = part["perplexity"]["after"]
+        rise = (math.inf if after is None else after) / part["perplexity"]["before"] - 1  # JSON has no infinity
         what = {"retain": "the retain file", "watch": "the watched answers", "prose": "other prose"}[name]
         lines.append(f"The perplexity of {what} changed by {rise:+.0%}.")
     kept = found["rounding"]["copies"]["4-bit"]["kept"]
