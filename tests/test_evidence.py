@@ -1,6 +1,5 @@
-"""Power, equivalence and several tests: against scipy's own test, simulation, and the closure principle."""
+"""Power and equivalence: against scipy's own test and simulation."""
 
-import itertools
 import json
 import math
 from pathlib import Path
@@ -79,14 +78,3 @@ def test_no_difference_found_is_not_equivalence():
     assert found["distance"] == found["upper"] == 0 and found["equivalent"]
     with pytest.raises(ValueError, match="3 and 2 truth ratios; equivalence needs the same questions"):
         evidence.equivalence([1, 2, 3], [1, 2])
-
-
-@given(st.lists(st.floats(0, 1), max_size=6))
-def test_holm_is_the_closure_of_bonferroni(values):
-    given_p = {f"t{i}": p for i, p in enumerate(values)}
-    found = evidence.holm(given_p)
-    assert list(found) == list(given_p)
-    for name in given_p:  # a hypothesis falls when every intersection that holds it falls
-        sets = (s for k in range(1, 7) for s in itertools.combinations(given_p, k) if name in s)
-        expected = max(min(1, len(s) * min(given_p[t] for t in s)) for s in sets)
-        assert found[name] == pytest.approx(expected)

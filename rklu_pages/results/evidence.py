@@ -67,13 +67,3 @@ def equivalence(unlearned, oracle, margin=0.2, confidence=0.95, draws=2000, seed
     upper = float(np.quantile(ks_distances(*(values[chosen] for values in pair)), confidence))
     found = {"distance": float(ks_distances(*pair)), "upper": upper, "margin": margin}
     return found | {"equivalent": upper < margin}
-
-
-def holm(p_values):
-    """Holm's correction of several tests at once (Holm, 1979): {name: p} -> {name: adjusted p}, in the same order.
-
-    The chance that any true hypothesis falls below a level is at most that level, however the tests are related."""
-    names = sorted(p_values, key=p_values.get)
-    raised = [min(1.0, (len(names) - place) * p_values[name]) for place, name in enumerate(names)]
-    adjusted = dict(zip(names, np.maximum.accumulate(raised).tolist(), strict=True)) if names else {}
-    return {name: adjusted[name] for name in p_values}
