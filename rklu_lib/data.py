@@ -71,8 +71,7 @@ def _even(rows, where):
     """The rows, if all have as many wrong answers: truth ratios are of arrays. Raises DataError if not."""
     counts = [len(row.get("perturbed_answer", ())) for row in rows]
     if odd := next((i for i, n in enumerate(counts) if n != counts[0]), 0):
-        why = f"{counts[odd]} wrong answers, the first has {counts[0]}; give all as many"
-        raise DataError(f"{where}, row {odd + 1}: {why}")
+        raise DataError(f"{where}, row {odd + 1}: {counts[odd]} wrong answers, the first has {counts[0]}; give as many")
     return rows
 
 

@@ -149,7 +149,7 @@ def _record(spec):
         seconds = {"train": made.get("train", 0.0), "evaluate": history[0].pop("seconds")["evaluate"]}
     else:
         model, tokenizer, history = unlearned(spec, state(spec), judge)
-        spent = [e.pop("seconds") for e in history]
+        spent = [e.pop("seconds", seconds) for e in history]  # none in a state of before they were kept
         seconds = {kind: sum(s[kind] for s in spent) for kind in seconds}
         if not isinstance(model, TeacherModel):
             _save(spec, model, tokenizer, seconds)

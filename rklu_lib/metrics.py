@@ -17,6 +17,7 @@ UTILITY_COMPONENTS = tuple(f"{s}_{m}" for s in UTILITY_SETS for m in UTILITY_SCO
 
 
 def finite(name, values, ndim):
+    """The values as a float64 array of `ndim` dimensions. Raises ValueError on another shape, on none, on NaN."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != ndim or values.size == 0:
         raise ValueError(f"{name} must be a non-empty array of {ndim} dimension(s); it has shape {values.shape}")
