@@ -28,7 +28,7 @@ def defaults(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_checks_all_its_parameters_first(path):
     given = defaults(path)
-    calls = re.findall(r"parameters\.check\(globals\(\), (.*)\)", cells(path)[1])
+    calls = re.findall(r"parameters\.check\(\s*globals\(\), (.*?),?\s*\)\n", cells(path)[1])
     assert json.loads(f"[{', '.join(calls)}]") == list(given)
     checked = dict(given)
     parameters.check(checked, *given)
