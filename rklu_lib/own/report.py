@@ -166,6 +166,7 @@ def card(report):
         library_name="transformers", pipeline_tag="text-generation", tags=["unlearning", "rklu"], **base
     )
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ASSETS), undefined=jinja2.StrictUndefined)
+    environment.filters["perplexity"] = lambda x: "∞" if x is None else f"{x:.4g}"  # JSON has no infinity
     environment.filters["name"] = lambda text: f"`{' '.join(data.printable(text).replace('`', chr(39)).split())}`"
     environment.filters["plain"] = lambda text: html.escape(" ".join(data.printable(text).split()), quote=False)
     text = environment.get_template("card.md.j2").render(r=report)

@@ -71,7 +71,8 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     files = {k: list(c.sources) for k, c in corpora.items() if c}
     asked = [p for p in rows.PROBES if p not in skip and (p != "membership" or holdout)]
     config, tokenizer = checkpoints.configuration(model), models.load_tokenizer(model)
-    if reference and not Path(reference).is_file():
+    remembered = bool(reference) and Path(reference).is_file()
+    if reference and not remembered:
         checkpoints.configuration(reference)
         if models.load_tokenizer(reference).get_vocab() != tokenizer.get_vocab():
             raise ValueError(f"{reference} has another vocabulary than {model}: the same answer is other tokens to it")
@@ -92,7 +93,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     examples["unrelated"] = [data.passage(tokenizer, t) for t in texts[: len(examples["forget"])]]
     how = {"files": files, "template": template, "examples": hashlib.sha256(repr(examples).encode()).hexdigest()[:16]}
     how |= {"seed": seed, "samples": samples, "sampled": sampled}
-    known = _known(reference, asked, how) if reference and Path(reference).is_file() else None
+    known = _known(reference, asked, how) if remembered else None
     needed = 4 * budget.parameters(config) * (2 if "relearning" in skip else 5)
     if needed > checkpoints.memory():
         fix = "take a larger machine" if "relearning" in skip else "--skip relearning needs two fifths"
