@@ -62,3 +62,16 @@ def test_an_interval_covers_the_distance_between_the_distributions(monkeypatch):
 
 def test_samples_far_apart_have_a_distance_of_one(monkeypatch):
     assert with_oracle(monkeypatch, np.arange(9.0), np.arange(9.0) + 50) == (1, 1, 1)
+
+
+def test_what_is_not_told_from_the_oracle_need_not_be_equivalent_to_it(monkeypatch):
+    rng = np.random.default_rng(4)
+    held = {"truth_ratio_benchmark": rng.random((1, 20))}
+    one = record("RKLU", [0.5], [0.5])
+    oracles = [Record(dataclasses.replace(one.spec, method="oracle", seed=s), {}, held) for s in (0, 1)]
+    mine = dataclasses.replace(one, questions={"truth_ratio_benchmark": rng.random((1, 20))})
+    monkeypatch.setattr(seeds, "load", lambda spec: oracles[spec.seed])
+    found = seeds.equivalences([oracles[1], mine])
+    known, row = (found.xs(name, level="method").iloc[0] for name in ("oracle", "RKLU"))
+    assert known["upper bound"] == 0 and known["within 0.2"] == "yes"
+    assert row["forget quality"] > 0.05 and row["KS distance"] < row["upper bound"] and row["within 0.2"] == "no"

@@ -1,21 +1,10 @@
-"""What a forget quality can show: its power at a given number of questions, equivalence to the oracle, many tests.
+"""What a forget quality can show: the distances behind it, many at once, and equivalence to the oracle.
 
-A p-value above 0.05 says that no difference was found, not that there is none: with few questions none would be.
+A p-value above 0.05 says that no difference was found, not that there is none: with few questions none would be (how
+few, `audit.detectable_shifts` says).
 """
 
 import numpy as np
-import pandas as pd
-
-from rklu_lib import metrics
-
-
-def critical_distance(n, level=0.05):
-    """The smallest KS distance between two samples of n whose exact p-value is below `level`; a multiple of 1 / n."""
-    steps = np.arange(n)
-    for h in range(1, n + 1):
-        if metrics.forget_quality(steps, steps + h - 0.5) < level:  # these lie h steps apart
-            return h / n
-    raise ValueError(f"no two samples of {n} differ at the level {level}; take more questions")
 
 
 def ks_distances(mine, other, axis=-1):
@@ -31,25 +20,6 @@ def ks_distances(mine, other, axis=-1):
     values = np.take_along_axis(values, order, axis=-1)
     last = np.append(values[..., 1:] > values[..., :-1], np.ones((*values.shape[:-1], 1), bool), axis=-1)
     return (np.abs(ahead) * last).max(axis=-1) / (n * m)  # where a value occurs several times, after the last
-
-
-def power(oracle, shift, n, level=0.05, draws=2000, seed=0):
-    """The chance that forget quality falls below `level` when every log truth ratio has moved by `shift`.
-
-    oracle (m,): truth ratios of a model that never saw the forget set, such as the TOFU authors' logs. shift: in
-    standard deviations of their logarithms. n: questions. Two samples of n are drawn from the logarithms, one of them
-    moved, as independent as the test takes them to be; two models' answers to the same questions are not.
-    Returns a number in [0, 1], known to 1 / sqrt(4 draws).
-    """
-    rng, logs = np.random.default_rng(seed), np.log(np.asarray(oracle, float))
-    one, other = (rng.choice(logs, (draws, n)) for _ in range(2))
-    return float((ks_distances(one, other + shift * logs.std()) >= critical_distance(n, level) - 1e-9).mean())
-
-
-def powers(oracle, shifts=(0.1, 0.2, 0.3, 0.5, 0.88), sizes=(200, 400), **how):
-    """`power` of each shift and number of questions: a DataFrame, shifts by sizes."""
-    cells = {n: [power(oracle, shift, n, **how) for shift in shifts] for n in sizes}
-    return pd.DataFrame(cells, index=pd.Index(shifts, name="shift, sd of log R")).rename_axis(columns="questions")
 
 
 def equivalence(unlearned, oracle, margin=0.2, confidence=0.95, draws=2000, seed=0):

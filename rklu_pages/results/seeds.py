@@ -1,9 +1,13 @@
-"""Several seeds of one cell: means and spread, p-values on both scales, the bootstrap interval of a distance."""
+"""Several seeds of one cell: means and spread, p-values on both scales, the bootstrap interval of a distance,
+and equivalence to the oracle."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import scipy
 
+from rklu_lib import metrics
 from rklu_lib.records import load
 from rklu_pages.results import comparison, evidence
 
@@ -55,3 +59,22 @@ def distances(records, rule="peak"):
         rows.append((r.spec.split, r.spec.method, r.spec.seed, distance, low, high, p))
     names = ["set", "method", "seed"]
     return pd.DataFrame(rows, columns=[*names, "KS distance", "low", "high", "forget quality"]).set_index(names)
+
+
+def equivalences(records, seed=0, rule="peak"):
+    """One row per record: is it equivalent to the oracle of `seed` (`evidence.equivalence`), or only not told from it?
+
+    An oracle of another seed never read what was to be forgotten either: a smaller upper bound than its own cannot be
+    expected of a method.
+    """
+    ratios = lambda record: record.questions["truth_ratio_benchmark"][-1]  # noqa: E731
+    rows = {}
+    for r in records:
+        known = ratios(load(replace(r.spec.base("oracle"), seed=seed)))
+        mine = ratios(r) if r.spec.method == "oracle" else comparison.truth_ratio(r, rule)
+        found = evidence.equivalence(mine, known)
+        row = {"forget quality": metrics.forget_quality(mine, known), "KS distance": found["distance"]}
+        row |= {"upper bound": found["upper"], f"within {found['margin']}": "yes" if found["equivalent"] else "no"}
+        rows[r.spec.profile, r.spec.split, r.spec.method, r.spec.seed] = row
+    names = ["scale", "set", "method", "seed"]
+    return pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=names))
