@@ -4,6 +4,7 @@ A control token (`</s>`, `<|im_end|>`) belongs to the format. What looks like on
 and is tokenised as ordinary characters: a forgotten answer cannot end in its middle, nor a question open a turn.
 """
 
+import datetime
 import functools
 import json
 import re
@@ -13,7 +14,8 @@ import jinja2
 from tokenizers import AddedToken, Tokenizer
 
 CHAT = "chat"  # as a template: the tokenizer's own
-DATE = "10 Apr 2025"  # for formats that tell the model the day: a prompt must not differ from one day to the next
+DATE = datetime.date(2025, 4, 10)  # for formats that tell the model the day: a prompt must be the same on all days
+_NOW = r"""strftime_now\((['"])(.*?)\1\)"""  # how formats ask the clock
 _QUESTION, _ANSWER, _SYSTEM, _PROBE = "\ue002", "\ue003", "\ue004", ' Who\'s "{x}"?\n\nA: <b>1</b> '
 
 
@@ -45,8 +47,9 @@ def cut(template):
 def _written(tokenizer, **turns):
     """What the tokenizer's chat template makes of {role: content}, in the order given, up to where it is to answer."""
     said = [{"role": role, "content": content} for role, content in turns.items()]
-    options = {"tokenize": False, "add_generation_prompt": "assistant" not in turns, "date_string": DATE}
-    return tokenizer.apply_chat_template(said, **options)
+    dated = re.sub(_NOW, lambda asked: repr(DATE.strftime(asked[2])), tokenizer.get_chat_template())
+    options = {"tokenize": False, "add_generation_prompt": "assistant" not in turns, "chat_template": dated}
+    return tokenizer.apply_chat_template(said, date_string=DATE.strftime("%d %b %Y"), **options)
 
 
 @functools.lru_cache(maxsize=8)

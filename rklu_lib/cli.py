@@ -89,18 +89,11 @@ def plan(
 def doctor():
     """Look at this installation: what is there, what is missing, and for which scale."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from rklu_lib.commands import doctor as ward
 
-    found, table, console = ward.checks(), Table(box=None), Console()
-    for heading in ("", "what", "found", "to mend it"):
-        table.add_column(heading, overflow="fold")
-    for check in found:
-        mark = {True: Text("yes", "green"), False: Text("no", "red"), None: Text("–", "yellow")}[check.fine]
-        table.add_row(mark, check.what, Text(check.found), Text("" if check.fine else check.fix))
-    console.print(table)
+    found, console = ward.checks(), Console()
+    console.print(ward.show(found))
     for scale in ward.SCALES:
         missing = ", ".join(check.what for check in ward.lacking(found, scale))
         console.print(f"{scale}: {'lacks ' + missing if missing else 'ready'}", highlight=False, soft_wrap=True)
@@ -114,16 +107,12 @@ def verify(
 ):
     """Do the run of a record again, in a folder that is gone afterwards, and compare every score. Takes as long."""
     from rich.console import Console
-    from rich.table import Table
 
     from rklu_lib.commands import verify as verification
 
     recorded, found, differences = verification.again(record, workers)
     scores = verification.compare(recorded, found, not differences)
-    table = Table("score", "values", "largest difference", "allowed", "")
-    for s in scores:
-        table.add_row(s.name, str(s.values), f"{s.largest:.3g}", f"{s.allowed:.3g}", "" if s.fine else "differs")
-    Console().print(table)
+    Console().print(verification.show(scores))
     kind = f"made otherwise ({'; '.join(differences)})" if differences else "the same kind of machine"
     wrong = [s.name for s in scores if not s.fine]
     terminal.say(f"{record}, on {kind}: {'differs in ' + ', '.join(wrong) if wrong else 'the same'}")

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from rklu_lib import files, hub
 from rklu_lib.chat import encode_answer, encode_prompt
 
-_CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[1]
 _WHEEL = Path(__file__).with_name("embedded")  # a wheel carries `data/` inside the package, see setup.py
-ROOT = Path.cwd() if _WHEEL.is_dir() else _CHECKOUT  # records and runs lie here: never in an installed package
+ROOT = Path.cwd() if _WHEEL.is_dir() else CHECKOUT  # records and runs lie here: never in an installed package
 EMBEDDED = _WHEEL if _WHEEL.is_dir() else ROOT / "data"
 FICTIONAL = EMBEDDED / "fictional"
 PASSAGES = EMBEDDED / "passages"
@@ -75,11 +76,11 @@ def _even(rows, where):
     return rows
 
 
-def describe_source(source, split="full"):
-    """What records keep of a source: {"source": its name, without any local path, "sha256": digest of one split}."""
+def describe_source(source):
+    """What records keep of a source: {"source": its name, without any local path, "sha256": digest of `full`}."""
     resolved = resolve_source(source)
     local = resolved != "fictional" and Path(resolved).is_dir()
-    rows = load_tofu(split, source)
+    rows = load_tofu("full", source)
     text = json.dumps([[row["question"], row["answer"]] for row in rows], ensure_ascii=False)
     return {
         "source": "folder in the hub's layout" if local else resolved,
@@ -255,13 +256,9 @@ class Batch:
 def collate(examples, index):
     """The `Batch` of examples[i] for i in index."""
     chosen = [examples[i] for i in index]
-    length = max(len(e.prompt) + len(e.answer) for e in chosen) - 1
-    input_ids = torch.zeros(len(chosen), length, dtype=torch.int64)
-    mask = torch.zeros(len(chosen), length, dtype=torch.bool)
-    for row, e in enumerate(chosen):
-        tokens = e.prompt + e.answer
-        input_ids[row, : len(tokens) - 1] = torch.tensor(tokens[:-1])
-        mask[row, len(e.prompt) - 1 : len(tokens) - 1] = True
+    tokens = [torch.tensor(e.prompt + e.answer) for e in chosen]
+    scored = [torch.arange(1, len(t)) >= len(e.prompt) for t, e in zip(tokens, chosen, strict=True)]
+    input_ids, mask = (pad_sequence(x, batch_first=True) for x in ([t[:-1] for t in tokens], scored))
     targets = torch.tensor([t for e in chosen for t in e.answer])
     return Batch(input_ids, mask, targets, mask.nonzero()[:, 0], tuple(int(i) for i in index))
 

@@ -103,8 +103,7 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
     the batch a quarter at a time (each departure copies the cache): the cost follows the answers.
     """
     head, choose = models.output_layer(model.eval()), choose or (lambda logits: logits.argmax(-1, keepdim=True))
-    limit = models.context(model.config) or math.inf
-    most = [min(max_new_tokens, limit - len(p)) for p in prompts]
+    most = [min(max_new_tokens, models.context(model.config) - len(p)) for p in prompts]
     begun = [tuple(b[:max_new_tokens]) for b in begun or [()] * len(prompts)]
     result = [[t for t in b if t != eos_token_id] for b in begun]
     order = [i for i, b in enumerate(begun) if eos_token_id not in b and len(b) < most[i]]

@@ -43,8 +43,7 @@ def has_checkpoint(spec):
     if spec.method == "teacher" or spec.log or spec.loaded:  # there is none of its own to be made
         return True
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        kept = files.read_json(spec.checkpoint_path / "settings.json")
-        return kept == json.loads(json.dumps(spec.trained.settings))
+        return files.read_json(spec.checkpoint_path / "settings.json") == spec.trained.settings
     return False
 
 
@@ -94,11 +93,11 @@ def execute(spec, stage="record", threads=None):
 
 def _threads(spec):
     """The numbers of threads, which decide how sums are rounded, of a run and all it rests on; None: one is unknown."""
-    bases = [spec] if spec.method in BASES else []
-    bases += [spec.base("original")] if spec.method not in ("original", "oracle") else []
-    bases += [spec.base("augmented")] if spec.method in METHODS and spec.uses(AUGMENTED) else []
-    oracle = load(spec.base("oracle")) if spec.method != "oracle" and not spec.pretrained_novel else None
-    made = [base for base in bases if not (base.loaded or base.log)]
+    rests = [spec] if spec.method in BASES else []
+    rests += [spec.base("original")] if spec.method not in ("original", "oracle") else []
+    rests += [spec.base("augmented")] if spec.method in METHODS and spec.uses(AUGMENTED) else []
+    oracle = spec.against and load(spec.against)
+    made = [base for base in rests if not (base.loaded or base.log)]
     known = {files.read_json(base.checkpoint_path / "seconds.json").get("threads") for base in made}
     known |= {torch.get_num_threads(), *((oracle.content.get("threads") or [None]) if oracle else ())}
     return None if None in known else sorted(known)
@@ -107,8 +106,8 @@ def _threads(spec):
 def _record(spec):
     """Train (a method) or load (a base model), judge every epoch, write the record."""
     p, oracle, asked, marks = spec.values, None, {}, [time.perf_counter()]
-    if spec.method != "oracle" and not spec.pretrained_novel:
-        measured = load(spec.base("oracle")).questions
+    if spec.against:
+        measured = load(spec.against).questions
         if spec.task == "tofu":
             oracle = {f: measured[k][-1] for f in evaluation.FORMS if (k := f"truth_ratio_{f}") in measured}
         else:

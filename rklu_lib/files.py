@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, and one line about those that are not what they were."""
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -42,7 +43,15 @@ def damaged(what, errors=Exception, fix=MEND):
     try:
         yield
     except errors as error:
+        if "out of memory" in str(error):  # the card's: the file may be as whole as it was
+            raise
         raise DamagedError(f"{what} ({first_line(error)}); {fix}") from error
+
+
+def clear(path):
+    """Remove what killed processes left of an `atomic_directory`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}-{'[0-9a-f]' * 32}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -40,10 +40,7 @@ def normalised_probability(answer_nll, wrong_nll):
     right, wrong = finite("answer_nll", answer_nll, 1), finite("wrong_nll", wrong_nll, 2)
     if len(right) != len(wrong):
         raise ValueError(f"answer_nll has {len(right)} questions, wrong_nll {len(wrong)}")
-    # Relative to the likeliest option, so that a collapsed model (every NLL huge) does not divide 0 by 0.
-    best = np.minimum(right, wrong.min(axis=1))
-    numerator = np.exp(best - right)
-    return numerator / (numerator + np.exp(best[:, None] - wrong).sum(axis=1))
+    return scipy.special.softmax(-np.column_stack([right, wrong]), axis=1)[:, 0]
 
 
 def truth_ratio(paraphrased_nll, perturbed_nll, form="benchmark"):

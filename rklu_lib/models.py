@@ -113,8 +113,12 @@ def load(path, dtype="float32"):
     if base:
         from peft import PeftModel
 
-        with warnings.catch_warnings():  # peft asks transformers for what is called otherwise by now
-            warnings.simplefilter("ignore", FutureWarning)
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # tokens that the adapter brings
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        failures = (SafetensorError, RuntimeError, UserWarning)  # of a file that lacks weights, peft only warns
+        with warnings.catch_warnings(), files.damaged(f"{path}: the adapter cannot be read", failures):
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for what is called otherwise by now
+            warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)
             model = PeftModel.from_pretrained(model, resolve(path)).merge_and_unload().requires_grad_(True)
     return model.to(device()), tokenizer
 
@@ -169,18 +173,18 @@ def check(model, examples, file):
 
 
 def context(config):
-    """How many tokens a model reads, or None where its configuration sets no limit."""
+    """How many tokens a model reads: infinitely many where its configuration sets no limit."""
     text = config.get_text_config()
     names = ("max_position_embeddings", "max_seq_len", "seq_length")
-    return next((v for v in (getattr(text, name, None) for name in names) if v), None)
+    return next((v for v in (getattr(text, name, None) for name in names) if v), math.inf)
 
 
 def check_lengths(limit, examples, file, places=()):
-    """Raises ValueError naming the first example with more tokens than a model reads (`limit`; None: no limit), by
-    its place where `places` are given."""
+    """Raises ValueError naming the first example with more tokens than a model reads (`limit`), by its place where
+    `places` are given."""
     for number, e in enumerate(examples):
         place = places[number] if places else f"{file}, pair {number + 1}"
-        if limit and (n := len(e.prompt) + len(e.answer)) > limit:
+        if (n := len(e.prompt) + len(e.answer)) > limit:
             fix = 'Shorten the answer, make several pairs of it, or give it as {"text": …}, which is split'
             raise ValueError(f"{place}: {n} tokens with the prompt; the model reads {limit}. {fix}")
 

@@ -3,13 +3,13 @@
 import collections
 import functools
 import heapq
-import math
 import re
 
 import torch
 import torch.nn.functional as F
 
-from rklu_lib import caches, chat, data, evaluation, models
+from rklu_lib import caches, chat, data, evaluation
+from rklu_lib.models import context, output_layer
 
 
 def direct_answer(model, tokenizer, template, question, max_new_tokens=64):
@@ -31,8 +31,10 @@ def token_distributions(models, tokenizer, example, k=10):
     ids = torch.tensor([example.prompt + example.answer])
     target = torch.tensor(example.answer)
     result = {"tokens": [tokenizer.decode([t]) for t in example.answer], "models": {}}
-    logits = {name: _logits(model.eval(), ids[:, :-1])[0] for name, model in models.items()}
-    logs = {name: x[len(example.prompt) - 1 :].cpu().log_softmax(-1) for name, x in logits.items()}
+    logs = {}
+    for name, model in models.items():
+        hidden = model.eval().base_model(input_ids=ids[:, :-1].to(model.device)).last_hidden_state
+        logs[name] = output_layer(model)(hidden[0, len(example.prompt) - 1 :]).cpu().log_softmax(-1)
     for name, log_p in logs.items():
         true = log_p.gather(-1, target[:, None])
         values, tokens = log_p.exp().topk(k, dim=-1)
@@ -49,11 +51,6 @@ def token_distributions(models, tokenizer, example, k=10):
             divergence = F.kl_div(logs["oracle"], log_p, reduction="none", log_target=True).sum(-1)
             result["models"][name]["kl_to_oracle"] = _rounded(divergence.clamp(min=0))  # rounding can leave -1e-9
     return result
-
-
-def _logits(model, ids):
-    """Logits (rows, seq, vocab) after each token of `ids`, in float32."""
-    return models.output_layer(model)(model.base_model(input_ids=ids.to(model.device)).last_hidden_state)
 
 
 def _rounded(tensor):
@@ -83,7 +80,7 @@ def _next(model, last, cache, rows):
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor((last, *row)) for row in rows], batch_first=True)
     past = {"past_key_values": caches.rows(cache, [0] * len(rows)), "use_cache": True} if cache else {}
     hidden = model.base_model(input_ids=ids.to(model.device), **past).last_hidden_state
-    return models.output_layer(model)(hidden[range(len(rows)), list(map(len, rows))]).softmax(-1).cpu()
+    return output_layer(model)(hidden[range(len(rows)), list(map(len, rows))]).softmax(-1).cpu()
 
 
 def fill_in_blank(model, tokenizer, template, question, prefix, k=5, max_tokens=32, budget=1024):
@@ -106,7 +103,7 @@ def completions(model, tokenizer, stem, end, k=5, max_tokens=32, budget=1024):
     probability], ...], exact); not exact when `budget` sequences were looked into and likelier ones may be left.
     """
     (endings, places, texts), found, best, looked, exact = _endings(tokenizer, end), {}, {}, 0, True
-    max_tokens = min(max_tokens, (models.context(model.config) or math.inf) - len(stem))
+    max_tokens = min(max_tokens, context(model.config) - len(stem))
     ids = torch.tensor([stem[:-1]], device=model.device)  # is run once
     cache = model.base_model(input_ids=ids, use_cache=True).past_key_values if len(stem) > 1 else None
     queue = [(-1.0, (), None)]  # (-probability, tokens, text); the text is None while the completion is open

@@ -129,6 +129,11 @@ class RunSpec:
         return self.task == "passages" and self.values.model is not None
 
     @property
+    def against(self):
+        """The oracle that this run's forgetting is measured against; None of an oracle, and where there can be none."""
+        return None if self.method == "oracle" or self.pretrained_novel else self.base("oracle")
+
+    @property
     def settings(self):
         """Just the profile fields that decide this run: a record made with other values of these is another run's."""
         p = self.values
@@ -203,7 +208,7 @@ def read(path, spec):
     content = files.read_json(path, MEND)
     if not isinstance(content, dict) or not {"settings", "epochs", "data"} <= content.keys():
         raise files.DamagedError(f"{path}: no record (it needs settings, data, epochs); {MEND}")
-    if content["settings"] != json.loads(json.dumps(spec.settings)):
+    if content["settings"] != spec.settings:
         return None
     try:
         with path.with_suffix(".npz").open("rb") as file, np.load(file) as arrays:
@@ -253,11 +258,14 @@ def writable():
 
 
 def code_version():
-    """{"version", "commit", "changed"}: the package and git commit (`RKLU_COMMIT` says it where a copy travels without
-    its history); changed: the library had uncommitted edits."""
+    """{"version", "commit", "changed"}: the package and its git commit (`RKLU_COMMIT` says it of a copy without its
+    history, or where there is no git); changed: the library had uncommitted edits."""
 
     def git(*args):
-        return subprocess.run(["git", *args], cwd=data.ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        if not (data.CHECKOUT / ".git").exists() or not shutil.which("git"):  # the user's own repository is another
+            return ""
+        how = {"cwd": data.CHECKOUT, "capture_output": True, "text": True, "check": False}
+        return subprocess.run(["git", *args], **how).stdout.strip()
 
     return {
         "version": __version__,

@@ -46,13 +46,11 @@ def _plan(specs, checkpoints):
         if job not in plan:
             plan[job] = []
             if spec.method in METHODS:
-                waits = [] if spec.pretrained_novel else visit(spec.base("oracle"), "record")
+                waits = visit(spec.against, "record") if spec.against else []
                 waits += visit(spec.base("original"), "checkpoint")
                 waits += visit(spec.base("augmented"), "checkpoint") if spec.uses(AUGMENTED) else []
             elif stage == "record":
-                waits = visit(spec, "checkpoint")
-                if spec.method != "oracle" and not spec.pretrained_novel:
-                    waits += visit(spec.base("oracle"), "record")
+                waits = visit(spec, "checkpoint") + (visit(spec.against, "record") if spec.against else [])
             else:
                 waits = visit(spec.base("original"), "checkpoint") if spec.method == "augmented" else []
             plan[job] = waits

@@ -2,16 +2,18 @@
 
 import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPConfig, GPT2Config, LlamaConfig
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPConfig, GPT2Config, LlamaConfig, MambaConfig
 
 import rklu_lib
-from rklu_lib import data, models, training
+from rklu_lib import data, files, models, training
 from rklu_lib.own import checkpoints, jobs, measure, unlearning
 
 
@@ -83,7 +85,10 @@ def test_what_cannot_be_unlearned_is_refused_before_anything_is_loaded(start, mo
     with pytest.raises(ValueError, match=said):
         start(method=name)
     for options, message in (
-        ({"forget": [{"text": "A document."}], "method": "DPO"}, "a document asks nothing; DPO needs questions"),
+        (
+            {"forget": [{"text": "A document."}], "method": "DPO"},
+            "DPO answers with a refusal, and a document asks nothing",
+        ),
         ({"target": 5}, "target must be between 0 and 1, not 5"),
         ({"save_dtype": "int8"}, "save_dtype must be float32, bfloat16, float16, not 'int8'"),
         (
@@ -187,6 +192,78 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(start, tmp_path, monkeyp
     assert {p.name for p in tmp_path.iterdir()} == {"refusals.txt", "whole", "out"}
 
 
+def test_a_state_that_cannot_be_read_is_kept_and_named(start, tmp_path, monkeypatch):
+    """Hours of it may be whole: a card short of memory, or a disk, can be what failed."""
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+        patch.setattr(training.methods, "prepare", interrupt)
+        start(epochs=1, resumable=True)
+    folder = jobs.unfinished(tmp_path / "out")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    for error, said in (
+        (RuntimeError("CUDA out of memory"), "^CUDA out of memory$"),
+        (EOFError("half"), "cannot be read"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(training.parallel.Accelerator, "load_state", raises(error))
+            with pytest.raises((RuntimeError, ValueError), match=said):
+                start(epochs=1, resume=True)
+        assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    start(epochs=1, resume=True)
+    assert not folder.exists()
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def raises(error):
+    def fails(*_, **__):
+        raise error
+
+    return fails
+
+
+def test_a_run_goes_on_with_the_same_prose_and_weights_only(start, knowing, tmp_path, monkeypatch):
+    (tmp_path / "prose.txt").write_text("The mill stood by the river. " * 60, encoding="utf-8")
+    shutil.copytree(knowing, tmp_path / "model")
+    given = {"model": str(tmp_path / "model"), "epochs": 1, "prose": tmp_path / "prose.txt"}
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+        patch.setattr(training.methods, "prepare", interrupt)
+        start(**given, resumable=True)
+    with pytest.raises(ValueError, match="was begun with another tokens; give the same again"):
+        start(**given | {"prose": None}, resume=True)
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    save_file({k: v + 1 for k, v in weights.items()}, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="was begun with another weights of .*model; give"):
+        start(**given, resume=True)
+
+
+def test_two_runs_do_not_make_the_same_directory(start, tmp_path):
+    lock = tmp_path / ".out.lock"
+    with (
+        FileLock(lock),
+        pytest.raises(ValueError, match="out is being made by another process; name another directory"),
+    ):
+        start(epochs=1)
+    start(epochs=1)
+    assert not lock.exists()
+
+
+def test_where_no_format_is_known_the_report_says_which_was_taken(start, tmp_path, profile):
+    report = start(epochs=1)
+    assert any("has no chat template: prompts are written as profile tiny has them" in n for n in report["notes"])
+    given = "{question} = {answer}"
+    assert not any("chat template" in n for n in start(epochs=1, template=given, out=tmp_path / "named")["notes"])
+    tokenizer = models.load_tokenizer(tmp_path / "named")
+    assert jobs.prompts(tmp_path / "named", tokenizer, None, profile) == (given, ())  # as it was unlearned
+
+
+def test_a_model_that_caches_no_keys_and_values_is_not_asked_for_answers():
+    with pytest.raises(ValueError, match="a mamba keeps no keys and values .*: --probes 0 goes without"):
+        checkpoints.check_cache(MambaConfig(), "--probes 0")
+    checkpoints.check_cache(LlamaConfig(), "--probes 0")
+
+
 def test_other_runs_beside_are_left_alone(start, tmp_path):
     """One whose name begins with this one's, and one that was begun to a folder that has come to be since."""
     state, other, left = (tmp_path / n for n in (".out.unfinished", ".out-rt.unfinished", f".out-{'0af9' * 8}-old"))
@@ -230,7 +307,7 @@ def test_rounded_weights_come_back(tiny_model):
         with measure.rounded(model, kind):
             assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
         assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    four = measure._four_bit(before[0])
+    four = measure.ROUNDINGS["4-bit"](before[0])
     block = four.flatten()[:64]
     assert len(block.unique()) <= 15 and (four - before[0]).abs().max() <= before[0].abs().max() / 14
 
@@ -322,12 +399,47 @@ def test_an_adapter_is_merged_into_its_base(start, knowing, tmp_path, profile, r
     report = start(model=str(tmp_path / "adapter"), epochs=1)
     assert any("the adapter was merged" in note for note in report["notes"])
     assert "adapter_config.json" not in {p.name for p in (tmp_path / "out").iterdir()}
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    whole = load_file(weights)
+    save_file({k: v for k, v in whole.items() if "layers.0" in k}, weights)
+    with pytest.raises(files.DamagedError, match="adapter: the adapter cannot be read .Found missing adapter keys"):
+        models.load(tmp_path / "adapter")
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(files.DamagedError, match="adapter_model.safetensors: not whole"):
+        start(model=str(tmp_path / "adapter"), out=tmp_path / "again")
+    weights.unlink()
+    with pytest.raises(ValueError, match="adapter holds no adapter_model.safetensors"):
+        start(model=str(tmp_path / "adapter"), out=tmp_path / "again")
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "gone/away/base"}))
     with pytest.raises(
         FileNotFoundError, match="base_model_name_or_path in .*adapter/adapter_config.json is 'gone/away"
     ):
         start(model=str(tmp_path / "adapter"), out=tmp_path / "again")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of peft, that embeddings were resized, and are tied
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks transformers for it
+def test_an_adapter_may_bring_tokens_that_its_base_has_not(knowing, tmp_path):
+    peft = pytest.importorskip("peft")
+    base, tokenizer = AutoModelForCausalLM.from_pretrained(knowing), AutoTokenizer.from_pretrained(knowing)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>", "<|over|>"]})
+    base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    chosen = peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], init_lora_weights=False)
+    adapted = peft.get_peft_model(base, chosen)
+    adapted.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    ids = torch.tensor([[5, 6, len(tokenizer) - 1]])
+    torch.testing.assert_close(models.load(tmp_path / "adapter")[0](ids).logits, adapted.float()(ids).logits)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks transformers for it
+def test_an_adapter_that_is_no_part_of_weights_is_refused(start, knowing, tmp_path):
+    peft = pytest.importorskip("peft")
+    chosen = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained(knowing), chosen).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ValueError, match="an adapter of the kind .*PROMPT_TUNING, which cannot be merged into weights"):
+        start(model=str(tmp_path / "adapter"))
 
 
 def test_checkpoints_that_cannot_be_used_are_one_line(tmp_path, start, tiny_model, tokenizer):

@@ -175,3 +175,16 @@ def test_a_study_that_is_done_needs_nothing(bare):
     records.write(spec, [{"epoch": 1, "forget_rouge": 0.5}], {"rouge": [[0.1]]}, {})
     assert planning.study([spec])[1] == [] and json.loads(spec.record_path.read_text())
     assert not state(spec).exists()
+
+
+def test_the_plan_counts_each_frozen_pass(bare):
+    """UNDIAL runs the original once over the forget set, RMU+MSE over the retain set: GA and RMU do neither."""
+    steps = {
+        name: planning.study([RunSpec("smoke", "forget10", name)])[1][-1] for name in ("GA", "UNDIAL", "RMU", "RMU+MSE")
+    }
+    made = planning.study([RunSpec("smoke", "forget10", "GA")])[0]
+    once = made.passes(made.forget, 1)[1]
+    assert steps["UNDIAL"].flops - steps["GA"].flops == pytest.approx(once)
+    retained = (made.full[0] - made.forget[0], *made.full[1:])
+    also = 3 * made.passes(made.forget, made.p.unlearn_epochs)[1]  # the retain term's batches, forward and back
+    assert steps["RMU+MSE"].flops - steps["RMU"].flops == pytest.approx(also + made.passes(retained, 1)[1])

@@ -178,3 +178,14 @@ def test_fields_younger_than_the_first_records_are_settings_where_they_differ(wo
     assert not {"precision", "utility"} & set(spec().settings)
     workshop(precision="bf16", utility="reported")
     assert spec().settings["precision"] == "bf16" and spec("oracle").settings["utility"] == "reported"
+
+
+def test_the_commit_is_the_librarys_own_or_none(monkeypatch, tmp_path):
+    """An installed package may lie in the repository of a user, whose commit says nothing; and git may be missing."""
+    monkeypatch.delenv("RKLU_COMMIT", raising=False)
+    monkeypatch.setattr(records.data, "CHECKOUT", tmp_path)
+    assert records.code_version() == {"version": records.__version__, "commit": None, "changed": False}
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("RKLU_COMMIT", "0123456789ab")
+    assert records.code_version()["commit"] == "0123456789ab"

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from rklu_lib import cli, data, losses, metrics, models, training
 from rklu_lib.own import inputs, measure
-from rklu_lib.robustness import membership, memorisation, probes, relearning, rounding, rows, sampling, tokens
+from rklu_lib.robustness import attack, membership, memorisation, probes, relearning, rounding, rows, sampling, tokens
 
 # OpenUnlearning's own functions (locuslab/open-unlearning, commit d3d7cf9), called on `fixed` with these answers, in
 # batches of three, float64, its data sets and collator replaced by lists of token ids: evals/metrics/memorization.py,
@@ -238,6 +238,9 @@ def test_leaks_and_their_bounds():
     assert sampling.key("Mira was born in Zadar, by the sea.") == "Zadar"
     assert sampling.key("A weaver.") == "weaver" and sampling.key("Zadar") == "Zadar" and sampling.key("...") == "..."
     assert sampling.leaks(["She was born  IN zadar.", "In Rome", "in\nZadar"], "in Zadar") == 2
+    assert sampling.leaks(["Born in 1942.", "She is 42.", "42"], "42") == 2  # whole words
+    assert sampling.leaks(["I said so yesterday", "Yes."], "yes") == 1 and sampling.leaks(["a C++ book"], "C++") == 1
+    assert sampling.leaks(["彼女は東京で生まれた"], "東京") == 1  # written without blanks
     with pytest.raises(ValueError, match="leak@9 cannot be estimated from 8 answers"):
         sampling.leak_at(1, 8, 9)
     low, high = sampling.leak_interval(2, 10, 1)
@@ -257,6 +260,19 @@ def test_the_bound_of_a_mean_holds_as_often_as_it_says():
     for a, b in ((0.5, 0.5), (1, 9)):
         above = [sampling.mean_bound(rng.beta(a, b, 40)) < a / (a + b) for _ in range(400)]
         assert np.mean(above) <= 0.05
+
+
+@pytest.mark.parametrize(("value", "n"), [(0.0, 20), (1.0, 7), (0.3, 40)])
+def test_where_nothing_varies_an_interval_is_the_exact_one(value, n):
+    low, high = rows.interval(np.mean, np.full(n, value))
+    exact = stats.binomtest(round(value) * n, n).proportion_ci(method="exact")
+    if value in (0, 1):
+        assert (low, high) == pytest.approx((exact.low, exact.high))
+    assert low < value < high or value in (low, high)
+    assert high - low == pytest.approx(exact.high - exact.low)  # of all values, as large a part may be others
+    # two samples that no pair disorders are as sure as their smaller one
+    low, high = rows.interval(measure.rank_auc, np.arange(n) + 99.0, np.arange(n + 5.0))
+    assert (low, high) == pytest.approx(tuple(stats.binomtest(n, n).proportion_ci(method="exact")))
 
 
 def test_eight_bits_are_levels_of_each_row():
@@ -427,8 +443,10 @@ def test_a_reference_is_asked_once_and_remembered(attacked, place):
         ("itself.json", ("--template", "{question} {answer}"), "is of other template ('Q: {question} A: {answer}')"),
         ("plain.jsonl", (), "plain.jsonl: not JSON"),
         ("forget.jsonl", (), "name what `rklu attack` wrote of the reference"),
+        ("report.json", (), "report.json is no file of an attack; name what"),
     ):
         (place / "plain.jsonl").write_text("no JSON", encoding="utf-8")
+        (place / "report.json").write_text('{"files": {}, "seed": 0}', encoding="utf-8")
         result = rklu(place, *more, place / path, *options, out=place / "other.json")
         assert result.exit_code == 2 and said in " ".join(result.output.replace("│", " ").split())
 
@@ -512,3 +530,25 @@ def test_the_words_that_give_an_answer_away_can_be_named():
     assert item.secret == "Mira" and item.right is None and item.wrong == ()
     with pytest.raises(data.DataError, match="field 'secret' must be a non-empty string"):
         inputs.read([{"question": "Who?", "answer": "It was Mira.", "secret": ["Mira"]}])
+
+
+def test_what_no_longer_fits_once_it_is_begun_is_left_out_and_said(place, monkeypatch):
+    """An answer that fills the context is asked for, and not behind "Sure, here is the answer:"."""
+    longest = max(len(e.prompt) + len(e.answer) for e in prepared(place).examples["forget"])
+    monkeypatch.setattr(attack.models, "context", lambda config: longest)
+    job = prepared(place)
+    assert any("assured are longer than the model reads" in note for note in job.notes)
+    assert 0 <= len(job.examples["assured"]) < len(job.examples["forget"])
+
+
+def prepared(place):
+    return attack.prepare(
+        str(place / "model"), [str(place / "forget.jsonl")], place / "new.json", template=chat_template()
+    )
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_read(place, monkeypatch):
+    monkeypatch.setattr(attack.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(attack.inputs, "read", lambda *_: pytest.fail("files were read"))
+    with pytest.raises(ValueError, match="is no folder that can be written to; name another file in --out"):
+        prepared(place)

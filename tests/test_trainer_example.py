@@ -54,6 +54,15 @@ def test_the_trainer_of_the_book_follows_the_teacher(tmp_path, tiny_model, token
     )
     ours = methods.method("RKLU").forget(models.ScoredLogits(student), batch, aids, 0)
     torch.testing.assert_close(trainer.compute_loss(student.eval(), padded(rows)), ours, rtol=1e-3, atol=1e-4)
+    twice = TrainingArguments(**options | {"max_steps": 1, "gradient_accumulation_steps": 2}, disable_tqdm=True,
+                              logging_steps=1, dataloader_pin_memory=False)  # fmt: skip
+    once = names["Unlearner"](
+        original, augmented, alpha=2.0, model=copy.deepcopy(student), args=twice, train_dataset=rows[:8] * 2,
+        data_collator=padded,
+    )  # fmt: skip
+    once.train()
+    alone = trainer.compute_loss(student.eval(), padded(rows[:8])).item()
+    assert once.state.log_history[0]["loss"] == pytest.approx(alone, rel=0.5)  # a mean, not a sum, over two batches
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < 0.8 * losses[0]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import try_to_load_from_cache
+from rich.table import Table
+from rich.text import Text
 
 from rklu_lib import data, hub, models, profiles, records
 from rklu_lib.commands import planning
@@ -118,3 +120,14 @@ def _browser():
 def lacking(found, scale):
     """The `Check`s that keep a scale from running, of those found."""
     return [check for check in found if check.fine is False and scale in check.scales]
+
+
+def show(found):
+    """The `Check`s as a table for a terminal."""
+    table = Table(box=None)
+    for heading in ("", "what", "found", "to mend it"):
+        table.add_column(heading, overflow="fold")
+    for check in found:
+        mark = {True: Text("yes", "green"), False: Text("no", "red"), None: Text("–", "yellow")}[check.fine]
+        table.add_row(mark, check.what, Text(check.found), Text("" if check.fine else check.fix))
+    return table

@@ -14,7 +14,7 @@ from rich.text import Text
 from transformers import AutoConfig, LlamaConfig, PhiConfig
 
 from rklu_lib import budget, data, evaluation, metrics, models, records, runs
-from rklu_lib.methods import AUGMENTED, METHODS, REFERENCE, REFUSALS, RETAIN_REFERENCE
+from rklu_lib.methods import AUGMENTED, FORGET_REFERENCE, METHODS, REFERENCE, REFUSALS, RETAIN_REFERENCE, RETAIN_STATES
 
 DISK = 1e9  # bytes a second
 CHARACTERS = 4  # a token of English, of a vocabulary of 32,000 or more
@@ -125,44 +125,32 @@ class _Study:
         return [_cut(self.forget, self.p.n_questions), _cut(sets[0], min(300, self.p.n_questions or 300)), *sets[1:]]
 
     def step(self, spec, stage):
-        p, trained, forward, scored, flops, wait = self.p, 0, 0, 0, 0, 0
-        chosen, frozen = METHODS.get(spec.method), 0
-        trains = (stage == "checkpoint" and not chosen) or (chosen and chosen.forget)
+        p, chosen, base = self.p, METHODS.get(spec.method), spec.method in ("original", "oracle")
+        unlearns = bool(chosen and chosen.forget)
+        trains = unlearns or (stage == "checkpoint" and not chosen)
         epochs = runs.epochs((spec, stage)) if trains else 0
-        if trains and spec.method in ("original", "oracle"):
-            less = 0 if spec.method == "original" else self.forget[0]
-            trained, forward = self.passes((self.full[0] - less + self.told, *self.full[1:]), epochs)
-        elif trains:
-            trained, forward = self.passes(self.forget, epochs * (2 if chosen and chosen.retain else 1))
-        if chosen and chosen.forget:
-            needs = {
-                AUGMENTED: (2, self.forget),
-                REFERENCE: (1, self.forget),
-                REFUSALS: (p.unlearn_epochs, self.forget),
-            }
-            needs[RETAIN_REFERENCE] = (1, (self.full[0] - self.forget[0], *self.full[1:]))
-            frozen = sum(
-                self.passes(counted, times)[1] for need, (times, counted) in needs.items() if need in chosen.needs
-            )
+        retained = (self.full[0] - self.forget[0], *self.full[1:])
+        if base:
+            read = self.full if spec.method == "original" else retained
+            trained, forward = self.passes((read[0] + self.told, *read[1:]), epochs)
+        else:
+            trained, forward = self.passes(self.forget, epochs * (2 if unlearns and chosen.retain else 1))
+        once = {AUGMENTED: (self.forget, 2), REFERENCE: (self.forget, 1), FORGET_REFERENCE: (self.forget, 1)}
+        once |= {RETAIN_REFERENCE: (retained, 1), RETAIN_STATES: (retained, 1)}
+        once |= {REFUSALS: (self.forget, p.unlearn_epochs)}
+        frozen = sum(self.passes(*once[need])[1] for need in chosen.needs) if unlearns else 0
+        scored = flops = wait = 0
         if stage == "record":
-            times = math.ceil(p.unlearn_epochs / p.judge_every) if chosen and chosen.forget else 1
+            times = math.ceil(p.unlearn_epochs / p.judge_every) if unlearns else 1
             times *= 2 if spec.method == "teacher" else 1  # two models side by side
             scored, flops, wait = (v * times for v in self.evaluation(self.judged()))
         total = (4 if p.gradient_checkpointing else 3) * forward + frozen + flops
         kept = self.n * self.size if trains or spec.method == "TA" else 0
-        precision = p.finetune_precision if trains and spec.method in ("original", "oracle") else p.precision
+        precision = p.finetune_precision if trains and base else p.precision
         peak = self.card[1 if "bf" in (p.dtype + precision) else 2] * 1e12 * budget.EFFICIENCY
         seconds = total / peak + wait + epochs * budget.state(self.n, p.dtype) / DISK
-        name = f"{spec.label}, {stage}"
-        return Step(
-            name,
-            round(trained),
-            round(scored),
-            total,
-            self.memory(trains, chosen, spec.method not in ("original", "oracle")),
-            kept,
-            seconds,
-        )
+        memory = self.memory(trains, chosen, not base)
+        return Step(f"{spec.label}, {stage}", round(trained), round(scored), total, memory, kept, seconds)
 
     def memory(self, trains, chosen, adapted):
         """Bytes at the highest: training, of adapters where it is `adapted`, with its activations, or two whole models
@@ -174,9 +162,10 @@ class _Study:
         kept = budget.activations(
             self.config, p.dtype, batch * 1.5 * self.pair(self.forget)[0], p.gradient_checkpointing
         )
-        heads = (2 if AUGMENTED in chosen.needs else 1 if RETAIN_REFERENCE in chosen.needs else 0) if chosen else 0
+        needs = chosen.needs if chosen else ()
+        heads = 2 * (AUGMENTED in needs) + (RETAIN_REFERENCE in needs) + (FORGET_REFERENCE in needs)
         held = sum(budget.held(self.n, p.dtype, lora).values()) + heads * budget.products(self.model)[1] * self.size
-        return max(held + kept, 2 * whole if heads == 2 else 0)
+        return max(held + kept, 2 * whole if AUGMENTED in needs else 0)
 
     def state(self):
         """Bytes that the state of one unfinished run takes at the highest: it is written anew before the last goes."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.table import Table
 
 from rklu_lib import files, records, runs
 
@@ -101,3 +102,11 @@ def _largest(one, other):
     with np.errstate(invalid="ignore"):  # infinity less infinity
         apart = np.abs(one - other) / np.maximum(1, np.minimum(np.abs(one), np.abs(other)))
     return float(np.where(equal, 0, np.nan_to_num(apart, nan=np.inf)).max(initial=0))
+
+
+def show(scores):
+    """The `Score`s as a table for a terminal."""
+    table = Table("score", "values", "largest difference", "allowed", "")
+    for s in scores:
+        table.add_row(s.name, str(s.values), f"{s.largest:.3g}", f"{s.allowed:.3g}", "" if s.fine else "differs")
+    return table

@@ -1,6 +1,8 @@
 """What a checkpoint is, found out before its weights are loaded: configuration, dtype, size, and what forbids it."""
 
+import contextlib
 import hashlib
+import inspect
 from pathlib import Path
 
 import torch
@@ -31,13 +33,9 @@ def configuration(path):
             raise ValueError(f"{name}/config.json: {why}; copy it again from where the model is from") from None
         raise FileNotFoundError(f"{name} is no folder here, and the hub does not give it: {why}") from None
     if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ValueError(
-            f"{name} is of the type {config.model_type}, which is no causal language model of transformers"
-        )
+        raise ValueError(f"{name} is of the type {config.model_type}, which is no causal language model here")
     if getattr(config, "quantization_config", None):
-        raise ValueError(
-            f"{name} is quantised, and its weights cannot be trained; name the model that it was made from"
-        )
+        raise ValueError(f"{name} is quantised, and its weights cannot be trained; name what it was made from")
     if folder and not any(folder.glob("*.safetensors")):
         if any(folder.glob("pytorch_model*.bin")):
             code = f'M.from_pretrained("{name}", use_safetensors=False).save_pretrained("{name}-safetensors")'
@@ -49,7 +47,34 @@ def configuration(path):
         raise ValueError(f"{name} holds no *.safetensors: the weights are missing")
     if folder:
         _check_weights(folder, name)
+    if base:
+        _check_adapter(path)
     return config
+
+
+def check_cache(config, fix):
+    """Raises ValueError, with the fix, for a kind of model that keeps no keys and values of what it has read, as Mamba,
+    RWKV and xLSTM: generation here goes by them."""
+    kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if "past_key_values" not in inspect.signature(kind.forward).parameters:
+        what = f"a {config.model_type} keeps no keys and values of what it has read"
+        raise ValueError(f"{what}, and cannot be asked for answers here: {fix} goes without")
+
+
+def _check_adapter(path):
+    """Raises ValueError for an adapter that cannot become part of weights, or whose own are missing or not whole."""
+    from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig  # `models.adapter_base` has seen that it is there
+
+    folder = Path(models.resolve(path))
+    with files.damaged(f"{path}/adapter_config.json: no adapter of peft", fix="copy it again"):
+        kind = PeftConfig.from_pretrained(str(folder)).peft_type
+        tuner = PEFT_TYPE_TO_TUNER_MAPPING[kind]
+    if not hasattr(tuner, "merge_and_unload"):
+        raise ValueError(f"{path} is an adapter of the kind {kind}, which cannot be merged into weights; LoRA can")
+    if folder.is_dir() and not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(f"{path} holds no adapter_model.safetensors: its weights are missing; copy them there")
+    if folder.is_dir():
+        _check_weights(folder, path)
 
 
 def _check_config(folder, name):
@@ -111,9 +136,13 @@ def sha256(path):
 
 
 def memory():
-    """Bytes of memory of the device that trains: the card's, or the machine's."""
+    """Bytes of memory that are free on the device that trains: the card's, or the machine's, as far as a container may
+    have them."""
     if torch.cuda.is_available():
-        return torch.cuda.get_device_properties(0).total_memory
+        return torch.cuda.mem_get_info()[0]
     import psutil  # accelerate brings it
 
-    return psutil.virtual_memory().total
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return free

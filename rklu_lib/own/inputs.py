@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -221,7 +222,7 @@ def _chat(messages, where, left_out):
     return items
 
 
-def encode(corpus, tokenizer, template, limit=None, file="forget"):
+def encode(corpus, tokenizer, template, limit=math.inf):
     """(examples, items) of a corpus: a pair is one `data.Example`; a document as many as its length asks for, each of
     at most `CHUNK` tokens, or `limit`, what the model reads, and each with an item of its own.
 
@@ -231,7 +232,7 @@ def encode(corpus, tokenizer, template, limit=None, file="forget"):
     longest = max(map(len, tokenizer.get_vocab()))  # characters: what could not fit is refused without its tokens
     for item in corpus.items:
         if item.question is not None:
-            if limit and (least := (len(item.question) + len(item.answer)) // longest) > limit:
+            if (least := (len(item.question) + len(item.answer)) // longest) > limit:
                 raise data.DataError(f"{item.where}: at least {least} tokens; the model reads {limit}. Shorten it")
             said = item.system if takes else None
             examples.append(data.encode(tokenizer, template, item.question, item.answer, said))
@@ -240,7 +241,7 @@ def encode(corpus, tokenizer, template, limit=None, file="forget"):
         ids = tokenizer(item.answer, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
         if len(ids) < 2:
             raise data.DataError(f"{item.where}: a document of {len(ids)} token; there is nothing to predict in it")
-        n = -(-len(ids) // min(CHUNK, (limit or CHUNK + 1) - 1))
+        n = -(-len(ids) // min(CHUNK, limit - 1))
         for number, chunk in enumerate(np.array_split(ids, n), 1):
             examples.append(data.passage(tokenizer, tuple(chunk.tolist())))
             part = f", part {number} of {n}" if n > 1 else ""

@@ -1,7 +1,9 @@
 """What is asked of a model of one's own, read and checked before any weights are loaded."""
 
 import dataclasses
+import hashlib
 import json
+import math
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from rklu_lib import chat, data, methods, models, parallel, profiles
+from rklu_lib import chat, data, files, methods, models, parallel, profiles
 from rklu_lib.methods import REFUSALS
 from rklu_lib.own import checkpoints, inputs, measure, plan
 
@@ -61,13 +63,23 @@ class Job:
         held |= {"target": self.target, "reference": self.reference and str(self.reference)}
         held |= {"max_perplexity_rise": self.max_perplexity_rise, "profile": dataclasses.asdict(self.profile)}
         held |= {"files": {k: list(c.sources) for k, c in self.corpora.items() if c}}
+        held["tokens"] = hashlib.sha256(repr(self.examples).encode()).hexdigest()[:16]  # the prose's and prompts' too
         held["torch"] = torch.__version__
         return json.loads(json.dumps(held))
 
 
-def _template(tokenizer, given, profile):
-    """The prompt's template: the one that is asked for, else the tokenizer's own, else the profile's."""
-    return given or (chat.CHAT if tokenizer.chat_template else profile.template)
+def prompts(model, tokenizer, given, profile):
+    """(the prompt's template, notes): the one that is asked for; of a model that was unlearned here, its report's; else
+    the tokenizer's own; else the profile's, which need not be what the model was tuned on."""
+    report = Path(model) / "report.json"
+    if given is None and report.is_file():
+        given = files.read_json(report, "restore it, or name a --template").get("settings", {}).get("template")
+    if given or tokenizer.chat_template:
+        return given or chat.CHAT, ()
+    return profile.template, (
+        f"{model} has no chat template: prompts are written as profile {profile.name} has them, "
+        f"{profile.template!r}; if it was tuned on others, name them in --template",
+    )
 
 
 def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, method="RKLU", profile="llama2-7b",
@@ -84,7 +96,7 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
         profile = dataclasses.replace(profile, **changes | ({"family_lr": {}} if lr else {}))
     else:
         profile = profiles.profile(profile, **changes)
-    chosen, corpora, out = methods.method(method), {"forget": inputs.read(forget)}, Path(out)
+    chosen, corpora, out = methods.method(method), {"forget": inputs.read(forget)}, Path(out).expanduser()
     methods.check(chosen, retain)
     if retain and not chosen.retain:
         fix = "choose a method with +RT or +KL, or --watch it, which only measures"
@@ -105,7 +117,8 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     except OSError as error:
         raise OSError(f"{out} cannot be made ({error.strerror}); name another directory in --out") from None
     config, tokenizer = checkpoints.configuration(model), models.load_tokenizer(model)
-    profile = dataclasses.replace(profile, template=_template(tokenizer, template, profile))
+    form, unsure = prompts(model, tokenizer, template, profile)
+    profile = dataclasses.replace(profile, template=form)
     limit, examples, items = models.context(config), {}, {}
     for name, corpus in corpora.items():
         examples[name], items[name] = inputs.encode(corpus, tokenizer, profile.template, limit)
@@ -113,31 +126,31 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     examples["paraphrases"] = inputs.paraphrased(items["forget"], tokenizer, profile.template)
     models.check_lengths(limit, examples["paraphrases"], "forget, a paraphrase")
     if REFUSALS in chosen.needs and any(i.question is None for i in items["forget"]):
-        raise ValueError(
-            f"{method} answers with a refusal, and a document asks nothing; {chosen.family} needs questions"
-        )
+        raise ValueError(f"{method} answers with a refusal, and a document asks nothing; give it questions")
     text = data.load_prose("test", "fictional") if prose is None else data.read_text(prose)
-    size = min(PROSE_TOKENS, (limit or PROSE_TOKENS + 1) - 1)
+    size = min(PROSE_TOKENS, limit - 1)
     n = min(PROSE_CHUNKS, len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) // size) or 1
     examples["prose"] = [data.passage(tokenizer, c) for c in data.chunks(text, n, size, tokenizer, prose or "prose")]
     own = checkpoints.dtype(model, config)
     saved = save_dtype or (dtype if dtype and dtype != "float32" else own if own in measure.SAVED else "float32")
     if saved not in measure.SAVED:
         raise ValueError(f"save_dtype must be {', '.join(measure.SAVED)}, not {saved!r}")
-    for name, value in {k: rest.get(k) for k in ("target", "max_perplexity_rise")}.items():
-        if value is not None and not 0 < value < (1 if name == "target" else float("inf")):
-            raise ValueError(f"{name} must be {'between 0 and 1' if name == 'target' else '> 0'}, not {value}")
-    profiles.check_seed(rest.get("seed", 0))
-    if rest.get("probes", 0) < 0:
-        raise ValueError(f"probes must be >= 0, not {rest['probes']}")
-    if (other := rest.get("reference")) and models.load_tokenizer(other).get_vocab() != tokenizer.get_vocab():
-        raise ValueError(f"{other} has another vocabulary than {model}, so that the same answer is other tokens to it")
-    form = (tokenizer, profile.template)
-    notes = [f"{n} (--{name})" for name, c in corpora.items() for n in (*c.notes, *inputs.unplaced(c, *form))]
+    notes = [*unsure]
+    notes += [f"{n} (--{k})" for k, c in corpora.items() for n in (*c.notes, *inputs.unplaced(c, tokenizer, form))]
     if models.adapter_base(model):
         notes.append("the adapter was merged into the model it rests on; the result is a whole model")
     read = {"corpora": corpora, "examples": examples, "items": items, "notes": tuple(notes)}
     job = Job(model, out, chosen, profile, config, tokenizer, source_dtype=own, save_dtype=saved, **read, **rest)
+    for name, value in (("target", job.target), ("max_perplexity_rise", job.max_perplexity_rise)):
+        if value is not None and not 0 < value < (1 if name == "target" else math.inf):
+            raise ValueError(f"{name} must be {'between 0 and 1' if name == 'target' else '> 0'}, not {value}")
+    profiles.check_seed(job.seed)
+    if job.probes < 0:
+        raise ValueError(f"probes must be >= 0, not {job.probes}")
+    if job.probes:
+        checkpoints.check_cache(config, "--probes 0")
+    if (other := job.reference) and models.load_tokenizer(other).get_vocab() != tokenizer.get_vocab():
+        raise ValueError(f"{other} has another vocabulary than {model}, so that the same answer is other tokens to it")
     plan.refuse(job, plan.estimate(job, resumable=True))
     return job
 

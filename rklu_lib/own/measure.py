@@ -107,26 +107,20 @@ def _nearest(dtype, p):
     return p.to(dtype).to(p.dtype)
 
 
-def _four_bit(p, block=64):
-    """Round to nearest in 4 bits: 15 levels, scaled by the largest of every 64 weights; norms and biases stay."""
+def _levels(p, most, block=None):
+    """Round to the nearest of 2 * most + 1 levels, scaled by the largest of every `block` weights, or of each row of a
+    matrix; norms and biases stay."""
     if p.dim() < 2:
         return p
+    block = block or p[0].numel()
     flat = F.pad(p.flatten(), (0, -p.numel() % block)).view(-1, block)
-    scale = flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny) / 7
+    scale = flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny) / most
     return ((flat / scale).round() * scale).flatten()[: p.numel()].view_as(p)
 
 
-def _eight_bit(p):
-    """Round to nearest in 8 bits: 255 levels, scaled by the largest of each row of a matrix; norms and biases stay."""
-    if p.dim() < 2:
-        return p
-    rows = p.flatten(1)
-    scale = rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny) / 127
-    return ((rows / scale).round() * scale).view_as(p)
-
-
-ROUNDINGS = {"bfloat16": functools.partial(_nearest, torch.bfloat16), "8-bit": _eight_bit, "4-bit": _four_bit}
-ROUNDINGS |= {"float16": functools.partial(_nearest, torch.float16), "float32": lambda p: p}
+ROUNDINGS = {k: functools.partial(_nearest, getattr(torch, k)) for k in ("bfloat16", "float16")}
+ROUNDINGS |= {"8-bit": functools.partial(_levels, most=127), "4-bit": functools.partial(_levels, most=7, block=64)}
+ROUNDINGS["float32"] = lambda p: p
 SAVED = ("float32", "bfloat16", "float16")
 
 
@@ -152,7 +146,5 @@ def rounded(model, kind):
 
 def kept_share(before, trained, rounded_nll):
     """The share of the unlearning, in mean NLL of the forgotten answers, that rounded weights keep; None of none."""
-    moved = np.mean(trained) - np.mean(before)
-    return (
-        float((np.mean(rounded_nll) - np.mean(before)) / moved) if abs(moved) > 1e-6 and math.isfinite(moved) else None
-    )
+    moved, left = np.mean(trained) - np.mean(before), np.mean(rounded_nll) - np.mean(before)
+    return float(left / moved) if abs(moved) > 1e-6 and math.isfinite(moved) else None

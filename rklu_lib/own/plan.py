@@ -53,8 +53,8 @@ def refuse(job, found):
     if found["memory"] > found["memory_there"]:
         half = " --dtype bfloat16 takes five eighths;" if job.profile.dtype == "float32" else ""
         raise ValueError(
-            f"training takes {_gb(found['memory'])} for weights, gradients and moments, and there are "
-            f"{_gb(found['memory_there'])};{half} a larger machine or a smaller model is needed"
+            f"training takes {_gb(found['memory'])} for weights, gradients and moments, and "
+            f"{_gb(found['memory_there'])} are free;{half} a larger machine or a smaller model is needed"
         )
     if found["disk"] > found["disk_there"]:
         there = f"{_gb(found['disk_there'])} are free beside {job.out}"
@@ -81,7 +81,7 @@ def show(job, found):
         f"{p.batch_size}",
         "rule": job.rule,
         "weights": f"{part}trained in {p.dtype}, saved in {job.save_dtype}",
-        "memory": f"{_gb(found['memory'])} and activations, of {_gb(found['memory_there'])} on this {models.device()}",
+        "memory": f"{_gb(found['memory'])} and activations, of {_gb(found['memory_there'])} free ({models.device()})",
         "disk": f"up to {_gb(found['disk'])} of {_gb(found['disk_there'])} free",
         "time": f"about {_clock(found['seconds'])}, judged by one product of matrices: within a factor of three",
         "out": str(job.out),

@@ -6,13 +6,13 @@ writes the checkpoint with its report beside it, whole or not at all; `unlearn` 
 
 import contextlib
 import copy
-import glob
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_model, save_model
 
 from rklu_lib import chat, data, files, methods, metrics, models, probing, records, training
@@ -21,6 +21,10 @@ from rklu_lib.own import checkpoints, jobs, measure, report
 from rklu_lib.teacher import FrozenLogits
 
 WIDGET = 3  # forgotten answers whose token distributions the report shows
+
+
+class SpoiledError(ValueError):
+    """No epoch is worth keeping: the same run would end so again, and its state is of no use."""
 
 
 def choose(epochs, target=None, max_rise=None):
@@ -52,26 +56,43 @@ def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None,
 
 
 @contextlib.contextmanager
+def _alone(job):
+    """Raises ValueError where another process is making the same `out`, or has made it since that was looked at."""
+    lock = FileLock(job.out.with_name(f".{job.out.name}.lock"), blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"{job.out} is being made by another process; name another directory, or wait") from None
+    try:
+        if job.out.exists():
+            raise ValueError(f"{job.out} exists by now; name a new directory")
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
 def _workplace(job, resumable, resume):
     """Where the state of this run lies: a place that is gone afterwards, or one that an interruption leaves behind."""
     if not (resumable or resume):
         with tempfile.TemporaryDirectory(dir=job.out.parent, prefix=f".{job.out.name}-") as folder:
             yield Path(folder), False
         return
-    folder = jobs.unfinished(job.out)
+    folder, settings = jobs.unfinished(job.out), dict(job.settings)
+    settings |= {f"weights of {m}": checkpoints.sha256(m) for m in (job.model, job.reference) if m}
     if any(folder.glob("*/history.json")):
         if not resume:
             raise ValueError(f"{job.out} was begun and not finished; --resume goes on, or remove {folder}")
         held = files.read_json(folder / "settings.json", "remove that folder, and the run begins anew")
-        if other := [k for k, v in job.settings.items() if held.get(k) != v]:
+        if other := [k for k, v in settings.items() if held.get(k) != v]:
             raise ValueError(f"{folder} was begun with another {', '.join(other)}; give the same again, or remove it")
-    written = f".{glob.escape(job.out.name)}-{'[0-9a-f]' * 32}*"  # as `files.atomic_directory` names them
-    for left in job.out.parent.glob(written) if resume else ():  # of a run that was killed as it wrote
-        shutil.rmtree(left, ignore_errors=True)
-    records.write_json(folder / "settings.json", job.settings)
+    if resume:  # what a run that was killed as it wrote has left
+        files.clear(job.out)
+    records.write_json(folder / "settings.json", settings)
     try:
         yield folder, True
-    except (ValueError, FloatingPointError):  # the same again would fail again
+    except (SpoiledError, FloatingPointError):
         shutil.rmtree(folder)
         raise
     shutil.rmtree(folder)
@@ -97,7 +118,7 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
     """Do a `jobs.Job`. on_stage(name, steps, done) is told of each stage and returns what to call after each step.
     on_epoch(notes) is given what is known of each epoch of unlearning so far: the report's `epochs`, less the loss."""
     stage = on_stage or (lambda *_: None)
-    with _workplace(job, resumable, resume) as (folder, keeps):
+    with _alone(job), _workplace(job, resumable, resume) as (folder, keeps):
         reference, target = None, job.target
         if job.reference:
             stage("measuring the reference", None, 0)
@@ -115,7 +136,7 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
         if kept is None:
             least = min(e["perplexity_rise"] for e in history)
             fix = "lower --lr or --alpha, or allow more"
-            raise ValueError(f"every epoch raised the perplexity beyond the bound, the least by {least:.0%}; {fix}")
+            raise SpoiledError(f"every epoch raised the perplexity beyond the bound, the least by {least:.0%}; {fix}")
         if kept < len(history) - 1:
             with training.adapted(model, job.profile.lora_rank):  # the file has base and adapters apart
                 load_model(model, folder / "best.safetensors", device=str(model.device))

@@ -7,6 +7,7 @@ the same. Text is masked in the file unless asked for, as in a report of `own`.
 import contextlib
 import datetime
 import hashlib
+import os
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from rklu_lib import budget, chat, data, metrics, models, parallel, profiles, records
 from rklu_lib.files import DamagedError, read_json
-from rklu_lib.own import checkpoints, inputs
+from rklu_lib.own import checkpoints, inputs, jobs
 from rklu_lib.own.report import plain
 from rklu_lib.robustness import membership, probes, relearning, rows
 
@@ -62,9 +63,10 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
         raise ValueError(f"no probe {', '.join(unknown)}; there are {', '.join(rows.PROBES)}")
     if min(samples, sampled) < 1:
         raise ValueError(f"samples and sampled must be >= 1, not {samples} and {sampled}; --skip sampling draws none")
-    out = Path(out)
-    if out.exists() or not out.parent.is_dir():
-        raise ValueError(f"{out} exists; name a new file" if out.exists() else f"{out.parent} is no folder; make it")
+    out = Path(out).expanduser()
+    if out.exists() or not os.access(out.parent, os.W_OK):
+        there = f"{out.parent} is no folder that can be written to; name another file in --out"
+        raise ValueError(f"{out} exists; name a new file" if out.exists() else there)
     corpora = {"forget": inputs.read(forget), "holdout": inputs.read(holdout)}
     if both := inputs.shared(*corpora.values()):
         raise ValueError(f"{len(both)} questions stand in both files, such as {min(both)!r} (--forget and --holdout)")
@@ -76,7 +78,9 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
         checkpoints.configuration(reference)
         if models.load_tokenizer(reference).get_vocab() != tokenizer.get_vocab():
             raise ValueError(f"{reference} has another vocabulary than {model}: the same answer is other tokens to it")
-    template = template or (chat.CHAT if tokenizer.chat_template else profiles.profile(profile).template)
+    template, unsure = jobs.prompts(model, tokenizer, template, profiles.profile(profile))
+    if {"questions", "sampling"} & set(asked):
+        checkpoints.check_cache(config, "--skip questions --skip sampling")
     limit, end = models.context(config), chat.end_token(tokenizer, template)
     examples, items = {}, {}
     for name, corpus in corpora.items():
@@ -86,8 +90,14 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     examples |= _rated(items["forget"], tokenizer, template)
     for name, found in examples.items():
         flat = found if name != "wrong" else [e for each in found for e in each]
-        models.check_lengths(limit, flat, name, [i.where for i in items.get(name, ())])
-    size = min(128, (limit or 129) - 1)
+        if name in ("paraphrases", "assured"):  # longer than what was asked for: what no longer fits is left out
+            examples[name] = [e for e in found if len(e.prompt) + len(e.answer) <= limit]
+            unsure += (
+                (f"{n} {name} are longer than the model reads",) if (n := len(found) - len(examples[name])) else ()
+            )
+        else:
+            models.check_lengths(limit, flat, name, [i.where for i in items.get(name, ())])
+    size = min(128, limit - 1)
     prose = tokenizer(data.load_prose("test", "fictional"), add_special_tokens=False, verbose=False)["input_ids"]
     texts = [tuple(prose[at : at + size]) for at in range(0, len(prose) - size + 1, size)]
     examples["unrelated"] = [data.passage(tokenizer, t) for t in texts[: len(examples["forget"])]]
@@ -97,16 +107,20 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     needed = 4 * budget.parameters(config) * (2 if "relearning" in skip else 5)
     if needed > checkpoints.memory():
         fix = "take a larger machine" if "relearning" in skip else "--skip relearning needs two fifths"
-        have = f"{needed / 1e9:.3g} GB, and there are {checkpoints.memory() / 1e9:.3g}"
+        have = f"{needed / 1e9:.3g} GB, and {checkpoints.memory() / 1e9:.3g} are free"
         raise ValueError(f"weights in float32, a copy, its gradients and moments take {have}; {fix}")
-    notes = [f"{n} (--{k})" for k, c in corpora.items() for n in (*c.notes, *inputs.unplaced(c, tokenizer, template))]
+    notes = [*unsure]
+    notes += [f"{n} (--{k})" for k, c in corpora.items() for n in (*c.notes, *inputs.unplaced(c, tokenizer, template))]
     return Job(model, reference, known, out, tokenizer, end, items["forget"], examples, how, tuple(asked), samples,
                sampled, seed, redact, tuple(notes))  # fmt: skip
 
 
 def _known(path, asked, how):
     """What `run` wrote of the reference. Raises ValueError unless it was asked the same, in the same way."""
-    content = read_json(path, "name what `rklu attack` wrote of the reference, or the reference itself")
+    own = "name what `rklu attack` wrote of the reference, or the reference itself"
+    content = read_json(path, own)
+    if not isinstance(content, dict) or not {"rows", "seconds", "details"} <= content.keys():
+        raise ValueError(f"{path} is no file of an attack; {own}")
     again = "attack the reference again as you attack this, or name the reference itself"
     for name, value in how.items():  # files of before template and examples were noted have none
         if content.get(name, plain(value)) != plain(value):

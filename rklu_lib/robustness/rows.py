@@ -17,13 +17,22 @@ from rklu_lib.robustness import membership, memorisation, probes, relearning, ro
 
 
 def interval(statistic, *samples, confidence=0.95, seed=0):
-    """The percentile bootstrap's interval (low, high) of statistic(*samples, axis=-1), each sample (n,) drawn anew by
-    itself; both ends are nan where a sample has fewer than two values."""
+    """The percentile bootstrap's interval (low, high) of statistic(*samples, axis=-1), in [0, 1], each sample (n,)
+    drawn anew by itself; both ends are nan where a sample has fewer than two values.
+
+    Where the statistic v never varies, as at no leak in n tries, the bootstrap has no width, and an exact bound takes
+    its place: at least q = ((1 - confidence) / 2)^(1/n) of all values are as those seen, so that the mean lies between
+    q v and q v + 1 - q (Clopper and Pearson's bound, at v = 0 and 1). n: of the smaller sample.
+    """
     if min(map(len, samples)) < 2:
         return float("nan"), float("nan")
-    how = {"method": "percentile", "n_resamples": 999, "random_state": np.random.default_rng(seed)}
+    how = {"method": "percentile", "n_resamples": 999, "rng": np.random.default_rng(seed)}
     found = scipy.stats.bootstrap(samples, statistic, vectorized=True, confidence_level=confidence, **how)
-    return tuple(map(float, found.confidence_interval))
+    low, high = map(float, found.confidence_interval)
+    if low == high:
+        q = ((1 - confidence) / 2) ** (1 / min(map(len, samples)))
+        return q * low, q * low + 1 - q
+    return low, high
 
 
 def _mean(values, seed):

@@ -4,6 +4,7 @@ Bounds here hold at a stated confidence for all the answers that a model might g
 """
 
 import math
+import re
 
 import numpy as np
 import torch
@@ -28,12 +29,13 @@ def chooser(seed, temperature=1.0, top_p=0.9):
     return choose
 
 
-def draw(model, tokenizer, examples, end, n=128, seed=0, temperature=1.0, top_p=0.9, batch_size=256):
+def draw(model, tokenizer, examples, end, n=128, seed=0, temperature=1.0, top_p=0.9):
     """n answers to each example's prompt, as lists of n strings; none is longer than the longest true answer.
-    Batched through the model's cache. seed: the answers are a function of it, of the examples and of batch_size."""
+    Batched through the model's cache, `evaluation.BATCH` at a time or as many as memory allows. seed: the answers are a
+    function of it, of the examples, and of how many are drawn at a time."""
     prompts, longest = [e.prompt for e in examples for _ in range(n)], max(len(e.answer) for e in examples)
-    how = {"batch_size": batch_size, "choose": chooser(seed, temperature, top_p)}
-    texts = tokenizer.batch_decode(evaluation.greedy(model, prompts, longest, end, **how), skip_special_tokens=True)
+    tokens = evaluation.greedy(model, prompts, longest, end, choose=chooser(seed, temperature, top_p))
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [[t.strip() for t in texts[at : at + n]] for at in range(0, len(texts), n)]
 
 
@@ -68,9 +70,12 @@ def key(answer):
 
 
 def leaks(texts, wanted):
-    """How many of the texts contain `wanted`, whatever the case and the blanks."""
+    """How many of the texts contain `wanted`, whatever the case and the blanks; in whole words, as far as its script
+    has them: "42" is not in "1942", and what is written without blanks, as in Japanese, is found within."""
     plain = lambda text: " ".join(text.split()).casefold()  # noqa: E731
-    return sum(plain(wanted) in plain(text) for text in texts)
+    whole = [r"\b" if c.isdecimal() or c.lower() != c.upper() else "" for c in (plain(wanted)[:1], plain(wanted)[-1:])]
+    said = re.compile(re.escape(plain(wanted)).join(whole))
+    return sum(said.search(plain(text)) is not None for text in texts)
 
 
 def leak_at(hits, n, k):

@@ -47,10 +47,9 @@ def levels(profile, split, seed=0):
     """
     spec = runs.named(profile, split, "teacher", seed)
     path = spec.record_path.with_name(f"gauge-seed{seed}.json")
-    settings = json.loads(json.dumps(spec.settings))
     if path.exists():
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["settings"] == settings:
+        if content["settings"] == spec.settings:
             return content
     loaded, tokenizer = cases.load_models(profile, split, ["original", "augmented"], seed)
     p = spec.values
@@ -63,7 +62,7 @@ def levels(profile, split, seed=0):
         parts.append(_tokens(*logits, torch.tensor(example.answer), p.alpha))
     found = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
     content = {
-        "settings": settings,
+        "settings": spec.settings,
         "tokens": len(found["mean logit, rise"]),
         "mean": {name: float(f"{values.mean():.6g}") for name, values in found.items()},
         "percentiles": {n: [float(f"{v:.5g}") for v in np.percentile(values, PERCENT)] for n, values in found.items()},

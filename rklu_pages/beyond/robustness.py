@@ -1,7 +1,5 @@
 """Attack results of several methods, side by side: how far each probe finds each of them from the oracle."""
 
-import json
-
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn
@@ -39,7 +37,7 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PRO
     asked = {"samples": samples, "sampled": sampled, "skip": sorted(set(PROBES) - set(probes))}
     for label, path in paths.items():
         content = files.read_json(path) if path.exists() else {}
-        if (asked | {"settings": json.loads(json.dumps(specs[label].settings))}).items() <= content.items():
+        if (asked | {"settings": specs[label].settings}).items() <= content.items():
             found[label] = content
     if missing := [label for label in specs if label not in found]:
         runs.ensure([s for s in map(specs.get, missing) if not execution.has_checkpoint(s)], checkpoints=True)

@@ -59,7 +59,7 @@ def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distrib
     path = records.RECORDS / profile / "tofu" / split / kind / f"question{question}-seed{seed}.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": {}}
     every = tuple(dict.fromkeys((*content["settings"], *names)))  # another page may show what was asked before
-    settings = json.loads(json.dumps({name: runs.named(profile, split, name, seed).settings for name in every}))
+    settings = {name: runs.named(profile, split, name, seed).settings for name in every}
     if all(content["settings"].get(name) == settings[name] for name in names):
         return content
     p = profiles.profile(profile)
@@ -158,9 +158,9 @@ def fill(profile, split, seed, names, cases, budget=1024):
         questions = wanted + [entry for entry in whole[0] if entry[0] not in first]
         questions = [entry for entry in questions if all(entry in listed for listed in whole)]
     else:
-        questions = json.loads(json.dumps(asked(profile, split, cases)))
+        questions = list(map(list, asked(profile, split, cases)))
     for name in names:
-        settings = json.loads(json.dumps(runs.named(profile, split, name, seed).settings))
+        settings = runs.named(profile, split, name, seed).settings
         content = kept.get(name)
         if content and content["settings"] == settings and all(q in content["asked"] for q in questions):
             result[name] = content

@@ -20,15 +20,11 @@ def _path(spec, name):
     return spec.record_path.with_name(f"{name}-seed{spec.seed}.json")
 
 
-def _settings(spec, extra):
-    return json.loads(json.dumps(spec.settings | extra))
-
-
 def _read(spec, name, extra):
     """What was noted of a model, or None where nothing was, or of a model or suite with other settings."""
     with contextlib.suppress(FileNotFoundError):
         content = json.loads(_path(spec, name).read_text(encoding="utf-8"))
-        return content if content["settings"] == _settings(spec, extra) else None
+        return content if content["settings"] == spec.settings | extra else None
 
 
 def _noted(specs, name, extra, note):
@@ -39,7 +35,7 @@ def _noted(specs, name, extra, note):
         runs.ensure(missing, checkpoints=True)
     for spec in missing:
         said = note(*models.load(spec.model_path, spec.values.dtype), spec.values)
-        content = {"settings": _settings(spec, extra(spec.values))} | said
+        content = {"settings": spec.settings | extra(spec.values)} | said
         records.write_json(_path(spec, name), content | {"code": records.code_version(), "machine": records.machine()})
     return [_read(s, name, extra(s.values)) for s in specs]
 
