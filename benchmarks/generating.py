@@ -10,11 +10,12 @@ import sys
 
 import torch
 from measure import measured, write
-from opening import SHAPE
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rklu_lib import caches, evaluation, models
 
+SHAPE = dict(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, vocab_size=49152)
+SHAPE |= dict(num_key_value_heads=3, tie_word_embeddings=True)
 ROWS, TOKENS, OPENING = 100, 128, 24
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from test_comparison import record
 
 from rklu_pages.beyond import costs
 
@@ -51,6 +52,15 @@ def test_a_peer_says_the_same_and_takes_longer():
     seconds, scores = table.loc["processor's seconds"], table.iloc[3:]
     assert seconds["OpenUnlearning"] > 2 * seconds["engine"]
     assert len(scores) == 12 and (scores["OpenUnlearning"] - scores["engine"]).abs().max() < 5e-4
+    # what the book (Deviations, "Arithmetic at smollm2") says of bf16: ROUGE-L goes by whole answers
+    moved = (scores["bf16"] - scores["engine"]).abs()
+    words = moved.index.str.endswith("rouge")
+    assert moved[~words].max() < 0.005 and moved[words].max() < 0.02 and moved["forget probability"] < 0.001
+
+
+def test_what_runs_took_is_what_their_records_say():
+    table = costs.spent([record("RKLU", [0.1, 0.2], [0.3, 0.4], seconds={"train": 120.0, "evaluate": 30.0})])
+    assert list(table.index) == [("mini", "forget10", "RKLU")] and list(table.iloc[0]) == [2.0, 0.5, 2, "none"]
 
 
 def test_bf16_loses_what_float32_keeps():

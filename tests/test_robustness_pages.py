@@ -66,6 +66,13 @@ def test_the_heat_map_shows_every_cell_on_one_scale(results, whole):
     assert sorted(t.get_text() for t in ax.texts) == sorted(f"{v:.2f}" for v in table.to_numpy().ravel())
 
 
+def test_what_membership_gives_away_is_by_score_and_only_of_who_was_asked():
+    row = {"probe": "membership", "measure": "AUC, loss", "leakage": -12.5, "closeness": 0.9}
+    table = robustness.leakage({"RKLU": {"rows": [row]}, "GA": {"rows": [row | {"probe": "sampling"}]}})
+    assert list(table.index) == ["RKLU"] and table.loc["RKLU", ("loss", "leakage")] == -12.5
+    assert list(table.columns) == [("loss", "leakage"), ("loss", "closeness")]
+
+
 def spread(value, low, high, reference, probe="questions", measure="asked, rouge"):
     held = dict(zip(("value", "low", "high"), reference, strict=True))
     row = {"probe": probe, "measure": measure, "value": value, "low": low, "high": high, "reference": held}
@@ -112,6 +119,11 @@ def test_relearning_is_drawn_as_it_went():
         assert [line.get_label() for line in ax.lines] == ["RKLU", "oracle"]
         for line in ax.lines:
             assert list(line.get_xdata()) == curve["steps"] and list(line.get_ydata()) == curve["probability"]
+    for curve, p in zip(curves.values(), ([1.0, 0.2], [1.0, 0.5, 1e-9]), strict=True):
+        curve["forget quality"] = p
+    axes = robustness.plot_relearning(robustness.relearnt({"RKLU": found}), "forget quality").figure.axes
+    assert [list(ax.lines[0].get_ydata()) for ax in axes] == [c["forget quality"] for c in curves.values()]
+    assert axes[0].get_ylabel() == "forget quality of the rest" and axes[0].get_yscale() == "function"
 
 
 def test_what_is_held_out_was_read_by_no_model(tofu, monkeypatch):

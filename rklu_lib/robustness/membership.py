@@ -10,8 +10,6 @@ import zlib
 
 import numpy as np
 
-from rklu_lib.own import measure
-
 
 def loss(answer, text=None):
     """Mean NLL per token, the closing one included, in nats (Yeom et al., 2018). answer: a `tokens.Answer`."""
@@ -46,11 +44,6 @@ SCORES = {"loss": loss, "zlib": zlib_ratio, "min-k %": min_k, "min-k %++": min_k
 def scores(answers, texts):
     """{score: (n,)} of n answers and their texts."""
     return {name: np.array([f(a, t) for a, t in zip(answers, texts, strict=True)]) for name, f in SCORES.items()}
-
-
-def auc(forget, holdout):
-    """The AUC of scores of forgotten (n,) and of held-out answers (m,): in [0, 1], see the module."""
-    return measure.auc(holdout, forget)
 
 
 def privacy_leakage(auc, oracle):

@@ -56,6 +56,19 @@ def peer(results):
     return pd.DataFrame(rows).rename(index=lambda name: name.replace("_", " ")).rename_axis("what")
 
 
+def spent(records):
+    """What runs took, as their records have it: minutes of training and of judging, how many epochs were judged, and
+    the machine; one row per record."""
+    rows = [
+        (r.spec.profile, r.spec.split, r.spec.method, *(r.content["seconds"][k] / 60 for k in ("train", "evaluate")),
+         len(r.epochs), r.content["machine"])
+        for r in records
+    ]  # fmt: skip
+    names = ["scale", "set", "method"]
+    columns = [*names, "training, minutes", "judging, minutes", "epochs judged", "machine"]
+    return pd.DataFrame(rows, columns=columns).set_index(names)
+
+
 def growth(results):
     """The measured sweep: what was varied, its value, seconds of an epoch, and the share its matrix products need."""
     rows = pd.DataFrame(_read(results, "scaling")["rows"])

@@ -6,6 +6,7 @@ import seaborn
 
 from rklu_lib import bases, data, execution, files, profiles, records, runs
 from rklu_lib.robustness import PROBES, attack, rounding
+from rklu_pages.drawing.figures import forget_quality_axis
 from rklu_pages.drawing.looks import STYLE, look
 from rklu_pages.drawing.pictures import finished
 
@@ -129,6 +130,18 @@ def readings(table):
     return wide.loc[table.index.unique(), table.probe.unique()]
 
 
+def leakage(results):
+    """What membership gives away, by each of its scores: privacy leakage, 100 [(1 - AUC) - (1 - AUC_oracle)] / (1 -
+    AUC_oracle) per cent, 0 where the model is as the oracle, negative where it is known better that the data was there;
+    and closeness, 1 - |AUC - AUC_oracle| / AUC_oracle, from 0 to 1. Methods by (score, which of the two)."""
+    rows = {}
+    for name, found in results.items():
+        asked = {r["measure"].removeprefix("AUC, "): r for r in found["rows"] if r["probe"] == "membership"}
+        rows[name] = {(score, what): r[what] for score, r in asked.items() for what in ("leakage", "closeness")}
+    table = pd.DataFrame.from_dict({name: row for name, row in rows.items() if row}, orient="index")
+    return table.rename_axis("method")
+
+
 def untold(said):
     """The models of `readings`, less the oracle, that are alike to it by every probe."""
     return [name for name in said.index[(said == "alike").all(axis=1)] if name != "oracle"]
@@ -146,19 +159,20 @@ def kept(results):
 
 
 def relearnt(results):
-    """The curves of relearning: a long table of method, what is taught, steps and the mean probability of the answers
-    that are asked for, those not taught."""
+    """The curves of relearning: a long table of method, what is taught, steps, and of the answers that are asked for,
+    those not taught, the mean probability and, where truth ratios were scored, the forget quality."""
     rows = []
     for name, found in results.items():
         for taught, curve in found["details"]["model"].get("relearning", {"curves": {}})["curves"].items():
             what = taught if taught.startswith("unrelated") else f"{taught} ({curve['taught']})"
-            points = zip(curve["steps"], curve["probability"], strict=True)
-            rows += [{"method": name, "taught": what, "step": k, "probability": p} for k, p in points]
+            points = pd.DataFrame({k: curve[k] for k in ("steps", "probability", "forget quality") if k in curve})
+            rows += points.rename(columns={"steps": "step"}).assign(method=name, taught=what).to_dict("records")
     return pd.DataFrame(rows)
 
 
-def plot_relearning(curves):
-    """Relearning, a panel for each amount that is taught: the other answers' probability, step by step."""
+def plot_relearning(curves, measure="probability"):
+    """Relearning, a panel for each amount that is taught: a measure of the other answers, a column of `relearnt`, step
+    by step; forget quality on the paper's double scale."""
     panels = list(curves.taught.unique())
     high, across = -(-len(panels) // 3), min(3, len(panels))
     with plt.rc_context(STYLE):
@@ -168,11 +182,12 @@ def plot_relearning(curves):
             ax.remove()
         for ax, taught in zip(axes.flat, panels, strict=False):
             for name, part in curves[curves.taught == taught].groupby("method", sort=False):
-                ax.plot(part.step, part.probability, label=name, markersize=3, **look(name))
-            ax.set(title=f"taught: {taught}", xlabel="steps", ylim=(0, 1))
+                ax.plot(part.step, part[measure], label=name, markersize=3, **look(name))
+            forget_quality_axis(ax) if measure == "forget quality" else ax.set_ylim(0, 1)
+            ax.set(title=f"taught: {taught}", xlabel="steps")
             ax.xaxis.get_major_locator().set_params(integer=True)
         for ax in axes[:, 0]:
-            ax.set_ylabel("probability of the rest")
+            ax.set_ylabel(f"{measure} of the rest")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
     return finished(figure)

@@ -12,6 +12,7 @@ from scipy import special, stats
 
 from rklu_lib.methods import METHODS
 from rklu_pages.drawing.pictures import finished
+from rklu_pages.results.evidence import ks_distances
 from rklu_pages.results.paper import LABELS, PAPER, number, reported, resolution
 
 COMPONENTS = tuple(f"{s}_{m}" for s in ("retain", "facts", "authors") for m in ("rouge", "probability"))
@@ -130,11 +131,13 @@ def lattice_rows(name="table8", sizes=QUESTIONS, runs=1, method="exact"):
 
 def lattice_test(rows):
     """Matches found and expected by chance, and how likely a chance is to find as many (Poisson-binomial tail)."""
-    law = np.ones(1)
-    for chance in rows.chance:
-        law = np.convolve(law, [1 - chance, chance])
     counts = {c: int(rows[c].sum()) for c in ("rounded", "cut_off", "either")}
-    return counts | {"expected": rows.chance.sum(), "probability": law[counts["either"] :].sum()}
+    return counts | {"expected": rows.chance.sum(), "probability": _at_least(counts["either"], rows.chance)}
+
+
+def _at_least(k, chances):
+    """The chance that at least k of independent events happen. `poisson_binom.sf` loses what is below 1e-16."""
+    return stats.poisson_binom(np.asarray(chances)).pmf(np.arange(k, len(chances) + 1)).sum()
 
 
 @cache
@@ -211,17 +214,16 @@ def equal_cells():
     pairs = list(combinations(text.index, 2))
     values = np.round(reported("table8")[scores].to_numpy() / 1e-4)
     gap = np.abs([values[i] - values[j] for i, j in pairs])
-    law = np.ones(1)
-    for rate in ((gap > 0) & (gap <= 50)).sum(axis=0) / 100 / len(pairs):
-        law = np.convolve(law, [1 - rate, rate])
+    rates = ((gap > 0) & (gap <= 50)).sum(axis=0) / 100 / len(pairs)
     out = []
     for i, j in pairs:
         shared = [c for c in scores if text.at[i, c] == text.at[j, c]]
         if shared:
             a, b = (f"{text.at[r, 'method']} {text.at[r, 'set']}" for r in (i, j))
             family = text.at[i, "method"].split("+")[0] == text.at[j, "method"].split("+")[0]
+            expected = len(pairs) * _at_least(len(shared), rates)
             out.append({"first": a, "second": b, "cells": len(shared), "columns": ", ".join(shared),
-                        "same_family": family, "expected_pairs": len(pairs) * law[len(shared) :].sum()})  # fmt: skip
+                        "same_family": family, "expected_pairs": expected})  # fmt: skip
     return pd.DataFrame(out).sort_values(["cells", "same_family"], ascending=[False, True], ignore_index=True)
 
 
@@ -307,8 +309,7 @@ def statements():
 
 def _steps(a, b):
     """n times the KS distance between each row of a and the same row of b, both (simulations, n)."""
-    order = np.argsort(np.concatenate([a, b], axis=1), axis=1)
-    return np.abs(np.cumsum(np.where(order < a.shape[1], 1, -1), axis=1)).max(axis=1)
+    return np.rint(a.shape[1] * ks_distances(a, b)).astype(int)
 
 
 @cache

@@ -9,6 +9,7 @@ import pandas as pd
 import scipy
 
 from rklu_lib import chat, data, evaluation, execution, models, probing, profiles, records, runs
+from rklu_lib.own import measure
 from rklu_lib.teacher import TeacherModel
 from rklu_pages.drawing.looks import STYLE, look
 from rklu_pages.drawing.pictures import finished
@@ -246,10 +247,10 @@ def leak_rates(filled):
         keys = [key for *_, key in content["asked"]]
         tries = [[text for text, _ in found] for found, _ in content["completions"]]
         leaked = sum(map(leaks, keys, tries))
-        interval = scipy.stats.binomtest(leaked, len(keys)).proportion_ci(method="wilson")
+        low, high = measure.wilson(leaked, len(keys))
         direct = sum(leaks(key, [text]) for key, text in zip(keys, content["direct_answers"], strict=True))
-        rows[name] = {"blanks": len(keys), "leaked": leaked, "rate": leaked / len(keys), "low": interval.low}
-        rows[name] |= {"high": interval.high, "in the direct answer": direct / len(keys)}
+        rows[name] = {"blanks": len(keys), "leaked": leaked, "rate": leaked / len(keys), "low": low}
+        rows[name] |= {"high": high, "in the direct answer": direct / len(keys)}
         rows[name]["searches cut short"] = sum(not exact for _, exact in content["completions"])
     return pd.DataFrame(rows).T.rename_axis("model").astype({"blanks": int, "leaked": int, "searches cut short": int})
 
