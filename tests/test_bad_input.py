@@ -203,7 +203,24 @@ OPTIONS = {
         "template must hold {question} once and end in {answer}", "--template", "{question}?"
     ),
     "template: chat": option("this tokenizer has no chat template; name a format", "--template", "chat"),
+    "template: two answers": option("end in {answer}, its only one", "--template", "{answer} {question} {answer}"),
+    "dtype": option("dtype must be float32 or bfloat16, not 'float8'", "--dtype", "float8"),
+    "profile": option("no profile 'huge'; there are tiny", "--profile", "huge"),
     "method": option("no method 'rklu'; there are GA", "--method", "rklu"),
+    "method: trains nothing": option("TA trains nothing", "--method", "TA"),
+    "method: of a document": option(
+        "DPO answers with a refusal, and a document asks nothing",
+        "--method",
+        "DPO",
+        "--forget",
+        "{d}/text.jsonl",
+        files={"text.jsonl": lines({"text": "A document."})},
+    ),  # fmt: skip
+    "retain: none": option(r"needs a retain set \(--retain\); RKLU does not", "--method", "RKLU+RT"),
+    "retain: not looked at": option("RKLU would not look at --retain; choose", "--retain", "{d}/tofu/retain90.json"),
+    "retain: what is forgotten": option(
+        "8 questions stand in both files, such as", "--method", "RKLU+RT", "--retain", "{d}/forget.jsonl"
+    ),
     "reference: nowhere": option("gone is no folder; a model is a folder", "--reference", "{d}/gone"),
     "out: there already": option("own exists; name a new directory", "--out", "{d}/own"),
     "out: below a file": option("forget.jsonl/out cannot be made", "--out", "{d}/forget.jsonl/out"),
@@ -568,10 +585,6 @@ def test_it_is_refused_in_one_line_and_leaves_nothing(place, workshop, monkeypat
     noise = capfd.readouterr()
     assert not noise.out + noise.err
     assert state(place) == before
-
-
-def test_the_table_is_long():
-    assert len(CASES) >= 120 and all(len(part) >= 20 for part in (FILES, OPTIONS, MODELS, ENVIRONMENT))
 
 
 REAL = {

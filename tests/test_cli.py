@@ -176,54 +176,6 @@ def refused(result, message):
     return message in plain(result.output)
 
 
-@pytest.mark.usefixtures("no_training")
-def test_unlearn_refuses_what_it_cannot_do(own, tmp_path):
-    assert refused(own(method="RKLU+RT"), "needs a retain set (--retain); RKLU does not")
-    assert refused(own(method="TA"), "TA trains nothing")
-    assert refused(own(epochs="many"), "Invalid value for '--epochs'")
-    retain, both = ("--retain", tmp_path / "retain.jsonl"), ("--retain", tmp_path / "forget.jsonl")
-    assert refused(own(*retain), "RKLU would not look at --retain; choose a method with +RT or +KL")
-    assert refused(own(*both, method="RKLU+RT"), "8 questions stand in both files, such as")
-    assert refused(own(out=tmp_path / "forget.jsonl" / "out"), "File exists")
-    assert refused(own(model=tmp_path / "nowhere"), "nowhere is no folder; a model is a folder in the hub's layout or")
-    assert not (tmp_path / "out").exists()
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "kept").touch()
-    assert refused(own(), "exists; name a new directory")
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["kept"]
-
-
-BAD_INPUT = {
-    "bad line": ({}, "bad.jsonl:2: not JSON"),
-    "no file": ({"forget": "nowhere.jsonl"}, "nowhere.jsonl does not exist"),
-    "no method": ({"method": "RKL"}, "no method 'RKL'; there are GA"),
-    "no profile": ({"profile": "huge"}, "no profile 'huge'; there are tiny"),
-    "bad template": ({"template": "{question}"}, "template must hold {question} once and end in {answer}"),
-    "bad number": ({"epochs": 0}, "augment_epochs must be > 0, not 0"),
-    "two answers": ({"template": "{answer} {question} {answer}"}, "end in {answer}, its only one"),
-    "no dtype": ({"dtype": "float8"}, "dtype must be float32 or bfloat16, not 'float8'"),
-}
-
-
-@pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_ends_before_training_with_its_message(own, tmp_path, case):
-    (tmp_path / "bad.jsonl").write_text('{"question": "Q?", "answer": "A."}\n{"question"\n', encoding="utf-8")
-    options, message = BAD_INPUT[case]
-    result = own(**options or {"forget": tmp_path / "bad.jsonl"})
-    assert result.exit_code != 0
-    assert message in str(result.exception) + plain(result.output)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_is_one_clear_line_and_no_traceback(own, tmp_path, case):
-    (tmp_path / "bad.jsonl").write_text('{"question": "Q?", "answer": "A."}\n{"question"\n', encoding="utf-8")
-    options, message = BAD_INPUT[case]
-    assert refused(own(**options or {"forget": tmp_path / "bad.jsonl"}), message)
-
-
 def test_report_without_records_says_how_to_make_them(workshop):
     assert refused(rklu("report", "--profile", "tiny"), "no records of tiny, forget10, seed 0; `rklu sweep` makes them")
 

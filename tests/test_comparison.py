@@ -276,7 +276,7 @@ def test_panels_abreast_hold_what_is_printed_and_what_is_recorded():
     printed = comparison.in_print("table8", "forget10")  # Table 8, read by eye
     assert list(printed) == ["GA", "NPO", "DPO", "IDK", "TA", "RKLU"]
     assert printed["RKLU"] == [{"forget_quality_benchmark": 0.5182, "model_utility": 0.5529}]
-    picture = figures.plane({"paper": printed} | comparison.peaks([RKLU, FKLU]), abreast=True)
+    picture = figures.plane({"paper": printed} | comparison.peaks([RKLU, FKLU]), abreast=2)
     left, right = picture.figure.axes
     assert left.get_position().y0 == right.get_position().y0 and left.get_position().x1 < right.get_position().x0
     assert placed(left, "NPO") == (0.2553, 0.0995) and placed(right, "RKLU")[0] == RKLU.reported()["model_utility"]

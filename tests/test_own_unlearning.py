@@ -10,7 +10,7 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPConfig, GPT2Config, LlamaConfig, MambaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MambaConfig
 
 import rklu_lib
 from rklu_lib import data, files, models, training
@@ -77,27 +77,6 @@ def test_a_failed_unlearning_leaves_nothing(start, knowing, tmp_path, monkeypatc
     with pytest.raises(OSError, match="disk full"):
         start(epochs=1)
     assert {p.name for p in tmp_path.iterdir()} == {"refusals.txt"}
-
-
-@pytest.mark.parametrize(("name", "said"), [("RKLU+RT", "needs a retain set"), ("TA", "trains nothing")])
-def test_what_cannot_be_unlearned_is_refused_before_anything_is_loaded(start, monkeypatch, name, said):
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were loaded"))
-    with pytest.raises(ValueError, match=said):
-        start(method=name)
-    for options, message in (
-        (
-            {"forget": [{"text": "A document."}], "method": "DPO"},
-            "DPO answers with a refusal, and a document asks nothing",
-        ),
-        ({"target": 5}, "target must be between 0 and 1, not 5"),
-        ({"save_dtype": "int8"}, "save_dtype must be float32, bfloat16, float16, not 'int8'"),
-        (
-            {"forget": [{"question": "Q?", "answer": "A. " * 200}]},
-            r"^row 1: .* reads 128. Shorten .* several pairs .* split",
-        ),
-    ):
-        with pytest.raises(ValueError, match=message):
-            start(**options)
 
 
 EPOCHS = [{"forget_probability": p, "perplexity_rise": r} for p, r in [(0.5, 0.3), (0.2, 0.5), (0.1, 0.2), (0.3, 0.0)]]
@@ -440,26 +419,6 @@ def test_an_adapter_that_is_no_part_of_weights_is_refused(start, knowing, tmp_pa
     peft.get_peft_model(AutoModelForCausalLM.from_pretrained(knowing), chosen).save_pretrained(tmp_path / "adapter")
     with pytest.raises(ValueError, match="an adapter of the kind .*PROMPT_TUNING, which cannot be merged into weights"):
         start(model=str(tmp_path / "adapter"))
-
-
-def test_checkpoints_that_cannot_be_used_are_one_line(tmp_path, start, tiny_model, tokenizer):
-    for name, config in (
-        ("bin", LlamaConfig()),
-        ("nothing", LlamaConfig()),
-        ("encoder", CLIPConfig()),
-        ("quantised", GPT2Config(quantization_config={"quant_method": "gptq", "bits": 4})),
-    ):
-        config.save_pretrained(tmp_path / name)
-        tokenizer.save_pretrained(tmp_path / name)
-    torch.save({}, tmp_path / "bin" / "pytorch_model.bin")
-    (tmp_path / "empty").mkdir()
-    said = {"bin": "holds only pytorch_model.bin.*convert it: python -c", "nothing": "the weights are missing"}
-    said |= {"quantised": "is quantised", "empty": "holds no config.json"}
-    said |= {"encoder": "is of the type clip, which is no causal language model"}
-    for name, message in said.items():
-        with pytest.raises(ValueError, match=message) as refused:
-            start(model=str(tmp_path / name))
-        assert "\n" not in str(refused.value)
 
 
 def test_a_name_that_the_hub_does_not_give_is_one_line(start):

@@ -92,20 +92,22 @@ def trajectories(records, title=""):
     return finished(figure, names)
 
 
-def plane(panels, title="", abreast=False):
+def plane(panels, title="", abreast=1):
     """Fig. 3's plane, one panel per forget split or scale: up and to the right is better.
 
     panels: {its name: {method: epochs, one per seed}}, as from `comparison.peaks`. The marker is the mean utility and
-    mean log p; bars span the seeds. abreast: panels beside each other and not below.
+    mean log p; bars span the seeds. abreast: how many panels stand in a row.
     """
     names = list(dict.fromkeys(name for methods in panels.values() for name in methods))
-    rows, columns = (1, len(panels)) if abreast else (len(panels), 1)
+    rows, columns = -(-len(panels) // abreast), min(abreast, len(panels))
     with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
-        wide, tall = (4.2 * columns if abreast else WIDE), 0.9 + 4.3 * rows
+        wide, tall = (4.2 * columns if columns > 1 else WIDE), 0.9 + 4.3 * rows
         figure, axes = plt.subplots(rows, columns, figsize=(wide, tall), squeeze=False)
         figure.subplots_adjust(left=0.76 / wide, right=1 - 0.76 / wide, top=1 - 0.4 / tall, bottom=0.5 / tall)
         figure.subplots_adjust(hspace=0.24, wspace=0.4)
-        for ax, (name, methods) in zip(axes.flat, panels.items(), strict=True):
+        for ax in axes.flat[len(panels) :]:
+            ax.remove()
+        for ax, (name, methods) in zip(axes.flat, panels.items(), strict=False):
             forget_quality_axis(ax)
             ax.set(xlim=(-0.02, 1))
             ax.set_title(f"{name} ({title})" if title else name, loc="left")
