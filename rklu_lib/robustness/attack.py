@@ -228,7 +228,7 @@ def _row(probe, measure, value, held):
 
 def show(content):
     """The rows of `run` as a table for a terminal."""
-    table = Table("probe", "measure", "model", "reference", "distance", "seconds", box=None)
+    table = Table("probe", "measure", "model", "reference", "distance", "leakage, %", "seconds", box=None)
     number = lambda x: "–" if x is None else f"{x:.3g}"  # noqa: E731
     bounds = lambda r: "" if r["low"] is None else f" [{number(r['low'])}, {number(r['high'])}]"  # noqa: E731
     spread = lambda r: number(r["value"]) + bounds(r)  # noqa: E731
@@ -237,6 +237,7 @@ def show(content):
         first, last = row["probe"] != last, row["probe"]
         took = " + ".join(f"{s:.3g}" for s in content["seconds"][last].values()) if first else ""
         held = spread(row["reference"]) if row["reference"] else "–"
-        cells = (last if first else "", row["measure"], spread(row), held, number(row["distance"]), took)
+        leaks = number(row["leakage"]) if "leakage" in row else ""
+        cells = (last if first else "", row["measure"], spread(row), held, number(row["distance"]), leaks, took)
         table.add_row(*map(Text, cells))
     return table
