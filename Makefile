@@ -23,13 +23,14 @@ venv: .venv/installed  ## everything pinned, the package itself editable
 .venv/installed: pyproject.toml requirements.lock
 	@echo "1 of 3: the environment, some two to four minutes"
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@mkdir -p $(@D)  # where BIN names another environment, there is none
 	@echo "$(PIPS)" > .venv/pip.txt
 	@echo "torch==$(TORCH)+cpu --hash=$(CPU)" > .venv/torch.txt
 	$(PIP) --require-hashes --requirement .venv/pip.txt
 	$(PIP) --no-deps --require-hashes --requirement .venv/torch.txt 2> /dev/null || true  # where pip is told of a place
 	$(PIP) --no-deps --require-hashes --requirement requirements.lock
 	$(PIP) --editable '.[book,test]'  # itself; and what a CUDA build of PyTorch pins by itself, where that was taken
-	mkdir -p $(@D) && touch $@
+	touch $@
 
 book: venv  ## from nothing to _build/html/index.html: the pipeline at the smoke scale on two pages, and the book
 	@echo "2 of 3: the quickstart and Table 3 at the smoke scale, some one to two minutes; later calls find their runs"

@@ -525,19 +525,19 @@ def test_the_words_that_give_an_answer_away_can_be_named():
         inputs.read([{"question": "Who?", "answer": "It was Mira.", "secret": ["Mira"]}])
 
 
-def test_what_no_longer_fits_once_it_is_begun_is_left_out_and_said(place, monkeypatch):
+def prepared(place, forget=("forget.jsonl",)):
+    given = [str(place / name) if isinstance(name, str) else name for name in forget]
+    return attack.prepare(str(place / "model"), given, place / "new.json", template=chat_template())
+
+
+def test_what_no_longer_fits_once_it_is_begun_is_left_out_and_said(place, profile, monkeypatch):
     """An answer that fills the context is asked for, and not behind "Sure, here is the answer:"."""
-    longest = max(len(e.prompt) + len(e.answer) for e in prepared(place).examples["forget"])
+    rows = [{k: r[k] for k in ("question", "answer")} for r in data.load_tofu("forget10", profile.source)]
+    longest = max(len(e.prompt) + len(e.answer) for e in prepared(place, rows).examples["forget"])
     monkeypatch.setattr(attack.models, "context", lambda config: longest)
-    job = prepared(place)
+    job = prepared(place, rows)
     assert any("assured are longer than the model reads" in note for note in job.notes)
-    assert 0 <= len(job.examples["assured"]) < len(job.examples["forget"])
-
-
-def prepared(place):
-    return attack.prepare(
-        str(place / "model"), [str(place / "forget.jsonl")], place / "new.json", template=chat_template()
-    )
+    assert len(job.examples["assured"]) < len(job.examples["forget"]) == len(rows)
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_read(place, monkeypatch):
