@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions, version
@@ -85,3 +87,20 @@ def test_what_is_installed_is_what_is_pinned():
     held = locked()
     for name in ("torch", "transformers", "numpy", "scipy", "safetensors", "tokenizers"):
         assert version(name).removesuffix("+cpu") == held[name][0]
+
+
+def test_the_packages_go_where_bin_names_an_environment(tmp_path):
+    """As with conda, see the README: there is no .venv then, and pip is that environment's."""
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    pip = tmp_path / "bin" / "pip"
+    pip.parent.mkdir()
+    pip.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n', encoding="utf-8")
+    pip.chmod(0o755)
+    run = subprocess.run(
+        ["make", "venv", f"BIN={pip.parent}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    assert len(asked) == 4 and all("--require-hashes" in line for line in asked[:3]) and "--editable" in asked[3]
+    assert not (tmp_path / ".venv" / "bin").exists()
