@@ -1,12 +1,13 @@
 # The environment of the book and of every notebook, without weights or data.
 #   docker build -t rklu .                              CPU: PyTorch's CPU build
 #   docker build -t rklu --build-arg TORCH_INDEX= .     GPU: the CUDA build of the same version; run with --gpus all
+# (gcc is Triton's, which compiles the optimiser of bf16 weights on a card.)
 #   docker run --rm -p 8888:8888 -v "$PWD/runs:/rklu/runs" rklu
 FROM python:3.11-slim-bookworm
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends chromium git make \
+    && apt-get install --yes --no-install-recommends chromium gcc git libc6-dev make \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /rklu
 COPY requirements.lock ./

@@ -92,11 +92,10 @@ def doctor():
 
     from rklu_lib.commands import doctor as ward
 
-    found, console = ward.checks(), Console()
-    console.print(ward.show(found))
-    for scale in ward.SCALES:
-        missing = ", ".join(check.what for check in ward.lacking(found, scale))
-        console.print(f"{scale}: {'lacks ' + missing if missing else 'ready'}", highlight=False, soft_wrap=True)
+    found = ward.checks()
+    Console().print(ward.show(found))
+    for line in ward.readiness(found):
+        terminal.say(line)
     raise typer.Exit(bool(ward.lacking(found, "smoke")))
 
 

@@ -21,6 +21,7 @@ from rklu_lib import caches, data, files, hub
 from rklu_lib.losses import head_logits
 
 logging.disable_progress_bar()  # a bar per loaded checkpoint would break up the one over all epochs
+torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every length: with each token that is generated
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
@@ -45,8 +46,9 @@ def device():
 def bf16(precision):
     """Whether a profile's "bf16" is to be had here: on a CPU without such instructions it is emulated, some thirty
     times slower than float32 (book: What it costs), which is then taken instead."""
-    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return precision == "bf16" and fast
+    if torch.cuda.is_available():
+        return precision == "bf16" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def train_tokenizer(texts, vocab_size):
@@ -238,10 +240,11 @@ class ScoredLogits(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
-        # Gradient checkpointing makes again what a key-value cache would have to keep; and processes that share the
-        # weights of a model must all take as many passes.
+        # Gradient checkpointing makes again what a key-value cache would have to keep; processes that share the weights
+        # of a model must all take as many passes; and a card takes longer to begin a second pass than to read more.
         checkpointed = any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
-        self.openings = not checkpointed and not (distributed.is_available() and distributed.is_initialized())
+        alone = not (distributed.is_available() and distributed.is_initialized())
+        self.openings = alone and not checkpointed and model.device.type == "cpu"
 
     def hidden(self, input_ids, mask, depth=None):
         """Last hidden states at the scored positions, or those after `depth` layers: (tokens, hidden).

@@ -11,7 +11,7 @@ import functools
 import os
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from filelock import FileLock
 from torch import distributed, nn
 
@@ -126,9 +126,9 @@ def accelerator():
             raise ValueError("accelerate's file needs fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false")
         if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16":
             plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
-    # schedules count the steps of the whole, not those of each process
-    cpu = not torch.cuda.is_available()
-    return Accelerator(cpu=cpu, fsdp_plugin=plugin, step_scheduler_with_optimizer=False)
+    # schedules count the steps of the whole, not those of each process; gradients are held once, not in buckets as well
+    views, cpu = DistributedDataParallelKwargs(gradient_as_bucket_view=True), not torch.cuda.is_available()
+    return Accelerator(cpu=cpu, fsdp_plugin=plugin, kwargs_handlers=[views], step_scheduler_with_optimizer=False)
 
 
 class Student:

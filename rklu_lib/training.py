@@ -190,10 +190,8 @@ def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precisio
     lengths = _lengths(examples)
 
     def steps(epoch):
-        return [
-            _terms(examples, index, profile, methods.cross_entropy)
-            for index in data.epoch_order(lengths, batch_size, seed, epoch)
-        ]
+        order = data.epoch_order(lengths, batch_size, seed, epoch)
+        return (_terms(examples, index, profile, methods.cross_entropy) for index in order)
 
     with adapted(model, lora_rank, seed):
         return fit(

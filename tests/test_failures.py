@@ -298,7 +298,7 @@ def test_a_full_disk_ends_an_unlearning_in_one_line_and_it_goes_on(disk, mine, t
     given = ("unlearn", "--model", model, "--forget", forget, "--profile", "tiny", "--probes", "0", "--out")
     assert rklu(*given, tmp_path / "whole").exit_code == 0
     said = one_line(rklu(*given, store / "out"))
-    assert "the result and the state of the run take" in said and "name another --out" in said  # before anything
+    assert "the result and the run's state take" in said and "name another --out" in said  # before anything
     jobs.plan.refuse, refuse = (lambda *_: None), jobs.plan.refuse
     try:
         said = one_line(rklu(*given, store / "out"))

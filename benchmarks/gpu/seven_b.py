@@ -8,6 +8,7 @@ of 32 against the plain loop that runs student, original and augmented model. Ra
 import json
 import sys
 import time
+from pathlib import Path
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -51,7 +52,8 @@ def peak_gb(reset=False):
     return torch.cuda.max_memory_allocated() / 2**30
 
 
-def measure(tiny):
+def measure(tiny, note):
+    """Everything that is measured, a dict; note(found) is called as it grows, for what comes later may fail."""
     changes = {"unlearn_epochs": 2, "dtype": "float32" if tiny else "bfloat16"}
     p, device = profiles.profile("llama2-7b", **changes), models.device()
     forget = examples((TINY if tiny else SHAPE)["vocab_size"], tiny)
@@ -71,6 +73,7 @@ def measure(tiny):
     started = time.perf_counter()
     aids = methods.prepare(chosen, p, original, augmented, forget, [], [])
     found["seconds_frozen"] = time.perf_counter() - started
+    note(found)
     index = list(range(min(p.batch_size, len(forget))))
     scored = models.ScoredLogits(original.train())
     parts = [data.collate(forget, part).to(device) for part in training._micro(index, p.micro_batch_size)]
@@ -91,9 +94,11 @@ def measure(tiny):
 
     peak_gb(reset=True)
     found["three_models"] = attempt(three_models, original, augmented) | {"peak_gb_without_the_third": peak_gb()}
+    note(found)
     del augmented
     peak_gb(reset=True)
     found["ours"] = attempt(ours) | {"peak_gb": peak_gb()}
+    note(found)
     original.zero_grad(set_to_none=True)
     peak_gb(reset=True)
     marks = []
@@ -108,16 +113,15 @@ def measure(tiny):
 
 
 def attempt(step, *args):
-    """{"seconds"} of a step, or that the card's memory did not suffice."""
+    """{"seconds"} of a step, or why there are none: the card's memory did not suffice, or one of its libraries'."""
     try:
         return {"seconds": clock(lambda: step(*args))}
-    except torch.cuda.OutOfMemoryError:
-        return {"seconds": None, "why": "out of memory"}
+    except RuntimeError as error:
+        return {"seconds": None, "why": str(error).splitlines()[0]}
 
 
 if __name__ == "__main__":
     torch.backends.cuda.matmul.allow_tf32 = False
-    result = measure("--tiny" in sys.argv)
-    with open(sys.argv[1], "w", encoding="utf-8") as file:
-        json.dump(result, file, indent=1)
+    result = measure("--tiny" in sys.argv, lambda found: records.write_json(Path(sys.argv[1]), found))
+    records.write_json(Path(sys.argv[1]), result)
     print(json.dumps(result, indent=1))

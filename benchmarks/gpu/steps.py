@@ -4,6 +4,7 @@
 """
 
 import copy
+import dataclasses
 import os
 import sys
 
@@ -16,14 +17,14 @@ from rklu_lib.models import ScoredLogits
 PROFILE = profiles.profile(
     "smoke", hidden_size=96, n_questions=8, unlearn_epochs=2, max_new_tokens=8, micro_batch_size=3
 )
+HALF = {"bf16 weights": {"dtype": "bfloat16"}, "bf16 autocast": {"precision": "bf16"}}  # what the large profiles have
 TRAINED = tuple(name for name, m in methods.METHODS.items() if m.forget)
 if os.environ.get("REHEARSAL"):  # the script is tried, not the methods: with a teacher, a reference, a retain term
     TRAINED = ("RKLU", "NPO+KL", "DPO+RT")
 
 
-def setting():
+def setting(p=PROFILE):
     """(original, augmented, tokenizer, forget examples, retain examples), the same on every device."""
-    p = PROFILE
     tokenizer = models.train_tokenizer((f"{q} {a}" for q, a in bases.training_pairs(p, "full")), p.vocab_size)
     original = models.create(p, tokenizer, 0)
     augmented = copy.deepcopy(original)
@@ -35,16 +36,19 @@ def setting():
         [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in data.load_tofu(split, p.source)[:8]]
         for split in ("forget10", "retain90")
     )
-    return original.to(models.device()), augmented.to(models.device()), tokenizer, forget, retain
+    where = models.device(), getattr(torch, p.dtype)
+    return original.to(*where), augmented.to(*where), tokenizer, forget, retain
 
 
-def unlearned(name, folder=None, epochs=2, stop=None):
-    """(loss per epoch, where the weights went) of a method, in all `epochs`; stop: interrupted in that one."""
-    original, augmented, tokenizer, forget, retain = setting()
+def unlearned(name, folder=None, stop=None, **changes):
+    """(loss per epoch, where the weights went) of a method with these changes to `PROFILE`; stop: interrupted in that
+    epoch."""
+    p = dataclasses.replace(PROFILE, **changes)
+    original, augmented, tokenizer, forget, retain = setting(p)
     before = [theta.detach().clone() for theta in original.parameters()]
     chosen = methods.METHODS[name]
-    refusals = methods.refused(PROFILE, tokenizer, forget, 0) if methods.REFUSALS in chosen.needs else []
-    aids = methods.prepare(chosen, PROFILE, original, augmented, forget, retain if chosen.retain else [], refusals)
+    refusals = methods.refused(p, tokenizer, forget, 0) if methods.REFUSALS in chosen.needs else []
+    aids = methods.prepare(chosen, p, original, augmented, forget, retain if chosen.retain else [], refusals)
 
     def note(model, history):
         if len(history) == stop:
@@ -52,9 +56,7 @@ def unlearned(name, folder=None, epochs=2, stop=None):
         return {}
 
     try:
-        history = training.unlearn(
-            chosen, PROFILE, original, aids, forget, retain, seed=0, folder=folder, on_epoch=note
-        )
+        history = training.unlearn(chosen, p, original, aids, forget, retain, seed=0, folder=folder, on_epoch=note)
     except InterruptedError:
         return None
     moved = torch.cat([(a.detach() - b).flatten() for a, b in zip(original.parameters(), before, strict=True)])
@@ -65,6 +67,8 @@ def main(file):
     found = {"device": np.array(models.device())}
     for name in TRAINED:
         found[f"{name} loss"], found[f"{name} moved"] = unlearned(name)
+    for kind, changes in HALF.items():
+        found[f"{kind} loss"], found[f"{kind} moved"] = unlearned("RKLU", **changes)
     original, augmented, tokenizer, forget, _ = setting()
     aids = methods.prepare(methods.METHODS["RKLU"], PROFILE, original, augmented, forget, [], [])
     found["teacher"] = aids.teacher.at(range(8))(0, None).float().cpu().numpy()

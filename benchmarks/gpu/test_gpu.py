@@ -37,6 +37,15 @@ def test_two_steps_are_the_cpus(both, name):
     assert np.linalg.norm(b) > 0
 
 
+@pytest.mark.parametrize("kind", steps.HALF)
+def test_steps_in_bf16_go_where_float32_does_on_the_cpu(both, kind):
+    """Its products, attention and optimiser are other code: as near as eight bits of a number allow."""
+    here, there = both
+    np.testing.assert_allclose(here[f"{kind} loss"], there["RKLU loss"], rtol=0.05)
+    a, b = here[f"{kind} moved"], there["RKLU moved"]
+    assert a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) > 0.9
+
+
 @pytest.mark.parametrize("name", ["teacher", "logits", "nll", "utility"])
 def test_frozen_teacher_and_evaluation_are_the_cpus(both, name):
     np.testing.assert_allclose(both[0][name], both[1][name], rtol=1e-3, atol=1e-4)

@@ -122,6 +122,13 @@ def lacking(found, scale):
     return [check for check in found if check.fine is False and scale in check.scales]
 
 
+def readiness(found):
+    """Of each scale, in words, that it is ready or what it lacks."""
+    for scale in SCALES:
+        missing = ", ".join(check.what for check in lacking(found, scale))
+        yield f"{scale}: {'lacks ' + missing if missing else 'ready'}"
+
+
 def show(found):
     """The `Check`s as a table for a terminal."""
     table = Table(box=None)

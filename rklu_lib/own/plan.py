@@ -18,19 +18,20 @@ def estimate(job, resumable=False):
     """What a job takes, in bytes and seconds: parameters, memory, disk, seconds; memory_there and disk_there.
 
     memory: weights, gradients and AdamW's two moments of what is trained (in bf16 also what rounding took from the
-    weights), beside the original while it is augmented, unless by adapters; activations come on top. seconds: 6
-    operations per parameter and token forward and back, 2 forward: a rough guide.
+    weights); on a CPU, unless by adapters, the original beside them; activations come on top. seconds: 6 operations per
+    parameter and token forward and back, 2 forward: a rough guide.
     """
     n, p = budget.parameters(job.config), job.profile
     lora = budget.adapters(job.config, p.lora_rank)
     size, augments = budget.BYTES[p.dtype], AUGMENTED in job.method.needs
+    beside = n * size if augments and not lora and models.device() == "cpu" else 0  # see `unlearning._train`
     tokens = {k: sum(len(e.prompt) + len(e.answer) for e in examples) for k, examples in job.examples.items()}
     trained = tokens["forget"] * (p.unlearn_epochs * (2 if job.method.retain else 1) + p.augment_epochs * augments)
     measured = sum(tokens.values()) * (p.unlearn_epochs + 6)
     disk = n * (budget.BYTES[job.save_dtype] + size) + (2 + augments) * budget.state(n, p.dtype, lora) * resumable
     return {
         "parameters": n,
-        "memory": sum(budget.held(n, p.dtype, lora).values()) + augments * n * size * (not lora),
+        "memory": sum(budget.held(n, p.dtype, lora).values()) + beside,
         "memory_there": checkpoints.memory(),
         "disk": disk,
         "disk_there": shutil.disk_usage(job.out.parent).free,
@@ -40,12 +41,13 @@ def estimate(job, resumable=False):
 
 def _speed(dtype):
     """Floating-point operations per second of one product of two square matrices, after a warm-up."""
-    a, best = torch.ones(512, 512, dtype=dtype, device=models.device()), float("inf")
+    n = 512 if models.device() == "cpu" else 8192  # a card is not busy with less
+    a, best = torch.ones(n, n, dtype=dtype, device=models.device()), float("inf")
     for _ in range(4):
         begun = time.perf_counter()
         (a @ a).sum().item()
         best = min(best, time.perf_counter() - begun)
-    return 2 * 512**3 / best
+    return 2 * n**3 / best
 
 
 def refuse(job, found):
@@ -58,9 +60,7 @@ def refuse(job, found):
         )
     if found["disk"] > found["disk_there"]:
         there = f"{_gb(found['disk_there'])} are free beside {job.out}"
-        raise ValueError(
-            f"the result and the state of the run take {_gb(found['disk'])}, and {there}; name another --out"
-        )
+        raise ValueError(f"the result and the run's state take {_gb(found['disk'])}, and {there}; name another --out")
 
 
 def _gb(n):
@@ -102,10 +102,6 @@ def show(job, found):
 
 
 def _clock(seconds):
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.0f} h"
-    )
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"

@@ -171,11 +171,14 @@ def _train(job, model, before, target, folder, keeps, stage, on_epoch):
     if AUGMENTED in chosen.needs:
         on_step = stage("augmenting", steps * p.augment_epochs, steps * len(_history(folder / "augment")))
         augmented = model if p.lora_rank else copy.deepcopy(model)
+        if not p.lora_rank:
+            model.cpu()  # a card has one of them at a time to hold, with its gradients
         how = {"epochs": p.augment_epochs, "lr": p.augment_lr, "batch_size": p.batch_size, "seed": job.seed}
         how |= {"folder": folder / "augment" if keeps else None, "on_step": on_step, "precision": p.precision}
         with training.adapted(augmented, p.lora_rank, job.seed, merge=False):  # taken off, it is the original again
             training.finetune(augmented, forget, p, **how)
             augmented = FrozenLogits(augmented, data.batches(forget, 64))
+        model.to(models.device())
     refusals = methods.refused(p, job.tokenizer, forget, job.seed) if REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, model, augmented, forget, retain, refusals)
     state, was = folder / "unlearn", _perplexities(job, before["nll"])

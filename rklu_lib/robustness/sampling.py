@@ -19,12 +19,14 @@ TRIES = (1, 8, 64)
 
 def chooser(seed, temperature=1.0, top_p=0.9):
     """A function logits (rows, vocab) -> tokens (rows, 1) drawn at a temperature from the smallest set of tokens whose
-    probability reaches top_p (Holtzman et al., 2020). The same for the same seed: the draw itself is on the CPU."""
+    probability reaches top_p (Holtzman et al., 2020), by inverting its distribution function. The same for the same
+    seed, whose numbers are drawn on the CPU."""
     generator, nucleus = torch.Generator().manual_seed(seed), transformers.TopPLogitsWarper(top_p)
 
     def choose(logits):
-        p = nucleus(None, logits.float() / temperature).softmax(-1)
-        return torch.multinomial(p.cpu(), 1, generator=generator).to(logits.device)
+        below = nucleus(None, logits.float() / temperature).double().softmax(-1).cumsum(-1)
+        drawn = torch.rand(len(logits), 1, dtype=torch.float64, generator=generator).to(logits.device)
+        return torch.searchsorted(below, drawn * below[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
 
     return choose
 
