@@ -1,17 +1,15 @@
 """A constant in the logits, which Eq. 1 sees and no probability shows: how augmentation moves it, to what effect."""
 
-import json
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 
-from rklu_lib import data, records, runs
+from rklu_lib import data, runs
 from rklu_lib.teacher import GAUGES, FrozenLogits, teacher_logits
 from rklu_pages.drawing.looks import COLOURS, STYLE
 from rklu_pages.drawing.pictures import finished
-from rklu_pages.results import comparison
+from rklu_pages.results import comparison, notes
 from rklu_pages.tasks import cases
 
 PERCENT = np.arange(101)
@@ -47,10 +45,9 @@ def levels(profile, split, seed=0):
     """
     spec = runs.named(profile, split, "teacher", seed)
     path = spec.record_path.with_name(f"gauge-seed{seed}.json")
-    if path.exists():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["settings"] == spec.settings:
-            return content
+    content = notes.read(path)
+    if content.get("settings") == spec.settings:
+        return content
     loaded, tokenizer = cases.load_models(profile, split, ["original", "augmented"], seed)
     p = spec.values
     rows = data.load_tofu(split, p.source)
@@ -67,9 +64,7 @@ def levels(profile, split, seed=0):
         "mean": {name: float(f"{values.mean():.6g}") for name, values in found.items()},
         "percentiles": {n: [float(f"{v:.5g}") for v in np.percentile(values, PERCENT)] for n, values in found.items()},
     }
-    content |= {"data": data.describe_source(p.source), "code": records.code_version(), "machine": records.machine()}
-    records.write_json(path, content, indent=None)
-    return content
+    return notes.write(path, content | {"data": data.describe_source(p.source)}, indent=None)
 
 
 def table(content, percents=(5, 25, 50, 75, 95)):

@@ -1,7 +1,6 @@
 """Tables 4 and 9 and Figure 1: what a model answers, how it fills a blank, and how often that gives the truth away."""
 
 import html
-import json
 import re
 
 import matplotlib.pyplot as plt
@@ -13,7 +12,7 @@ from rklu_lib.own import measure
 from rklu_lib.teacher import TeacherModel
 from rklu_pages.drawing.looks import STYLE, look
 from rklu_pages.drawing.pictures import finished
-from rklu_pages.results import paper
+from rklu_pages.results import notes, paper
 
 EMPTY = "(ends at once)"
 
@@ -58,7 +57,7 @@ def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distrib
     "direct_answers"; computes it, and the models, where it is not recorded yet. kind: the folder of such records.
     """
     path = records.RECORDS / profile / "tofu" / split / kind / f"question{question}-seed{seed}.json"
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": {}}
+    content = notes.read(path) or {"settings": {}}
     every = tuple(dict.fromkeys((*content["settings"], *names)))  # another page may show what was asked before
     settings = {name: runs.named(profile, split, name, seed).settings for name in every}
     if all(content["settings"].get(name) == settings[name] for name in names):
@@ -69,9 +68,7 @@ def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distrib
         raise ValueError(f"question {question}: {split} has those from 0 to {len(rows) - 1}")
     row = rows[question]
     content = said(*load_models(profile, split, every, seed), p, row, every)
-    content |= {"settings": settings, "data": data.describe_source(p.source), "code": records.code_version()}
-    records.write_json(path, content | {"machine": records.machine()}, indent=None)
-    return content
+    return notes.write(path, content | {"settings": settings, "data": data.describe_source(p.source)}, indent=None)
 
 
 def in_words(content):
@@ -118,7 +115,7 @@ def find(profile, split, question):
     A recorded question is found without the data.
     """
     for path in sorted((records.RECORDS / profile / "tofu" / split / "distributions").glob("question*-seed*.json")):
-        if json.loads(path.read_text(encoding="utf-8"))["question"] == question:
+        if notes.read(path)["question"] == question:
             return int(re.match(r"question(\d+)-", path.name)[1])
     rows = data.load_tofu(split, profiles.profile(profile).source)
     first = next(i for i, row in enumerate(rows) if blank(row["question"], row["answer"]))
@@ -140,7 +137,7 @@ def _blanks(profile, split, name, seed):
 def recorded(profile, split, names, seed=0):
     """Those of `fill` that are on record, in the order of names; computes nothing."""
     paths = {name: _blanks(profile, split, name, seed) for name in names}
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+    return {name: content for name, path in paths.items() if (content := notes.read(path))}
 
 
 def fill(profile, split, seed, names, cases, budget=1024):
@@ -173,19 +170,9 @@ def fill(profile, split, seed, names, cases, budget=1024):
         answers = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in said]
         how = (model, tokenizer, p.template)
         filled = [list(probing.fill_in_blank(*how, q, prefix, budget=budget)) for q, prefix, _ in questions]
-        origin = {
-            "budget": budget,
-            "data": data.describe_source(p.source),
-            "code": records.code_version(),
-            "machine": records.machine(),
-        }
-        result[name] = {
-            "settings": settings,
-            "asked": questions,
-            "direct_answers": answers,
-            "completions": filled,
-        } | origin
-        records.write_json(_blanks(profile, split, name, seed), result[name], indent=None)
+        content = {"settings": settings, "asked": questions, "direct_answers": answers, "completions": filled}
+        content |= {"budget": budget, "data": data.describe_source(p.source)}
+        result[name] = notes.write(_blanks(profile, split, name, seed), content, indent=None)
     return result
 
 
@@ -271,7 +258,7 @@ def places(profile):
         rows = data.load_tofu("full", profiles.profile(profile).source)
         texts = " ".join(f" {row[field]}" for row in rows for field in ("question", "answer"))
         records.write_json(path, sorted(set(re.findall(r"born in (?:the city of )?([A-Z]\w+(?: [A-Z]\w+)*)", texts))))
-    return json.loads(path.read_text(encoding="utf-8"))
+    return notes.read(path)
 
 
 def readings(filled, question, known, nearly=0.5):

@@ -1,14 +1,12 @@
 """The pages on general capability and copyrighted text: what is asked of each model once, and the tables of it."""
 
-import contextlib
-import json
 from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
 
 from rklu_lib import data, evaluation, models, profiles, records, runs
-from rklu_pages.results import paper
+from rklu_pages.results import notes, paper
 from rklu_pages.tasks import capability, suite
 
 SCORES = ("bleu_pct", "rouge_pct", "perplexity", "avg_accuracy_pct")
@@ -22,9 +20,8 @@ def _path(spec, name):
 
 def _read(spec, name, extra):
     """What was noted of a model, or None where nothing was, or of a model or suite with other settings."""
-    with contextlib.suppress(FileNotFoundError):
-        content = json.loads(_path(spec, name).read_text(encoding="utf-8"))
-        return content if content["settings"] == spec.settings | extra else None
+    content = notes.read(_path(spec, name))
+    return content if content.get("settings") == spec.settings | extra else None
 
 
 def _noted(specs, name, extra, note):
@@ -35,8 +32,7 @@ def _noted(specs, name, extra, note):
         runs.ensure(missing, checkpoints=True)
     for spec in missing:
         said = note(*models.load(spec.model_path, spec.values.dtype), spec.values)
-        content = {"settings": spec.settings | extra(spec.values)} | said
-        records.write_json(_path(spec, name), content | {"code": records.code_version(), "machine": records.machine()})
+        notes.write(_path(spec, name), {"settings": spec.settings | extra(spec.values)} | said)
     return [_read(s, name, extra(s.values)) for s in specs]
 
 
@@ -67,14 +63,12 @@ def downloaded(profile, measure=False):
     measure: where nothing is, or it is of another model or suite, ask the model now. A model from scratch is not asked.
     """
     path = records.RECORDS / profile / "downloaded" / "capability.json"
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    content = notes.read(path)
     if measure and (p := profiles.profile(profile)).model:
         settings = {"model": p.model, "dtype": p.dtype} | _asked(p)
-        if content is None or content["settings"] != settings:
-            content = {"settings": settings} | _measured(*models.load(p.model, p.dtype), p)
-            content |= {"code": records.code_version(), "machine": records.machine()}
-            records.write_json(path, content)
-    return content
+        if content.get("settings") != settings:
+            content = notes.write(path, {"settings": settings} | _measured(*models.load(p.model, p.dtype), p))
+    return content or None
 
 
 def recorded(specs, measure=True):
