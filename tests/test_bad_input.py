@@ -546,7 +546,7 @@ def command(arguments, folder):
     name, *given = (str(a).format(d=folder) if "{d}" in a else a for a in arguments)
     if name == "unlearn":
         defaults = {"--model": folder / "own", "--forget": folder / "forget.jsonl", "--out": folder / "out"}
-        defaults |= {"--profile": "tiny"}
+        defaults |= {"--profile": "tiny", "--template": "Q: {question} A: {answer}"}
         given += [str(a) for k, v in defaults.items() if k not in given for a in (k, v)]
     elif not name.endswith("!") and "--profile" not in given and name != "fetch":
         given += ["--profile", "tiny"] if not any("/" in g for g in given) else []

@@ -398,7 +398,8 @@ def test_a_state_of_another_pytorch_is_not_gone_on_from(workshop, mine, monkeypa
     folder = jobs.unfinished(job.out)
     (folder / "unlearn").mkdir(parents=True)
     (folder / "unlearn" / "history.json").write_text("[]")
-    records.write_json(folder / "settings.json", job.settings | {"torch": "9.9"})
+    weights = {f"weights of {job.model}": jobs.checkpoints.sha256(job.model)}
+    records.write_json(folder / "settings.json", job.settings | weights | {"torch": "9.9"})
     with pytest.raises(ValueError, match="was begun with another torch; give the same again, or remove it"):
         unlearning.run(job, resumable=True, resume=True)
 

@@ -92,8 +92,9 @@ def _workplace(job, resumable, resume):
     records.write_json(folder / "settings.json", settings)
     try:
         yield folder, True
-    except (SpoiledError, FloatingPointError):
-        shutil.rmtree(folder)
+    except BaseException as error:
+        if isinstance(error, SpoiledError | FloatingPointError) or not any(folder.glob("*/history.json")):
+            shutil.rmtree(folder)  # the same would end the same, or there is nothing yet to go on from
         raise
     shutil.rmtree(folder)
 
