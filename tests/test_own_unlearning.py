@@ -235,6 +235,9 @@ def test_where_no_format_is_known_the_report_says_which_was_taken(start, tmp_pat
     assert not any("chat template" in n for n in start(epochs=1, template=given, out=tmp_path / "named")["notes"])
     tokenizer = models.load_tokenizer(tmp_path / "named")
     assert jobs.prompts(tmp_path / "named", tokenizer, None, profile) == (given, ())  # as it was unlearned
+    for others in ("[1]", '{"settings": "none"}'):  # a report, but not of ours
+        (tmp_path / "named" / "report.json").write_text(others, encoding="utf-8")
+        assert jobs.prompts(tmp_path / "named", tokenizer, None, profile)[0] == profile.template
 
 
 def test_a_model_that_caches_no_keys_and_values_is_not_asked_for_answers():

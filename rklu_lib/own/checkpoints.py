@@ -136,8 +136,7 @@ def sha256(path):
 
 
 def memory():
-    """Bytes of memory that are free on the device that trains: the card's, or the machine's, as far as a container may
-    have them."""
+    """Bytes of memory that are free on the device that trains: the card's, or this machine's or container's."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
     import psutil  # accelerate brings it

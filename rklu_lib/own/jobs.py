@@ -1,5 +1,6 @@
 """What is asked of a model of one's own, read and checked before any weights are loaded."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -73,13 +74,12 @@ def prompts(model, tokenizer, given, profile):
     the tokenizer's own; else the profile's, which need not be what the model was tuned on."""
     report = Path(model) / "report.json"
     if given is None and report.is_file():
-        given = files.read_json(report, "restore it, or name a --template").get("settings", {}).get("template")
+        with contextlib.suppress(KeyError, TypeError):  # a file of that name that is another's
+            given = files.read_json(report, "restore it, or name a --template")["settings"]["template"]
     if given or tokenizer.chat_template:
         return given or chat.CHAT, ()
-    return profile.template, (
-        f"{model} has no chat template: prompts are written as profile {profile.name} has them, "
-        f"{profile.template!r}; if it was tuned on others, name them in --template",
-    )
+    why = f"{model} has no chat template: prompts are written as profile {profile.name} has them, {profile.template!r}"
+    return profile.template, (f"{why}; if it was tuned on others, name them in --template",)
 
 
 def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, method="RKLU", profile="llama2-7b",
@@ -135,8 +135,8 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     saved = save_dtype or (dtype if dtype and dtype != "float32" else own if own in measure.SAVED else "float32")
     if saved not in measure.SAVED:
         raise ValueError(f"save_dtype must be {', '.join(measure.SAVED)}, not {saved!r}")
-    notes = [*unsure]
-    notes += [f"{n} (--{k})" for k, c in corpora.items() for n in (*c.notes, *inputs.unplaced(c, tokenizer, form))]
+    said = {k: (*c.notes, *inputs.unplaced(c, tokenizer, form)) for k, c in corpora.items()}
+    notes = [*unsure, *(f"{note} (--{name})" for name, found in said.items() for note in found)]
     if models.adapter_base(model):
         notes.append("the adapter was merged into the model it rests on; the result is a whole model")
     read = {"corpora": corpora, "examples": examples, "items": items, "notes": tuple(notes)}
