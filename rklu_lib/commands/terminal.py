@@ -37,12 +37,12 @@ def print_epochs(records):
 @contextlib.contextmanager
 def stages():
     """A progress bar for each stage of `unlearning.run`, with the time that is left."""
-    from rich import progress as rich
+    from rich import progress as bars
     from rich.console import Console
 
-    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
-    columns += (rich.TextColumn("steps"), rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
-    with rich.Progress(*columns, console=Console(stderr=True)) as progress:
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
+    columns += (bars.TextColumn("steps"), bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+    with bars.Progress(*columns, console=Console(stderr=True)) as progress:
 
         def on_stage(name, steps, done):
             for task in progress.task_ids:

@@ -88,15 +88,14 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     examples["paraphrases"] = inputs.paraphrased(items["forget"], tokenizer, template)
     examples["assured"] = probes.assured(items["forget"], tokenizer, template)
     examples |= _rated(items["forget"], tokenizer, template)
+    for name in ("paraphrases", "assured"):  # longer than what is to be forgotten: what no longer fits is left out
+        fitting = [e for e in examples[name] if len(e.prompt) + len(e.answer) <= limit]
+        if left := len(examples[name]) - len(fitting):
+            unsure += (f"{left} {name} are longer than the model reads",)
+        examples[name] = fitting
     for name, found in examples.items():
         flat = found if name != "wrong" else [e for each in found for e in each]
-        if name in ("paraphrases", "assured"):  # longer than what was asked for: what no longer fits is left out
-            examples[name] = [e for e in found if len(e.prompt) + len(e.answer) <= limit]
-            unsure += (
-                (f"{n} {name} are longer than the model reads",) if (n := len(found) - len(examples[name])) else ()
-            )
-        else:
-            models.check_lengths(limit, flat, name, [i.where for i in items.get(name, ())])
+        models.check_lengths(limit, flat, name, [i.where for i in items.get(name, ())])
     size = min(128, limit - 1)
     prose = tokenizer(data.load_prose("test", "fictional"), add_special_tokens=False, verbose=False)["input_ids"]
     texts = [tuple(prose[at : at + size]) for at in range(0, len(prose) - size + 1, size)]
