@@ -77,8 +77,8 @@ def reading(spec, tokenizer):
     return [data.passage(tokenizer, s) for s in segments] + novel
 
 
-def train(spec, folder):
-    """Train one of `BASES`. Returns (model, tokenizer)."""
+def train(spec, folder, on_epoch):
+    """Train one of `BASES`. Returns (model, tokenizer, history). folder, on_epoch: as of `training.fit`."""
     p = spec.values
     if spec.method == "augmented":
         model, tokenizer = models.load(spec.base("original").model_path, p.dtype)
@@ -96,5 +96,5 @@ def train(spec, folder):
         examples += reading(spec, tokenizer) if spec.task == "passages" else []
         stage = {"epochs": p.finetune_epochs, "lr": p.finetune_lr, "batch_size": p.finetune_batch_size}
         stage["precision"] = p.finetune_precision
-    training.finetune(model, examples, p, seed=spec.seed, folder=folder, **stage)
-    return model, tokenizer
+    history = training.finetune(model, examples, p, seed=spec.seed, folder=folder, on_epoch=on_epoch, **stage)
+    return model, tokenizer, history

@@ -18,9 +18,7 @@ def unlearned(spec, folder, judge):
     """Unlearn by one of `METHODS`, judging every epoch. Returns (student or teacher, tokenizer, history)."""
     p, chosen = spec.values, METHODS[spec.method]
     original, tokenizer = models.load(spec.base("original").model_path, p.dtype)
-    augmented = None
-    if AUGMENTED in chosen.needs:
-        augmented = models.load(spec.base("augmented").checkpoint_path, p.dtype)[0]
+    augmented = models.load(spec.base("augmented").checkpoint_path, p.dtype)[0] if AUGMENTED in chosen.needs else None
     if chosen.forget is None:
         if spec.method == "teacher":
             model = TeacherModel(original, augmented, p.alpha, p.gauge)
@@ -78,9 +76,9 @@ def execute(spec, stage="record", threads=None):
         recorded, kept = parallel.agreed((load(spec) is not None, has_checkpoint(spec)))
         if stage == "checkpoint" and spec.method in BASES:
             if not kept:
-                started = time.perf_counter()
-                model, tokenizer = bases.train(spec, state(spec))
-                _save(spec, model, tokenizer, {"train": time.perf_counter() - started})
+                lap = _clock()
+                model, tokenizer, history = bases.train(spec, state(spec), lambda *_: {"seconds": lap()})
+                _save(spec, model, tokenizer, {"train": sum(e.get("seconds", 0) for e in history)})
         elif not recorded:
             _record(spec)
         elif spec.method in METHODS and not kept:  # trained again, but not scored: the record stands
@@ -89,6 +87,12 @@ def execute(spec, stage="record", threads=None):
         for begun in ("", ".") if parallel.main() else ():  # states, and what killed processes were writing
             for folder in spec.checkpoint_path.parent.glob(f"{begun}{spec.checkpoint_path.name}-*"):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clock():
+    """A function of the seconds since its last call, or since now; kept with an epoch, they outlast an interruption."""
+    marks = [time.perf_counter()]
+    return lambda: marks.append(time.perf_counter()) or marks[-1] - marks[-2]
 
 
 def _threads(spec):
@@ -105,17 +109,13 @@ def _threads(spec):
 
 def _record(spec):
     """Train (a method) or load (a base model), judge every epoch, write the record."""
-    p, oracle, asked, marks = spec.values, None, {}, [time.perf_counter()]
+    p, oracle, asked, lap = spec.values, None, {}, _clock()
     if spec.against:
         measured = load(spec.against).questions
         if spec.task == "tofu":
             oracle = {f: measured[k][-1] for f in evaluation.FORMS if (k := f"truth_ratio_{f}") in measured}
         else:
             oracle = measured["chunk_nll"][-1]
-
-    def lap():
-        marks.append(time.perf_counter())
-        return marks[-1] - marks[-2]
 
     def judge(model, tokenizer, history=()):
         """What is noted of an epoch: its scores, where it is due, and its seconds, which an interruption must keep."""

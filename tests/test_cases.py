@@ -6,22 +6,12 @@ import json
 import pytest
 from bs4 import BeautifulSoup
 from conftest import TOWNS
+from helpers import Here
 
 from rklu_lib import data, records, runs
 from rklu_lib.records import RunSpec
 from rklu_pages.drawing import tables
 from rklu_pages.tasks import cases
-
-
-class Here:
-    """An executor that runs each job at once, in this process."""
-
-    def submit(self, work, *arguments):
-        from concurrent.futures import Future
-
-        future = Future()
-        future.set_result(work(*arguments))
-        return future
 
 
 def made(*completions, key="Karachi", exact=True):

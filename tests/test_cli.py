@@ -2,10 +2,10 @@
 
 import json
 import re
-from concurrent import futures
 
 import pytest
 import torch
+from helpers import Here
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -13,15 +13,6 @@ from rklu_lib import cli, data, models, records, runs, training
 from rklu_lib.own import unlearning
 from rklu_lib.records import RunSpec
 from rklu_pages.beyond import own_model
-
-
-class Here(futures.Executor):
-    """Runs each job when it is submitted, in this process."""
-
-    def submit(self, function, *args):
-        future = futures.Future()
-        future.set_result(function(*args))
-        return future
 
 
 def rklu(*arguments):

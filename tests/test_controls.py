@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from test_cases import Here
+from helpers import Here
 from test_widgets import ASKED, alphas, explorer, playground
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

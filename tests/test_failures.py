@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import sweeping
 import torch
+from helpers import Here, Interrupted
 from safetensors import safe_open
-from test_cli import Here, rklu
+from test_cli import rklu
 from test_parallel import LAUNCHED, launch  # noqa: F401 - a fixture
 
 from rklu_lib import data, files, models, parallel, records, runs, training
@@ -346,10 +347,6 @@ def test_damage_is_named_never_used_and_mended_by_its_fix(workshop, monkeypatch,
     (after,) = runs.ensure([spec], executor=Here())
     assert after.epochs == before.epochs
     assert all((after.questions[k] == v).all() for k, v in before.questions.items())
-
-
-class Interrupted(Exception):
-    pass
 
 
 def interrupted(monkeypatch, spec, after=2):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import Here
 from test_chat import FORMATS
 from test_paper_profiles import llama
-from test_runs import Here
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rklu_lib import data, files, hub, logs, metrics, models, profiles, records, runs

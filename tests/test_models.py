@@ -6,15 +6,11 @@ import json
 
 import pytest
 import torch
+from helpers import same_weights
 from transformers import AutoModelForCausalLM, AutoTokenizer, CohereConfig, Gemma2Config, GraniteConfig
 
 from rklu_lib import data, evaluation, files, methods, models
 from rklu_lib.teacher import FrozenLogits
-
-
-def same_weights(one, other):
-    a, b = one.state_dict(), other.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.fixture

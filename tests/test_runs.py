@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import Here, Interrupted
 
 from rklu_lib import bases, data, evaluation, methods, models, records, runs, training
 from rklu_lib.own import unlearning
@@ -24,30 +25,9 @@ from rklu_lib.teacher import teacher_logits
 from rklu_pages.tasks import cases
 
 
-class Here(futures.Executor):
-    """Runs each job when it is submitted, in this process, and notes it."""
-
-    def __init__(self):
-        self.jobs = []
-
-    def submit(self, function, spec, stage, threads):
-        assert function is runs.execute
-        self.jobs.append((spec.method, stage))
-        future = futures.Future()
-        try:
-            future.set_result(function(spec, stage, threads))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 class Nowhere(futures.Executor):
     def submit(self, function, spec, stage, threads):
         raise AssertionError(f"nothing was to be computed, but {spec.method} ({stage}) was")
-
-
-class Interrupted(Exception):
-    pass
 
 
 def specs(*names, split="forget10"):
@@ -205,6 +185,25 @@ def test_a_failure_ends_the_workers(workshop, monkeypatch):
         runs.ensure(specs("GA"))
     worker.join(20)
     assert worker.exitcode not in (None, 0)
+
+
+def test_a_base_models_seconds_outlast_an_interruption(workshop, monkeypatch):
+    spec, epoch_order, asked = RunSpec("tiny", "forget10", "oracle"), data.epoch_order, []
+
+    def fails(*args):
+        asked.append(args)
+        if len(asked) == 2:
+            raise Interrupted
+        return epoch_order(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(data, "epoch_order", fails)
+        runs.ensure([spec], executor=Here())
+    history = json.loads((runs.state(spec) / "history.json").read_text())
+    history[0]["seconds"] += 1000  # what was spent before the interruption
+    (runs.state(spec) / "history.json").write_text(json.dumps(history))
+    (found,) = runs.ensure([spec], executor=Here())
+    assert 1000 < found.content["seconds"]["train"] < 1100
 
 
 def test_a_further_run_uses_what_is_there(workshop):

@@ -5,16 +5,12 @@ import dataclasses
 
 import pytest
 import torch
+from helpers import Interrupted, same_weights
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rklu_lib import data, methods, models, training
 
 TRAINED = [name for name, m in methods.METHODS.items() if m.forget]
-
-
-def same_weights(one, other):
-    a, b = one.state_dict(), other.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def assert_close_weights(one, other, tolerance):
@@ -127,10 +123,6 @@ def test_accumulated_finetuning_reaches_the_same_parameters(profile, tiny_model,
     assert not same_weights(results[0][0], tiny_model().double())
     assert_close_weights(results[0][0], results[1][0], 1e-5)
     assert results[0][1] == pytest.approx(results[1][1], rel=1e-9)
-
-
-class Interrupted(Exception):
-    pass
 
 
 @pytest.mark.parametrize("architecture", ["llama", "phi"])

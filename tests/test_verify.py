@@ -6,7 +6,8 @@ import os
 import numpy as np
 import pytest
 import sweeping
-from test_cli import Here, rklu
+from helpers import Here
+from test_cli import rklu
 
 from rklu_lib import records, runs
 from rklu_lib.commands import verify

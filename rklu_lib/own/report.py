@@ -15,7 +15,7 @@ import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
 
 from rklu_lib import budget, data, files, metrics, records
-from rklu_lib.own import checkpoints, measure
+from rklu_lib.own import measure
 
 ASSETS = Path(__file__).with_name("assets")
 MASK, OTHER = "███", "•••"
@@ -49,8 +49,8 @@ def content(job, found):
         "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers", "accelerate")},
         "model": {"name": Path(str(job.model)).name if Path(job.model).is_dir() else str(job.model),
                   "type": job.config.model_type, "parameters": budget.parameters(job.config),
-                  "dtype": job.source_dtype, "sha256": checkpoints.sha256(job.model)},
-        "out": {"name": job.out.name, "dtype": job.save_dtype, "sha256": found["weights"]},
+                  "dtype": job.source_dtype, "sha256": found["weights"][job.model]},
+        "out": {"name": job.out.name, "dtype": job.save_dtype, "sha256": found["weights"][job.out]},
         "method": job.method.name,
         "settings": {name: job.settings["profile"][name] for name in SETTINGS},
         "seed": job.seed,

@@ -73,14 +73,14 @@ def _alone(job):
 
 
 @contextlib.contextmanager
-def _workplace(job, resumable, resume):
+def _workplace(job, weights, resumable, resume):
     """Where the state of this run lies: a place that is gone afterwards, or one that an interruption leaves behind."""
     if not (resumable or resume):
         with tempfile.TemporaryDirectory(dir=job.out.parent, prefix=f".{job.out.name}-") as folder:
             yield Path(folder), False
         return
-    folder, settings = jobs.unfinished(job.out), dict(job.settings)
-    settings |= {f"weights of {m}": checkpoints.sha256(m) for m in (job.model, job.reference) if m}
+    folder = jobs.unfinished(job.out)
+    settings = job.settings | {f"weights of {name}": digest for name, digest in weights.items()}
     if any(folder.glob("*/history.json")):
         if not resume:
             raise ValueError(f"{job.out} was begun and not finished; --resume goes on, or remove {folder}")
@@ -119,7 +119,8 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
     """Do a `jobs.Job`. on_stage(name, steps, done) is told of each stage and returns what to call after each step.
     on_epoch(notes) is given what is known of each epoch of unlearning so far: the report's `epochs`, less the loss."""
     stage = on_stage or (lambda *_: None)
-    with _alone(job), _workplace(job, resumable, resume) as (folder, keeps):
+    weights = {m: checkpoints.sha256(m) for m in (job.model, job.reference) if m}  # a minute of a 7 B, so once
+    with _alone(job), _workplace(job, weights, resumable, resume) as (folder, keeps):
         reference, target = None, job.target
         if job.reference:
             stage("measuring the reference", None, 0)
@@ -154,8 +155,8 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
             model.to(getattr(torch, job.save_dtype)).save_pretrained(tmp)
             tokenizer.save_pretrained(tmp)
             found = {"before": before, "after": after, "reference": reference, "target": target, "copies": copies}
-            found |= {"trained": trained, "history": history, "kept": kept, "weights": checkpoints.sha256(tmp)}
-            content = report.content(job, found)
+            found |= {"trained": trained, "history": history, "kept": kept}
+            content = report.content(job, found | {"weights": weights | {job.out: checkpoints.sha256(tmp)}})
             report.write(content, tmp)
     return content
 
