@@ -46,13 +46,9 @@ def has_checkpoint(spec):
 
 
 def _save(spec, model, tokenizer, seconds):
-    if not parallel.main():
-        return
-    with files.atomic_directory(spec.checkpoint_path) as tmp:
-        model.save_pretrained(tmp)
-        tokenizer.save_pretrained(tmp)
-        (tmp / "settings.json").write_text(json.dumps(spec.settings, indent=1))
-        (tmp / "seconds.json").write_text(json.dumps(seconds | {"threads": torch.get_num_threads()}))
+    if parallel.main():
+        notes = {"settings": spec.settings, "seconds": seconds | {"threads": torch.get_num_threads()}}
+        models.save(model, tokenizer, spec.checkpoint_path, **notes)
 
 
 def state(spec):

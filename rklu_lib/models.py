@@ -191,11 +191,13 @@ def check_lengths(limit, examples, file, places=()):
             raise ValueError(f"{place}: {n} tokens with the prompt; the model reads {limit}. {fix}")
 
 
-def save(model, tokenizer, path):
-    """Write a checkpoint directory in the hub's layout (safetensors), whole or not at all."""
+def save(model, tokenizer, path, **notes):
+    """Write a checkpoint directory in the hub's layout (safetensors), whole or not at all. notes: JSON files beside."""
     with files.atomic_directory(path) as tmp:
         model.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)
+        for name, content in notes.items():
+            (tmp / f"{name}.json").write_text(json.dumps(content, indent=1))
 
 
 def _common(input_ids, mask):

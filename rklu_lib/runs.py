@@ -181,14 +181,14 @@ def worker_environment():
 
 
 @contextlib.contextmanager
-def _named(job):
-    """Errors that say nothing of the run they end are told which it is, and what to do."""
+def _named(job, failed):
+    """Errors are told which run they end, and what to do; one that diverged is noted, the others need not wait."""
     spec = job[0]
     name = f"{spec.profile}, {spec.split}, {spec.label}, seed {spec.seed}"
     try:
         yield
     except FloatingPointError as error:
-        raise FloatingPointError(f"{name}: {error}") from None
+        failed.append(f"{name}: {error}")
     except OSError as error:
         fix = "free some of the disk, or name another in RKLU_RUNS and RKLU_RECORDS; the same command goes on"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "disk full" in str(error)
@@ -199,23 +199,25 @@ def _named(job):
 
 
 def _drain(plan, executor, threads):
-    """Submit every job once what it waits for is done; one progress bar over all epochs."""
-    waiting, running, done = dict(plan), {}, set()
+    """Submit every job once what it waits for is done; one progress bar for all. What diverged is raised last."""
+    waiting, running, done, failed = dict(plan), {}, set(), []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=sum(map(epochs, plan)))
-        while waiting or running:
+        while running or any(map(done.issuperset, waiting.values())):
             for job in [j for j, needs in waiting.items() if done.issuperset(needs)]:
                 del waiting[job]
                 running[executor.submit(execute, *job, threads)] = job
             finished, _ = futures.wait(running, timeout=1.0, return_when=futures.FIRST_COMPLETED)
             for future in finished:
                 job = running.pop(future)
-                with _named(job):
+                with _named(job, failed):
                     future.result()
-                done.add(job)
+                    done.add(job)
             shown = sum(map(epochs, done)) + sum(map(_epochs_done, running.values()))
             progress.update(bar, completed=shown, description=f"{len(done)} of {len(plan)} jobs done")
+    if failed:
+        raise FloatingPointError("; ".join(failed))
 
 
 def named(profile, split, label, seed=0):

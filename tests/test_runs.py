@@ -206,6 +206,35 @@ def test_a_base_models_seconds_outlast_an_interruption(workshop, monkeypatch):
     assert 1000 < found.content["seconds"]["train"] < 1100
 
 
+def test_a_run_that_diverges_does_not_keep_the_others_from_ending(workshop, monkeypatch):
+    unlearn = training.unlearn
+
+    def diverges(chosen, *args, **how):
+        if chosen.name in ("GA", "NPO"):
+            raise FloatingPointError("loss nan in epoch 1; lower the learning rate 0.5")
+        return unlearn(chosen, *args, **how)
+
+    monkeypatch.setattr(training, "unlearn", diverges)
+    both = "^tiny, forget10, GA, seed 0: loss nan.*0.5; tiny, forget10, NPO, seed 0: loss nan.*0.5$"
+    with pytest.raises(FloatingPointError, match=both):
+        runs.ensure(specs("GA", "RKLU", "NPO"), executor=Here())
+    assert [records.load(spec) is not None for spec in specs("GA", "RKLU", "NPO")] == [False, True, False]
+
+
+def test_what_rests_on_a_base_that_diverged_is_not_begun(workshop, monkeypatch):
+    finetune, here = training.finetune, Here()
+
+    def diverges(model, examples, profile, **how):
+        if how["lr"] == profile.augment_lr:
+            raise FloatingPointError("loss inf in epoch 1")
+        return finetune(model, examples, profile, **how)
+
+    monkeypatch.setattr(training, "finetune", diverges)
+    with pytest.raises(FloatingPointError, match="augmented, seed 0: loss inf"):
+        runs.ensure(specs("RKLU", "GA"), executor=here)
+    assert ("RKLU", "record") not in here.jobs and records.load(*specs("GA")) is not None
+
+
 def test_a_further_run_uses_what_is_there(workshop):
     runs.ensure(specs("GA"), executor=Here())
     here = Here()
