@@ -79,6 +79,24 @@ def spread(value, low, high, reference, probe="questions", measure="asked, rouge
     return row | {"distance": value - held["value"]}
 
 
+def test_the_family_between_the_divergences_lies_in_order_of_beta():
+    def asked(value):
+        held = {"value": 0.1, "low": 0.05, "high": 0.15}
+        row = {"probe": "memorisation", "measure": "answer probability", "value": value, "low": value - 0.01}
+        row |= {"high": value + 0.02, "reference": held, "distance": value - 0.1}
+        others = [row | {"probe": "membership"}, row | {"measure": "forget quality (p)", "low": None}]
+        return {"rows": [row, *others], "settings": {"js_beta": 0.5} if value == 0.3 else {"js_beta": value}}
+
+    found = {"oracle": 0.1, "RKLU": 0.2, "RKLU+KL": 0.2, "JS,js_beta=0.9": 0.9, "JS": 0.3, "FKLU": 0.4}
+    table = robustness.family({name: asked(value) for name, value in found.items()})
+    assert table.beta.to_dict() == {"FKLU": 0, "JS": 0.5, "JS,js_beta=0.9": 0.9, "RKLU": 1}
+    assert list(table.index) == ["FKLU", "JS", "JS,js_beta=0.9", "RKLU"]
+    (ax,) = robustness.plot_family(table).figure.axes
+    (line,) = (line for line in ax.lines if len(line.get_xdata()) == 4 and line.get_marker() == "o")
+    np.testing.assert_allclose(line.get_xydata(), [[0, 0.4], [0.5, 0.3], [0.9, 0.9], [1, 0.2]])
+    assert [list(other.get_ydata()) for other in ax.lines if other.get_linestyle() == "--"] == [[0.1, 0.1]]
+
+
 def test_a_reading_needs_intervals_that_do_not_touch():
     oracle = (0.3, 0.2, 0.4)
     rows = [

@@ -7,7 +7,7 @@ import seaborn
 from rklu_lib import bases, data, execution, files, profiles, records, runs
 from rklu_lib.robustness import PROBES, attack, rounding
 from rklu_pages.drawing.figures import forget_quality_axis
-from rklu_pages.drawing.looks import STYLE, look
+from rklu_pages.drawing.looks import COLOURS, STYLE, look
 from rklu_pages.drawing.pictures import finished
 
 
@@ -112,6 +112,35 @@ def side_by_side(results):
     numbers = ("value", "low", "high", "oracle", "oracle low", "oracle high", "distance")
     columns = ["method", "probe", "measure", *numbers, "reading"]
     return pd.DataFrame(rows, columns=columns).set_index("method")
+
+
+def family(results):
+    """What is memorised after forward KL (FKLU, a β of 0), reverse KL (RKLU, 1) and the Jensen-Shannon divergences
+    between them: the rows of `side_by_side` that have an interval, with their `beta`, in its order."""
+    ends = {"FKLU": 0.0, "RKLU": 1.0}
+    kin = {name: found for name, found in results.items() if name in ends or name.partition(",")[0] == "JS"}
+    betas = {name: ends[name] if name in ends else found["settings"]["js_beta"] for name, found in kin.items()}
+    rows = side_by_side(kin)
+    rows = rows[(rows.probe == "memorisation") & (rows.reading != "")]
+    return rows.assign(beta=rows.index.map(betas)).sort_values("beta", kind="stable")
+
+
+def plot_family(table):
+    """`family`, a panel for each measure: its value and interval against β; dashed and shaded, the oracle's."""
+    names = list(table.measure.unique())
+    with plt.rc_context(STYLE):
+        how = {"figsize": (2.4 * len(names), 2.6), "sharey": True, "squeeze": False}
+        figure, axes = plt.subplots(1, len(names), **how)
+        for ax, name in zip(axes[0], names, strict=True):
+            part = table[table.measure == name]
+            spread = (part.value - part.low, part.high - part.value)
+            ax.errorbar(part.beta, part.value, spread, color=COLOURS["JS"], marker="o", markersize=4, capsize=3)
+            oracle = part.iloc[0]
+            ax.axhline(oracle.oracle, color=COLOURS["oracle"], linestyle="--", linewidth=1)
+            ax.axhspan(oracle["oracle low"], oracle["oracle high"], color=COLOURS["oracle"], alpha=0.12, linewidth=0)
+            ax.set(title=name.partition(",")[0], xlabel="β", ylim=(0, 1), xticks=(0, 0.5, 1))
+        axes[0, 0].set_ylabel("value")
+    return finished(figure)
 
 
 def readings(table):
