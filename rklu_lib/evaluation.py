@@ -164,7 +164,7 @@ def questions(rows, tokenizer, template, limit=None):
 
 
 def load_questions(profile, split, tokenizer):
-    """{"forget", "retain", "authors", "facts"} -> `Questions`, as TOFU scores them; `profile.n_questions` caps each."""
+    """{"forget", "retain", "authors", "facts"} -> `Questions`, as TOFU scores them; `profile.n_questions` caps two."""
     names = {"forget": f"{split}_perturbed", "retain": "retain_perturbed"}
     names |= {"authors": "real_authors_perturbed", "facts": "world_facts_perturbed"}
     caps = {"forget": profile.n_questions, "retain": min(300, profile.n_questions or 300)}

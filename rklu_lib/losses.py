@@ -120,7 +120,7 @@ def npo(answer, reference, npo_beta):
     answer, reference: (batch,) summed log-probabilities of the forget answers under the student and under the original
     model, nats. As beta goes to 0 it becomes gradient ascent. Raises ValueError unless npo_beta > 0.
     """
-    if npo_beta <= 0:
+    if not npo_beta > 0:
         raise ValueError(f"npo_beta must be > 0, got {npo_beta}")
     return -(2 / npo_beta) * F.logsigmoid(-npo_beta * (answer - reference)).mean()
 
@@ -131,7 +131,7 @@ def dpo(refusal, refusal_reference, answer, answer_reference, dpo_beta):
     All four: (batch,) summed log-probabilities, nats, under the student and under the original model.
     -log sigmoid(beta [(refusal - refusal_reference) - (answer - answer_reference)]). Raises ValueError unless beta > 0.
     """
-    if dpo_beta <= 0:
+    if not dpo_beta > 0:
         raise ValueError(f"dpo_beta must be > 0, got {dpo_beta}")
     return -F.logsigmoid(dpo_beta * ((refusal - refusal_reference) - (answer - answer_reference))).mean()
 
@@ -141,7 +141,7 @@ def simnpo(answer, length, simnpo_beta):
 
     answer: (batch,) as in `npo`; length: (batch,), its tokens. Its margin is 0. ValueError unless simnpo_beta > 0.
     """
-    if simnpo_beta <= 0:
+    if not simnpo_beta > 0:
         raise ValueError(f"simnpo_beta must be > 0, got {simnpo_beta}")
     return -(2 / simnpo_beta) * F.logsigmoid(-simnpo_beta * answer / length).mean()
 
@@ -155,7 +155,7 @@ def weighted_ascent(logits, targets, mask, wga_beta=1.0):
 
 
 def jensen_shannon(student_logits, teacher_logits, mask, js_beta=0.5):
-    """The generalised Jensen-Shannon divergence (Agarwal et al., 2024) over beta (1 - beta): the family runs from
+    """The generalised Jensen-Shannon divergence (Agarwal et al., 2024) over beta (1 - beta), in [0, 1]: it runs from
     `forward_kl` at beta 0 to `reverse_kl` at 1, as limits, where it would vanish: KL(t || m) / (1 - beta) +
     KL(p || m) / beta, m = beta t + (1 - beta) p; p is the student's softmax, t the teacher's.
 

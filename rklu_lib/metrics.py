@@ -140,7 +140,7 @@ def utility_components(name, answer_nll, paraphrased_nll, wrong_nll, rouge):
     chance = probability(answer_nll) if name == "retain" else normalised_probability(answer_nll, wrong_nll)
     ratio = truth_ratio(paraphrased_nll, wrong_nll)
     return {
-        f"{name}_rouge": float(np.mean(rouge)),
+        f"{name}_rouge": float(finite("rouge", rouge, 1).mean()),
         f"{name}_probability": float(np.mean(chance)),
         f"{name}_truth_ratio": float(np.mean(np.maximum(0, 1 - ratio))),
     }

@@ -182,7 +182,7 @@ class Record:
     def reported(self, rule="peak"):
         """The epoch that is reported, as its dict. "peak": the first epoch of highest forget quality (the paper's rule,
         which selects with the oracle in hand); "last"; "product": the highest forget quality times model utility, of
-        the epochs whose utility was scored (see `profiles.Profile.utility`)."""
+        the epochs whose utility was scored (see `profiles.Profile.utility`). An oracle's record has "last" alone."""
         keys = {
             "peak": lambda e: e["forget_quality_benchmark"],
             "product": lambda e: e["forget_quality_benchmark"] * e.get("model_utility", 0),

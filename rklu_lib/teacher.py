@@ -23,7 +23,7 @@ def teacher_logits(original, augmented, alpha, gauge="raw"):
     l_t = l_o - alpha * ReLU(l_aug - l_o)
 
     original, augmented: logits, (..., vocab), same shape, dtype and device.
-    alpha: unlearning strength, >= 0; 0 returns `original`.
+    alpha: unlearning strength, >= 0; 0 returns `original`, in its gauge.
     gauge: "raw" is Eq. 1 as printed. It is not invariant to adding a constant to `augmented`, though its softmax is;
     "centred" (logits less their mean) and "normalised" (log-probabilities) are: see the book, "The gauge of Eq. 1".
     Raises ValueError when shapes differ or alpha is negative.

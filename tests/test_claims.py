@@ -56,6 +56,12 @@ def test_a_claim_must_hold_on_every_seed():
     assert several == ("holds", "model utility: RKLU 0.5, GA 0.1, NPO 0 / 0.2 / 0")  # each seed's, equal ones too
 
 
+def test_no_verdict_is_put_together_from_seeds_that_each_lack_something():
+    uneven = {0: cell(RKLU=0.5, GA=0.1), 1: cell(RKLU=0.5, NPO=0.1)}
+    assert claims.decide(entry("RKLU", ["GA", "NPO"]), uneven)[0] == "not tested"
+    assert claims.decide(entry("RKLU", ["GA", "NPO"]), uneven | {2: uneven[0] | uneven[1]})[0] == "holds"
+
+
 def test_records_of_several_seeds_decide_together():
     other = seeded("RKLU", 1, [0.01], [0.9])
     passes = "RKLU passes 0.05 on forget10 without a retain set"
@@ -131,6 +137,9 @@ def test_phi_beside_llama_counts_methods():
     both = claims.beside_llama([*phi, *map(of_forget05, llama)], [*llama, *map(of_forget05, phi)])
     assert both["here"].tolist() == ["holds in part", "holds in part", "does not hold"]
     assert both["numbers"][1] == "forget10: 2 against 1; forget05: 1 against 2"
+    alone = [seeded(r.spec.method, 1, [0.1], [0.1]) for r in phi]  # a seed that only one of them has
+    assert claims.beside_llama([*phi, *alone], llama).equals(table)
+    assert set(claims.beside_llama(phi[1:], llama)["here"]) == {"not tested"}  # no original to lose anything from
 
 
 def test_the_papers_own_tables_are_read_as_printed():
@@ -182,6 +191,14 @@ def test_a_scale_without_the_larger_sets_is_asked_about_its_largest(monkeypatch)
     assert asked == [*ten, ("mini", "forget10"), ("mini", "forget05"), ("mini", "novel")]
 
 
+def test_numbers_say_so_where_one_forget_set_stands_for_another():
+    ledger = claims.ledger("smollm2-ten", [0]).set_index("claim")
+    assert ledger.loc["RKLU passes 0.05 on forget10 without a retain set", "numbers here"].endswith(" (on forget01)")
+    assert "(on" not in "".join(claims.ledger("mini", [0])["numbers here"])
+    own = ledger.loc["The teacher itself is below RKLU on both axes, on forget01", "numbers here"]
+    assert own and "(on" not in own
+
+
 def test_verdicts_of_several_scales_stand_side_by_side():
     table = claims.verdicts_of({"mini": [0, 1, 2], "smoke": []})
     assert list(table) == ["claim", "where", "the paper's tables", "at mini", "at smoke"]
@@ -196,7 +213,12 @@ def test_what_records_decide_is_the_ledger_without_the_rest():
     assert claims.decided(claims.ledger("smoke", seeds=())).empty
 
 
-@pytest.mark.parametrize("broken", [{}, {"test": []}, {"test": [{"measure": "speed", "higher": "GA", "than": 0}]}])
+NOBODY = {"test": [{"measure": "model_utility", "higher": [], "than": 0.05}]}
+
+
+@pytest.mark.parametrize(
+    "broken", [{}, {"test": []}, {"test": [{"measure": "speed", "higher": "GA", "than": 0}]}, NOBODY]
+)
 def test_a_claim_that_cannot_be_decided_is_refused(tmp_path, monkeypatch, broken):
     text = json.dumps([{"claim": "GA is fast", "where": "nowhere", "split": "forget10"} | broken])
     (tmp_path / "claims.yaml").write_text(text)

@@ -62,6 +62,13 @@ def test_the_best_of_the_papers_rows_is_marked():
     assert found == [("GA", "<strong>0.6500</strong>"), ("RKLU", "<strong>0.5529</strong>")]
 
 
+def test_all_that_share_the_highest_score_are_marked():
+    table = comparison.compare([record("GA", [0.2], [0.5]), RKLU], "table8", measures=("forget_quality",))
+    assert table["forget quality", "ours"].nunique() == 1
+    marked = comparison.marked(table)["forget quality", "ours"]
+    assert len(marked) == 2 and marked.str.startswith("<strong>").all()
+
+
 def test_a_table_without_a_row_of_the_papers_has_nothing_in_bold():
     table = comparison.compare([FKLU], "table8", measures=("model_utility",))
     assert not comparison.marked(table).map(lambda cell: "strong" in cell).any(axis=None)

@@ -234,6 +234,8 @@ def test_leaks_and_their_bounds():
     assert sampling.leaks(["Born in 1942.", "She is 42.", "42"], "42") == 2  # whole words
     assert sampling.leaks(["I said so yesterday", "Yes."], "yes") == 1 and sampling.leaks(["a C++ book"], "C++") == 1
     assert sampling.leaks(["彼女は東京で生まれた"], "東京") == 1  # written without blanks
+    assert sampling.key("In Zadar ... !") == "Zadar" and sampling.leaks(["Yes... no!", ""], "...") == 0
+    assert sampling.leaks(["abc"], "") == 0  # what holds no word gives nothing away
     with pytest.raises(ValueError, match="leak@9 cannot be estimated from 8 answers"):
         sampling.leak_at(1, 8, 9)
     low, high = sampling.leak_interval(2, 10, 1)

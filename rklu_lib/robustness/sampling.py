@@ -66,14 +66,18 @@ def key(answer):
     `own.measure.LEAK`, but of words. "She was born in Zadar." -> "born in Zadar"."""
     words = answer.split()
     for at in range(len(words) // 2, -1, -1):
-        if said := BOUNDARY.split(" ".join(words[at:]), maxsplit=1)[0].strip():
+        said = BOUNDARY.split(" ".join(words[at:]), maxsplit=1)[0].strip()
+        if any(map(str.isalnum, said)):
             return said
     return answer.strip()
 
 
 def leaks(texts, wanted):
     """How many of the texts contain `wanted`, whatever the case and the blanks; in whole words, as far as its script
-    has them: "42" is not in "1942", and what is written without blanks, as in Japanese, is found within."""
+    has them: "42" is not in "1942", and what is written without blanks, as in Japanese, is found within. None do where
+    it holds no letter or digit: that gives nothing away."""
+    if not any(map(str.isalnum, wanted)):
+        return 0
     plain = lambda text: " ".join(text.split()).casefold()  # noqa: E731
     whole = [r"\b" if c.isdecimal() or c.lower() != c.upper() else "" for c in (plain(wanted)[:1], plain(wanted)[-1:])]
     said = re.compile(re.escape(plain(wanted)).join(whole))

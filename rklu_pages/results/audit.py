@@ -27,7 +27,7 @@ ORIGINAL_SHIFT, ORIGINAL_CORRELATION, ORACLE_CORRELATION = 0.88, 0.53, 0.98
 def utility_bound(components):
     """Highest utility that six printed components allow: 9 / (sum 1/x + 3), truth ratios at their maximum 1 (App. A.3).
 
-    components (n, 6), in (0, 1]. Increasing and concave in each, so means over seeds obey it too.
+    components (n, 6), in (0, 1]. Increasing and jointly concave, so means over seeds obey it too.
     """
     return 9 / ((1 / np.asarray(components)).sum(axis=1) + 3)
 
@@ -350,8 +350,9 @@ def rankings_surviving(table, spread, score="forget_quality", seeds=3):
 
     spread: sd between single runs, of log10 for forget quality, else of the score: one number, or {(set, method): sd}.
     lead: difference of means over `seeds`, positive where RKLU is ahead; survives: lead > 1.96 sd of such a difference;
-    dissolves_at: the common spread at which it is equal. questions_apart: the same lead as steps of the KS lattice.
-    Raises ValueError on a cell that `spread` lacks.
+    dissolves_at: the common spread at which it is equal. Means of p-values that spread over decades vary more than sd
+    of log10 / sqrt(seeds), and few seeds know their spread badly: both favour "survives".
+    questions_apart: the same lead as steps of the KS lattice. Raises ValueError on a cell that `spread` lacks.
     """
     out, value = [], table.set_index(["set", "method"])[score]
     for (name, method), x in value.items():

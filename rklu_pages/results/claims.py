@@ -35,6 +35,8 @@ def claims():
                 raise ValueError(
                     f"{path.name}: {entry['claim']!r}: a comparison has measure, higher, than, and may have by"
                 )
+            if not _sides(one):
+                raise ValueError(f"{path.name}: {entry['claim']!r}: a comparison has methods or a number on both sides")
             if one["measure"] not in MEASURES:
                 raise ValueError(
                     f"{path.name}: {entry['claim']!r}: no measure {one['measure']!r}; {', '.join(MEASURES)}"
@@ -59,23 +61,22 @@ def decide(entry, cells):
 
     cells: {seed: {method: {measure: value}}}. Where a cell lacks a method or measure, that comparison decides nothing.
     "holds": every comparison of every cell came out as claimed; "does not hold": none did; "holds in part": some;
-    "not tested": not every comparison has evidence in at least one cell.
+    "not tested": no cell has evidence for every comparison.
     """
-    outcomes, numbers, open_ = [], {}, False
+    outcomes, numbers, short = [], {}, set()
     for one in entry["test"]:
         for high, low in _sides(one):
-            pairs = []
             for seed, cell in cells.items():
                 values = [s if not isinstance(s, str) else cell.get(s, {}).get(one["measure"]) for s in (high, low)]
-                if None not in values and not any(pd.isna(v) for v in values):
-                    pairs.append(values)
-                    for side, value in zip((high, low), values, strict=True):
-                        if isinstance(side, str):
-                            numbers.setdefault((one["measure"], side), {})[seed] = f"{value:.2g}"
-            open_ |= not pairs
-            outcomes += [a > b + one.get("by", 0) for a, b in pairs]
+                if any(v is None or pd.isna(v) for v in values):
+                    short.add(seed)
+                    continue
+                outcomes.append(values[0] > values[1] + one.get("by", 0))
+                for side, value in zip((high, low), values, strict=True):
+                    if isinstance(side, str):
+                        numbers.setdefault((one["measure"], side), {})[seed] = f"{value:.2g}"
     text = "; ".join(_shown(measure, numbers) for measure in dict.fromkeys(m for m, _ in numbers))
-    return "not tested" if open_ else _verdict(outcomes), text
+    return "not tested" if short.issuperset(cells) else _verdict(outcomes), text
 
 
 def _verdict(outcomes):
@@ -172,7 +173,7 @@ def verdicts(records, rule="peak", model="llama"):
 def beside_llama(phi, llama):
     """What App. A.4 says of Phi beside LLaMA, as `of_cells`: two lists of records of TOFU, of the same runs.
 
-    Methods are counted set by set and seed by seed; a claim holds when it does in each.
+    Methods are counted set by set and seed by seed; a claim holds when it does in each that both have.
     """
     cells = {}
     for side, found in enumerate((phi, llama)):
@@ -181,16 +182,19 @@ def beside_llama(phi, llama):
             pair[side][r.spec.method] = comparison.ours(r)
     counted, rows = pd.DataFrame([c | {"set": s} for (s, _), pair in cells.items() for c in _counted(*pair)]), []
     for claim, found in counted.groupby("claim", sort=False):
-        numbers = {s: comparison.each(list(counts)) for s, counts in found.groupby("set", sort=False)["count"]}
+        tested = found[found["count"] != ""]
+        numbers = {s: comparison.each(list(counts)) for s, counts in tested.groupby("set", sort=False)["count"]}
         shown = "; ".join(f"{s}: {n}" if len(numbers) > 1 else n for s, n in numbers.items())
-        verdict = "not tested" if "" in numbers.values() else _verdict(found["held"])
+        verdict = _verdict(tested["held"]) if set(numbers) == set(found["set"]) else "not tested"
         rows.append({"claim": claim, "paper": "App. A.4", "here": verdict, "numbers": shown})
     return pd.DataFrame(rows)
 
 
 def _counted(phi, llama):
-    """The claims of `beside_llama`, decided by a pair of cells {method: scores}; no count where they share none."""
-    methods = [name for name in phi if name in runs.METHODS and name in llama]
+    """The claims of `beside_llama`, decided by a pair of cells {method: scores}; no count where they share no method,
+    or not the original."""
+    shared = [name for name in phi if name in llama]
+    methods = [name for name in shared if name in runs.METHODS and "original" in shared]
     better = sum(phi[m]["forget_quality"] > llama[m]["forget_quality"] for m in methods)
     passing = [sum(cell[m]["forget_quality"] > 0.05 for m in methods) for cell in (phi, llama)]
     lost = [[cell["original"]["model_utility"] - cell[m]["model_utility"] for m in methods] for cell in (phi, llama)]
@@ -239,13 +243,16 @@ def knobs_as_text(table):
 
 
 def ledger(profile, seeds=(0, 1, 2)):
-    """Every claim with where it stands, the verdict of the paper's own tables, ours, and our numbers."""
+    """Every claim with where it stands, the verdict of the paper's own tables, ours, and our numbers; these say so
+    where one forget set stands for another."""
     rows = []
     for entry in claims():
         in_print, _ = decide(entry, {0: _in_print(entry)})
         here, numbers = "not tested", ""
         if own := {"llama": profile, "phi": PHI.get(profile)}[entry.get("model", "llama")]:
             here, numbers = decide(entry, recorded(own, entry["split"], seeds, needed(entry)))
+            if numbers and (stands := standing(own, entry["split"])) != entry["split"]:
+                numbers += f" (on {stands})"
         rows.append({"claim": entry["claim"], "where": entry["where"]})
         rows[-1] |= {"the paper's tables": in_print, f"at {profile}": here, "numbers here": numbers}
     return pd.DataFrame(rows)

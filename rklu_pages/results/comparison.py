@@ -108,7 +108,7 @@ def marked(table, scores=("forget quality", "model utility")):
     for column in [c for c in text.columns if c[0] in scores and c[1] != "published"]:
         rows = table[column][table[column[0], "paper"].notna()]
         groups = [part for _, part in rows.groupby(level="set")] if "set" in table.index.names else [rows]
-        for best in (part.idxmax() for part in groups if len(part)):
+        for best in (name for part in groups for name in part.index[part == part.max()]):  # p-values are often equal
             text.loc[best, column] = f"<strong>{text.loc[best, column]}</strong>"
     return text
 
@@ -201,7 +201,8 @@ def agreement(values):
     how far the p-value at the peak exceeds that at the last epoch."""
     ratio = values["peak"] / values["last"]
     found = {f"τ, {rule}": scipy.stats.kendalltau(values["peak"], values[rule]).statistic for rule in list(values)[1:]}
-    found |= {"leader, peak": values["peak"].idxmax(), "leader, last": values["last"].idxmax()}
+    leaders = lambda rule: ", ".join(values.index[values[rule] == values[rule].max()])  # noqa: E731
+    found |= {"leader, peak": leaders("peak"), "leader, last": leaders("last")}
     return found | {"peak / last, median": ratio.median(), "largest": ratio.max(), "of": ratio.idxmax()}
 
 
