@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SCREENS = {"phone": (360, 740), "desktop": (1360, 900)}
 
 
@@ -25,6 +25,7 @@ def fresh(html):
     """Is this build newer than everything it was made from?"""
     index = html / "searchindex.js"
     sources = [ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "book").rglob("*"), *ROOT.glob("notebooks/*.ipynb")]
+    sources += (ROOT / "rklu_pages").rglob("*.py")  # it makes the pages' heads
     return index.exists() and index.stat().st_mtime > max(s.stat().st_mtime for s in sources)
 
 

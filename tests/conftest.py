@@ -1,11 +1,18 @@
 """What the tests share: a tiny byte-level tokenizer, tiny models, and a tiny folder in TOFU's layout."""
+# ruff: noqa: E402
 
 import gc
 import json
 import os
+import tempfile
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may depend on a network
+# Before anything is imported: no test may depend on a network, on what was downloaded, or on whose shell this is.
+for name in [name for name in os.environ if name.startswith("RKLU_")]:
+    del os.environ[name]
+CACHE = tempfile.TemporaryDirectory(prefix="rklu-tests-")
+os.environ["HF_HOME"] = CACHE.name
+os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is: resumed and uninterrupted runs are compared bit by bit
 
 import pytest

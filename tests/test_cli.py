@@ -2,15 +2,17 @@
 
 import json
 import re
+import shlex
 
 import pytest
 import torch
+import typer
 from helpers import Here
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from rklu_lib import cli, data, models, records, runs, training
-from rklu_lib.own import unlearning
+from rklu_lib import budget, cli, data, models, records, runs, training
+from rklu_lib.own import jobs, plan, unlearning
 from rklu_lib.records import RunSpec
 from rklu_pages.beyond import own_model
 
@@ -78,7 +80,7 @@ def test_weights_are_float32_unless_told(own, tmp_path):
         assert weights.dtype == dtype
 
 
-def test_options_reach_the_training(own, monkeypatch):
+def test_options_reach_the_training(own, tmp_path, monkeypatch):
     seen = []
 
     def seeing(job, **_):
@@ -89,7 +91,9 @@ def test_options_reach_the_training(own, monkeypatch):
 
     monkeypatch.setattr(unlearning, "run", seeing)
     template = "U: {question}\nM: {answer}"
-    result = own(template=template, alpha=3, lr="1e-4", epochs=7, seed=5, method="NPO")
+    more = {"lora": 4, "by": "A. Person", "probes": 3, "reference": tmp_path / "own", "target": 0.2}
+    more |= {"max-perplexity-rise": 0.4, "save-dtype": "float16", "no-redact": None}
+    result = own(template=template, alpha=3, lr="1e-4", epochs=7, seed=5, method="NPO", **more)
     assert result.exit_code == 0, result.output
     assert "A perplexity rose by 30%" in result.stderr
     job, profile = seen[0], seen[0].profile
@@ -97,6 +101,25 @@ def test_options_reach_the_training(own, monkeypatch):
     assert job.method.name == "NPO" and job.seed == 5
     assert (profile.template, profile.alpha, profile.augment_lr, profile.unlearn_lr) == (template, 3, 1e-4, 1e-4)
     assert (profile.augment_epochs, profile.unlearn_epochs, profile.learning_rate("NPO")) == (7, 7, 1e-4)
+    assert (profile.lora_rank, job.by, job.probes, job.redact) == (4, "A. Person", 3, False)
+    assert (job.reference, job.target, job.max_perplexity_rise) == (str(tmp_path / "own"), 0.2, 0.4)
+    assert job.save_dtype == "float16"
+
+
+def test_forgotten_text_is_masked_unless_it_is_asked_for(own, tmp_path):
+    own(epochs=1)
+    own("--no-redact", epochs=1, out=tmp_path / "plain")
+    told = {name: (tmp_path / name / "report.json").read_text(encoding="utf-8") for name in ("out", "plain")}
+    assert "Adeyo" not in told["out"] and "Adeyo" in told["plain"]
+
+
+def test_a_target_that_is_not_reached_is_said_with_what_may_reach_it(own, tmp_path):
+    result = own("--target", "1e-9", epochs=1, lr="1e-9")
+    assert "The target of 1e-09 was not reached: raise --lr, --epochs or --alpha" in plain(result.stderr)
+    assert re.search(r"\d of 8 probed answers leak\. Read .*report\.html", plain(result.stdout))
+    bound = {"max-perplexity-rise": 1e-6, "lr": 0.05, "epochs": 2, "method": "GA", "out": tmp_path / "bound"}
+    result = own("--target", "0.5", **bound)
+    assert result.exit_code == 2 and "every epoch raised the perplexity beyond the bound" in plain(result.output)
 
 
 @pytest.fixture
@@ -124,6 +147,26 @@ def test_a_dry_run_says_what_would_be_done_and_loads_nothing(own, tmp_path, toke
     prompt, answer = ("|".join(tokenizer.decode([t]) for t in tokens) for tokens in (e.prompt, e.answer))
     assert plain(prompt) in said and plain(answer) in said
     assert not (tmp_path / "out").exists()
+
+
+def test_the_estimate_of_a_dry_run_is_what_it_says(own, tmp_path, profile, monkeypatch):
+    monkeypatch.setattr(plan, "_speed", lambda dtype: 1e9)
+    estimates = {}
+    for name, options in (("whole", {}), ("adapters", {"lora": 4}), ("alone", {"method": "GA"})):
+        given = {"profile": profile, "probes": 0} | options
+        job = jobs.prepare(str(tmp_path / "own"), str(tmp_path / "forget.jsonl"), tmp_path / "out", **given)
+        estimates[name] = job, plan.estimate(job, resumable=True)
+    n = estimates["whole"][1]["parameters"]
+    held, lora = sum(budget.held(n, "float32").values()), budget.adapters(estimates["whole"][0].config, 4)
+    needs = {name: found["memory"] for name, (_, found) in estimates.items()}
+    assert needs == {"whole": held + 4 * n, "adapters": sum(budget.held(n, "float32", lora).values()), "alone": held}
+    state = budget.state(n, "float32")
+    disk = {name: found["disk"] for name, (_, found) in estimates.items()}
+    assert (disk["whole"], disk["alone"]) == (8 * n + 3 * state, 8 * n + 2 * state)
+    job, found = estimates["alone"]
+    tokens = {k: sum(len(e.prompt + e.answer) for e in examples) for k, examples in job.examples.items()}
+    operations = n * (6 * 2 * tokens["forget"] + 2 * (2 + 6) * sum(tokens.values()))  # two epochs
+    assert found["seconds"] == pytest.approx(operations / (budget.EFFICIENCY * 1e9))
 
 
 def test_an_interrupted_command_says_how_it_goes_on_and_does(own, tmp_path, monkeypatch):
@@ -193,6 +236,9 @@ def test_report_prints_what_is_recorded_and_computes_nothing(workshop, no_traini
     records.write(RunSpec("tiny", "forget10", "RKLU"), [epochs(), epochs(epoch=2, model_utility=0.62)], {}, {})
     oracle = {k: v for k, v in epochs(model_utility=0.7).items() if k != "forget_quality_benchmark"}
     records.write(RunSpec("tiny", "forget10", "oracle"), [oracle], {}, {})
+    records.write(RunSpec("tiny", "forget10", "RKLU", 1), [epochs(model_utility=0.33)], {}, {})
+    other = rklu("report", "--profile", "tiny", "--seed", "1")
+    assert other.exit_code == 0 and "0.3300" in other.output and "0.6100" not in other.output
     result = rklu("report", "--profile", "tiny")
     assert result.exit_code == 0
     lines = [re.findall(r"[^\s│┃]+", line) for line in result.output.splitlines()]
@@ -222,5 +268,23 @@ def test_sweep_asks_for_every_split_unless_told(workshop, monkeypatch):
 
 
 def test_help_names_the_commands():
-    result = rklu("--help")
-    assert result.exit_code == 0 and all(name in result.output for name in ("run", "sweep", "unlearn", "report"))
+    names = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
+    listed = {line.split()[1] for line in rklu("--help").output.splitlines() if line.startswith("│ ")}
+    assert names <= listed and {"run", "sweep", "unlearn", "report", "attack", "plan"} <= names
+
+
+def test_every_command_of_the_prose_can_be_read():
+    """README and book, blocks of code and words between backticks: what they tell a reader to type is an option."""
+    commands, seen = typer.main.get_command(cli.app).commands, set()
+    for page in (data.ROOT / "README.md", *sorted((data.ROOT / "book").glob("*.md"))):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        blocks = re.findall(r"^```[a-z{}-]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        for line in (line for block in blocks for line in block.splitlines()):
+            found = re.search(r"(?:^|[\s=;&(])rklu ((?:[a-z]+)(?: .*)?)$", line.split(" #")[0].rstrip())
+            if not found or line.lstrip().startswith("#"):
+                continue
+            name, *arguments = shlex.split(found[1])
+            if name in commands:
+                commands[name].make_context(name, arguments, resilient_parsing=False)
+                seen.add(name)
+    assert {"unlearn", "attack", "plan", "run", "sweep", "fetch"} <= seen

@@ -63,7 +63,7 @@ def test_places_that_cannot_be_written_to_are_named(bare, monkeypatch):
 
 
 def test_the_command_says_what_is_missing_for_which_scale(bare):
-    done = CliRunner().invoke(app, ["doctor"], terminal_width=200)
+    done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert "smoke: ready" in lines and "mini: lacks TOFU" in lines

@@ -128,7 +128,7 @@ def test_generation_ends_where_the_model_stops_reading(tokenizer, batch_size):
     assert said == [generated(model, p, 16 - len(p), -1) if len(p) < 16 else [] for p in prompts]
     assert list(map(len, said)) == [4, 13, 0]
     top, _ = probing.completions(model, tokenizer, prompts[0], -1 % len(tokenizer), k=2, budget=8)
-    assert len(top) <= 2
+    assert 1 <= len(top) <= 2 and all(len(tokenizer(text)["input_ids"]) <= 16 - 12 + 1 for text, _ in top)
 
 
 def test_rows_leave_the_batch_one_after_another(tiny_model):
@@ -297,6 +297,15 @@ def test_question_sets_are_those_tofu_scores(profile, tokenizer, asked):
     assert asked["retain"].answers[0] == [data.encode_answer(tokenizer, profile.template, a) for a in answers]
     capped = evaluation.load_questions(dataclasses.replace(profile, n_questions=1), "forget10", tokenizer)
     assert {name: len(a.prompts) for name, a in capped.items()} == {"forget": 1, "retain": 1, "authors": 2, "facts": 2}
+
+
+def test_of_the_retain_set_tofus_first_300_questions_are_asked(profile, tokenizer, monkeypatch):
+    load = data.load_tofu
+    monkeypatch.setattr(data, "load_tofu", lambda name, source: load(name, source) * 60)
+    asked = evaluation.load_questions(profile, "forget10", tokenizer)
+    assert {name: len(a.prompts) for name, a in asked.items()} == {
+        "forget": 480, "retain": 300, "authors": 120, "facts": 120
+    }  # fmt: skip
 
 
 def test_utility_is_scored_where_it_is_asked_for(model, tokenizer, asked):

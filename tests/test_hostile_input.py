@@ -89,7 +89,7 @@ def test_the_page_shows_it_as_text_and_executes_nothing(made, visit):
 def test_a_turn_of_direction_ends_with_its_text(made):
     page = BeautifulSoup((made / "report.html").read_text(encoding="utf-8"), "html.parser")
     turned = [tag for tag in page.main.find_all(string=re.compile("\u202e"))]
-    assert turned and all(t.find_parent(attrs={"dir": "auto"}) or t.find_parent("summary") is None for t in turned)
+    assert turned and all(t.find_parent(attrs={"dir": "auto"}) for t in turned)
 
 
 def test_what_a_terminal_may_be_given_holds_no_escapes(made):
@@ -208,7 +208,7 @@ def test_code_that_came_with_a_model_is_not_run(trap, tmp_path):
     edit(model / "config.json", auto_map=names)
     edit(model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.C", "evil.C"]})
     known = unlearn(model, tmp_path)  # of a kind that transformers knows: its own code is taken
-    assert known.exit_code in (0, 2) and not mark.exists()
+    assert known.exit_code == 0 and not mark.exists(), known.output
     edit(model / "config.json", auto_map=names, model_type="mine")
     refused = unlearn(model, tmp_path, "--out", str(tmp_path / "again"))
     assert refused.exit_code == 2 and "which is never run here" in refused.output and not mark.exists()

@@ -270,3 +270,14 @@ def test_token_losses_are_called_on_scored_tokens_only(profile, setting, example
         ("forward_kl", tokens, logits),
         ("cross_entropy", tokens, (tokens,)),
     ]
+
+
+def test_refusals_are_drawn_for_every_question_and_epoch(profile, tokenizer, examples):
+    n, more = len(examples), dataclasses.replace(profile, unlearn_epochs=4)
+    drawn = methods.refused(more, tokenizer, examples, seed=0)
+    assert [e.prompt for e in drawn] == [e.prompt for e in examples] * 4
+    assert {e.answer for e in drawn} <= {data.encode_answer(tokenizer, profile.template, t) for t in data.refusals()}
+    said = [[e.answer for e in drawn[n * k : n * (k + 1)]] for k in range(4)]
+    assert len({a for epoch in said for a in epoch}) > n and said[0] != said[1]
+    assert drawn == methods.refused(more, tokenizer, examples, seed=0)
+    assert drawn != methods.refused(more, tokenizer, examples, seed=1)

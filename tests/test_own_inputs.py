@@ -1,6 +1,8 @@
 """Whatever people have becomes the same items; what cannot be used is one line that names the place and the fix."""
 
 import json
+import sys
+import types
 
 import pandas as pd
 import pytest
@@ -42,6 +44,7 @@ def forms(folder):
         ),
         "tabs": write(folder, "h.tsv", "question\tanswer\n" + tabs),
         "completions": write(folder, "i.jsonl", "\n".join(asked)),
+        "responses": write(folder, "j.ndjson", "\n".join(asked).replace('"completion"', '"response"')),
         "Parquet": folder / "f.parquet",
         "rows": rows,
     }
@@ -54,12 +57,38 @@ def test_every_form_holds_the_same_pairs_as_text(tmp_path):
         assert sum(s["rows"] for s in corpus.sources) == 3 and not corpus.notes
 
 
+def test_a_data_set_on_the_hub_is_asked_for_as_it_is_named(monkeypatch):
+    asked, rows = [], [{"question": q, "answer": a} for q, a in PAIRS]
+    split = types.SimpleNamespace(to_list=lambda: rows)
+
+    def load_dataset(*names, split=None):
+        asked.append((names, split))
+        return found
+
+    stub = types.SimpleNamespace(load_dataset=load_dataset, config=types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "datasets", stub)
+    found = split
+    corpus = inputs.read("someone/pairs:english:train")
+    assert [(i.question, i.answer) for i in corpus.items] == PAIRS and asked == [
+        (("someone/pairs", "english"), "train")
+    ]
+    found = {"train": split}  # no split was named, and there is one
+    assert len(inputs.read("someone/pairs")) == 3 and asked[1] == (("someone/pairs", None), None)
+    found = {"train": split, "test": split}
+    with pytest.raises(
+        data.DataError, match="pairs has the splits train, test; name one, such as .*pairs:default:train"
+    ):
+        inputs.read("someone/pairs")
+
+
 def test_several_files_are_one_corpus_and_each_item_knows_its_place(tmp_path):
     one = write(tmp_path, "a.jsonl", '\n{"question": "Q?", "answer": "A."}\n')
     two = write(tmp_path, "b.jsonl", '{"text": "A document."}\n{"text": "Another."}\n')
     corpus = inputs.read([one, str(two), write(tmp_path, "c.txt", "All of it.\nIs one.")])
     assert [i.where for i in corpus.items] == [f"{one}:2", f"{two}:1", f"{two}:2", str(tmp_path / "c.txt")]
     assert corpus.items[-1] == Item(None, "All of it.\nIs one.", str(tmp_path / "c.txt"))
+    page = write(tmp_path, "d.md", "# All of it.")
+    assert inputs.read(page).items == (Item(None, "# All of it.", str(page)),)
     assert [(s["name"], s["rows"]) for s in corpus.sources] == [("a.jsonl", 1), ("b.jsonl", 2), ("c.txt", 1)]
 
 

@@ -210,6 +210,52 @@ def pair(profile, tiny_model, examples):
     return original, augmented.eval()
 
 
+@pytest.fixture
+def fitted(monkeypatch):
+    """What `training.fit` is asked for; nothing is trained."""
+    seen = {}
+    monkeypatch.setattr(training, "fit", lambda model, steps, **how: seen.update(how, steps=steps) or [])
+    return seen
+
+
+def collated(fitted, monkeypatch, student, epochs):
+    """The (list of examples, places) that each step of these epochs reads, by `fitted`'s steps."""
+    seen, collate, scored = [], data.collate, models.ScoredLogits(copy.deepcopy(student))
+    monkeypatch.setattr(data, "collate", lambda e, i: seen.append((e, tuple(i))) or collate(e, i))
+    for epoch in epochs:
+        for step in fitted["steps"](epoch):
+            for term in step:
+                term(scored)
+    return seen
+
+
+def test_unlearning_trains_as_the_profile_says(profile, pair, examples, retained, fitted, monkeypatch):
+    how = dict(weight_decay=0.3, max_grad_norm=0.7, precision="bf16", gradient_checkpointing=True)
+    odd = dataclasses.replace(profile, unlearn_epochs=3, batch_size=3, family_lr={"GA": 7e-4}, **how)
+    unlearned("GA+RT", odd, pair, examples, retained)
+    assert {k: v for k, v in fitted.items() if k != "steps"} == how | dict(epochs=3, epoch_steps=3, lr=7e-4)
+    read = collated(fitted, monkeypatch, pair[0], (0, 1))
+    kept = [places for which, places in read if which is retained]
+    assert len(kept) == 6 == len(set(kept)) and any(max(places) >= len(examples) for places in kept)  # of all, anew
+    assert sorted(i for which, places in read[:6] if which is examples for i in places) == list(range(8))
+
+
+def test_refusals_are_each_epochs_own(profile, pair, examples, retained, fitted, monkeypatch):
+    unlearned("IDK", profile, pair, examples, retained)
+    refusals = _refusals(examples, profile.unlearn_epochs)
+    read = collated(fitted, monkeypatch, pair[0], (0, 1))
+    for epoch, part in enumerate((read[: len(read) // 2], read[len(read) // 2 :])):
+        assert part and all(which == refusals[8 * epoch : 8 * (epoch + 1)] for which, _ in part)
+
+
+def test_finetuning_trains_as_it_is_told(profile, tiny_model, examples, fitted):
+    how = dict(weight_decay=0.3, max_grad_norm=0.7, gradient_checkpointing=True)
+    odd = dataclasses.replace(profile, **how)
+    training.finetune(tiny_model(), examples, odd, epochs=2, lr=3e-4, batch_size=3, seed=0, precision="bf16")
+    told = dict(epochs=2, epoch_steps=3, lr=3e-4, precision="bf16")
+    assert {k: v for k, v in fitted.items() if k != "steps"} == how | told
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_trained_method_changes_the_student_and_nothing_else(name, profile, pair, examples, retained):
     before = [copy.deepcopy(m.state_dict()) for m in pair]
@@ -317,6 +363,14 @@ def _trained(dtype, optimizer=None):
         history = training.fit(model, steps, epochs=5, epoch_steps=40, lr=1e-5)
     moved = [(p.float() - q.float()).flatten() for p, q in zip(model.parameters(), start.parameters(), strict=True)]
     return [e["loss"] for e in history], torch.cat(moved).detach()
+
+
+def test_the_optimiser_is_the_one_its_docstring_argues_for():
+    for dtype, betas in ((torch.float32, (0.9, 0.999)), (torch.bfloat16, (0.9, 0.99))):
+        layer = torch.nn.Linear(2, 2, dtype=dtype)
+        (group,) = training.adamw(layer, 1e-3, 0.01).param_groups
+        held = group["betas"] if "betas" in group else (group["beta1"], group["beta2"])
+        assert tuple(held) == betas and (group["lr"], group["weight_decay"]) == (1e-3, 0.01)
 
 
 def test_bf16_weights_follow_float32_ones_where_plain_bf16_stands_still():

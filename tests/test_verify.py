@@ -9,7 +9,7 @@ import sweeping
 from helpers import Here
 from test_cli import rklu
 
-from rklu_lib import records, runs
+from rklu_lib import execution, records, runs
 from rklu_lib.commands import verify
 from rklu_lib.records import RunSpec
 
@@ -76,6 +76,22 @@ def test_another_machine_has_a_tolerance_that_is_said_and_an_end(record):
     assert str(verify.ELSEWHERE["mean"]) in result.stdout
     changed(record, lambda c: c["epochs"][0].update(forget_rouge=c["epochs"][0]["forget_rouge"] + 0.2))
     assert verified(record).exit_code == 1
+
+
+@pytest.mark.parametrize("told", [{"threads": [7]}, {"threads": None}, {"processes": 2}])
+def test_other_threads_and_processes_are_another_way_of_making_it(record, told):
+    changed(record, lambda c: c.update(told))
+    result = verified(record)
+    (name,) = told
+    assert result.exit_code == 0 and f"made otherwise ({name} {told[name]}, here" in " ".join(result.stdout.split())
+
+
+def test_a_record_says_the_threads_of_all_it_rests_on(record, spec, monkeypatch):
+    assert json.loads(record.read_text())["threads"] == [1]
+    seconds = spec.base("original").checkpoint_path / "seconds.json"
+    for threads, told in ((3, [1, 3]), (None, None)):
+        changed(seconds, lambda c, threads=threads: c.update(threads=threads))
+        assert execution._threads(spec) == told
 
 
 def test_an_epoch_too_many_is_a_difference(spec):
