@@ -24,6 +24,13 @@ class Here(futures.Executor):
         return future
 
 
+class Nowhere(futures.Executor):
+    """Runs nothing."""
+
+    def submit(self, function, spec, stage, threads):
+        raise AssertionError(f"nothing was to be computed, but {spec.method} ({stage}) was")
+
+
 class Interrupted(Exception):
     """What stops a run in a test, so that nothing else is taken for it."""
 

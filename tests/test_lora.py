@@ -6,6 +6,7 @@ import types
 
 import pytest
 import torch
+from helpers import Here
 from safetensors.torch import save_model
 
 from rklu_lib import budget, data, methods, models, parallel, profiles, runs, training
@@ -76,8 +77,6 @@ def test_adapters_over_bf16_are_in_float32_and_the_base_stays_bf16(tiny_model, e
 
 def test_every_trained_method_learns_by_adapters(workshop):
     workshop(unlearn_epochs=1, augment_epochs=1, finetune_epochs=1, lora_rank=2)
-    from test_runs import Here
-
     specs = [RunSpec("tiny", "forget10", name) for name in TRAINED]
     found = runs.ensure(specs, executor=Here())
     for spec, record in zip(specs, found, strict=True):

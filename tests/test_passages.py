@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import sacrebleu
 import torch
+from helpers import Here, Nowhere
 from scipy import stats
 from test_evaluation import generated, plain_nll
-from test_runs import Here, Nowhere
 from typer.testing import CliRunner
 
 from rklu_lib import cli, data, evaluation, methods, metrics, models, profiles, runs, training

@@ -16,18 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import Here, Interrupted
+from helpers import Here, Interrupted, Nowhere
 
 from rklu_lib import bases, data, evaluation, methods, models, records, runs, training
 from rklu_lib.own import unlearning
 from rklu_lib.records import RunSpec
 from rklu_lib.teacher import teacher_logits
 from rklu_pages.tasks import cases
-
-
-class Nowhere(futures.Executor):
-    def submit(self, function, spec, stage, threads):
-        raise AssertionError(f"nothing was to be computed, but {spec.method} ({stage}) was")
 
 
 def specs(*names, split="forget10"):
