@@ -34,18 +34,25 @@ def _parameters(cells):
 
 
 def verdict(shown, profile=""):
-    """How many of the claims in the page's first table of verdicts hold, as a line; None where there is no such table.
+    """(whose, counts): whose claims the page's first table of verdicts holds, and how many of them hold, in words; None
+    where there is no such table.
 
     shown: the page's outputs as HTML, in order. Of several columns with verdicts ours is the one headed "at <profile>".
+    A table may have counted them already; in one with a column "paper", what has a dash there is the book's own test.
     """
     for table in (table for page in shown for table in BeautifulSoup(page, "html.parser").find_all("table")):
         heads = [cell.text for cell in table.thead.find_all("tr")[-1].find_all("th")] if table.thead else []
         rows = [[cell.text for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")[1:]]
+        if "paper" in heads:
+            rows = [row for row in rows if len(row) == len(heads) and row[heads.index("paper")] != "–"]
         columns = {head: Counter(row[at] for row in rows if len(row) > at) for at, head in enumerate(heads) if at}
         ours = {h: c for h, c in columns.items() if set(c) & set(VERDICTS) and not h.startswith("the paper")}
+        if heads[:1] == ["verdict"] and f"at {profile}" in heads:
+            ours = {f"at {profile}": Counter({row[0]: int(row[heads.index(f"at {profile}")]) for row in rows})}
         if f"at {profile}" in ours or len(ours) == 1:
             counts = ours.get(f"at {profile}", next(iter(ours.values())))
-            return ", ".join(f"{counts[name]} × {name}" for name in VERDICTS if counts[name])
+            whose = "the paper's claims" if {"paper", "where", "the paper's tables"} & set(heads) else "its statements"
+            return whose, ", ".join(f"{counts[name]} × {name}" for name in VERDICTS if counts[name])
     return None
 
 
@@ -98,7 +105,7 @@ def box(name, notebook, repository=None):
     code = nodes.literal_block(command, command, language="bash")
     items = nodes.bullet_list("", *(nodes.list_item("", line) for line in lines))
     found = verdict(shown, given.get("profile"))
-    said = [_line(nodes.strong("", "Verdict"), f" on the claims below, at this scale: {found}.")] if found else []
+    said = [_line(nodes.strong("", "Verdict"), " on {} at this scale: {}.".format(*found))] if found else []
     return [*said, nodes.admonition("", nodes.title("", "Run this page"), code, items, classes=["rk-run"])]
 
 

@@ -155,13 +155,20 @@ def test_a_notebook_page_opens_with_how_to_run_it_before_any_code(pages):
 def test_the_verdict_at_a_pages_head_counts_its_claims():
     both = """<table><thead><tr><th>claim</th><th>the paper's tables</th><th>at mini</th></tr></thead>
     <tr><td>a</td><td>holds</td><td>holds</td></tr><tr><td>b</td><td>holds</td><td>does not hold</td></tr></table>"""
-    assert page_heads.verdict(["<p>none</p>", both]) == "1 × holds, 1 × does not hold"
+    assert page_heads.verdict(["<p>none</p>", both]) == ("the paper's claims", "1 × holds, 1 × does not hold")
     assert page_heads.verdict(["<table><tr><td>holds</td></tr></table>"]) is None
     two = both.replace("</th></tr>", "</th><th>at smoke</th></tr>").replace(
         "</td></tr>", "</td><td>not tested</td></tr>"
     )
     assert page_heads.verdict([two]) is None  # of two scales neither is the page's
-    assert page_heads.verdict([two], "smoke") == "2 × not tested"
+    assert page_heads.verdict([two], "smoke") == ("the paper's claims", "2 × not tested")
+    own = both.replace("the paper's tables", "seed").replace("<td>holds</td><td>", "<td>0</td><td>")
+    assert page_heads.verdict([own]) == ("its statements", "1 × holds, 1 × does not hold")
+    tests = both.replace("the paper's tables", "paper").replace("b</td><td>holds", "b</td><td>–")  # b is the book's own
+    assert page_heads.verdict([tests]) == ("the paper's claims", "1 × holds")
+    counted = """<table><thead><tr><th>verdict</th><th>the paper's tables</th><th>at mini</th></tr></thead>
+    <tr><th>holds</th><td>9</td><td>4</td></tr><tr><th>not tested</th><td>0</td><td>5</td></tr></table>"""
+    assert page_heads.verdict([counted, both], "mini") == ("the paper's claims", "4 × holds, 5 × not tested")
 
 
 def test_a_pages_head_links_to_its_records_where_a_repository_is_named():

@@ -222,7 +222,9 @@ def test_provenance_names_records_machine_and_the_command():
     assert "rklu sweep --profile mini --split forget10 --seed 0" in text
     assert "--split forget05 --split forget10" in comparison.provenance([of_forget05(RKLU), RKLU]).data
     again = Record(RunSpec("mini", "forget10", "RKLU", 2), RKLU.content, RKLU.questions)
-    assert "--split forget10 --seed 0 --seed 2`" in comparison.provenance([RKLU, again, FKLU]).data
+    assert "--split forget10 --seed 0 --seed 2 --method RKLU --method FKLU`" in (
+        comparison.provenance([record("original", [0.1], [0.8]), RKLU, again, FKLU]).data
+    )
     grid = record("GA", [0.1], [0.8], overrides=[("alpha", 2.0)])
     assert "rklu sweep" not in comparison.provenance([grid]).data
 

@@ -32,7 +32,7 @@ def test_exponents_are_those_of_the_law(tmp_path):
     table = costs.growth(tmp_path)
     np.testing.assert_allclose(table["share of the limit"], 0.5)
     assert costs.exponents(table).exponent.to_dict() == pytest.approx(
-        {"examples": 1.0, "hidden_size": 2.0, "vocab_size": 0.5}
+        {"examples": 1.0, "width": 2.0, "vocabulary": 0.5}
     )
 
 

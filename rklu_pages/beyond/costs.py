@@ -74,7 +74,8 @@ def growth(results):
     rows = pd.DataFrame(_read(results, "scaling")["rows"])
     value = [row[row["varied"]] for _, row in rows.iterrows()]
     share = rows.flops / rows.matmul_rate / rows.seconds
-    return pd.DataFrame({"varied": rows.varied, "value": value, "seconds": rows.seconds, "share of the limit": share})
+    varied = rows.varied.replace({"hidden_size": "width", "vocab_size": "vocabulary"})
+    return pd.DataFrame({"varied": varied, "value": value, "seconds": rows.seconds, "share of the limit": share})
 
 
 def exponents(table):
@@ -94,7 +95,7 @@ def plot_growth(table):
         for ax, name in zip(axes, names, strict=True):
             part = table[table.varied == name]
             ax.plot(part.value, part.seconds, "o-", color="#0072B2")
-            ax.set(xscale="log", yscale="log", xlabel=name.replace("_", " "))
+            ax.set(xscale="log", yscale="log", xlabel=name)
             ax.set_xticks(part.value, part.value, rotation=30)
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
@@ -122,7 +123,7 @@ def memory_plan(answers=400, answer_tokens=60, bytes_each=2):
 def lost_updates(results):
     """Share of weights that one AdamW step at each learning rate leaves as they were, in bf16 and in float32."""
     rows = _read(results, "precision")["rows"]
-    return pd.DataFrame(rows).pivot(index="lr", columns="dtype", values="unchanged")
+    return pd.DataFrame(rows).pivot(index="lr", columns="dtype", values="unchanged").rename_axis("learning rate")
 
 
 def followed(results):

@@ -1,5 +1,7 @@
 """The book's figures, from records; each line and marker has its name."""
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -87,7 +89,13 @@ def trajectories(records, title=""):
             ax.set(ylabel=label, xlabel="epoch")
             last = scored[scored["seed"] == records[0].spec.seed].groupby("method").last()
             ends = {name: (row.epoch, max(FLOOR, row[measure])) for name, row in last.iterrows()}
-            _name_ends(ax, ends, _looks(names)["palette"])
+            low = [name for name, (_, y) in ends.items() if ax is axes[0] and y <= FLOOR]
+            if len(low) > 3:  # beside their lines these names would climb up to where others end
+                ends = {name: end for name, end in ends.items() if name not in low}
+                told = textwrap.fill(f"on the floor at the end: {', '.join(low)}", 70)
+                ax.text(0.01, 0.97, told, transform=ax.transAxes, va="top", fontsize=9)
+            if ends:
+                _name_ends(ax, ends, _looks(names)["palette"])
         axes[0].set_title(title, loc="left")
     return finished(figure, names)
 
@@ -136,13 +144,14 @@ def _marks(ax, reported):
     crowd = means[means["x"] > 0.86]  # where most methods end up: named in the margin
     if len(crowd):
         _name_ends(ax, {name: (x, p) for name, x, p in crowd.itertuples()}, looks["palette"])
-    texts = [
-        ax.text(x, p, name, color=looks["palette"][name], fontsize=9)
-        for name, x, p in means.drop(crowd.index).itertuples()
-    ]
+    spots = means.drop(crowd.index)  # marks that hide one another have one label between them
+    spots = spots.groupby([spots["x"].round(2), spots["p"].map("{:.2g}".format)], sort=False)
+    colour = lambda names: looks["palette"][names[0]] if len(names) == 1 else "#333333"  # noqa: E731
+    texts = [ax.text(*s.iloc[0], ", ".join(s.index), color=colour(s.index), fontsize=9) for _, s in spots]
     lines = {"arrowstyle": "-", "color": "#7f7f7f", "linewidth": 0.6}
     # by default it stops after a second, and a busy machine would draw another picture
-    adjust_text(texts, ax=ax, objects=dots, expand=(1.15, 1.4), arrowprops=lines, iter_lim=300)
+    apart = {"expand": (1.25, 1.6), "force_text": (0.3, 0.5), "force_static": (0.3, 0.6), "iter_lim": 600}
+    adjust_text(texts, ax=ax, objects=dots, arrowprops=lines, **apart)
 
 
 def along(groups, field):

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 # Nothing in the drawing may differ between machines but what is drawn: nbval compares it.
 _SVG = {"svg.hashsalt": "rklu", "svg.fonttype": "none"}
 _IDS = re.compile(r' id="(?!m[0-9a-f]{10}|p[0-9a-f]{10})[^"]*"')  # all but those of markers and clips, which are used
+_OWN = re.compile(r'<g id="own">.*?</g>\n', re.DOTALL)  # artists whose gid this is: a scale of colours keeps them
 _FONT = re.compile(r"font: ((?:\w+ )*[\d.]+px)[^;\"]*(; text-anchor: \w+)?")
 
 
@@ -43,7 +44,8 @@ class Picture:
         return list(self.series) or _series(self.figure)
 
     def __repr__(self):
-        axes = [f"{ax.get_ylabel()} over {ax.get_xlabel()}" for ax in self.figure.axes if ax.get_xlabel()]
+        labels = [[ax.get_ylabel(), ax.get_xlabel()] for ax in self.figure.axes if ax.get_xlabel()]
+        axes = [" over ".join(filter(None, both)) for both in labels]
         titles = [ax.get_title() for ax in self.figure.axes if ax.get_title()]
         about = ["; ".join(dict.fromkeys(axes)), f"panels: {', '.join(titles)}" if titles else ""]
         about.append(f"drawn: {', '.join(self.names)}" if self.names else "")
@@ -59,10 +61,11 @@ class Picture:
     def _svg(self):
         text = self._saved("svg").decode()
         text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+        text = _OWN.sub(lambda part: part.group().replace("#", "&own;"), text)
         text = _IDS.sub("", text)
         text = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number.group()):.2f}", text)
         text = _FONT.sub(r"font: \1 var(--pst-font-family-base, sans-serif)\2", text)
-        text = re.sub(r"#[0-9a-f]{6}\b", _in_dark, text)
+        text = re.sub(r"#[0-9a-f]{6}\b", _in_dark, text).replace("&own;", "#")
         label = html.escape(repr(self), quote=True)
         width = float(re.search(r'width="([\d.]+)pt"', text)[1]) / 11  # 10 pt are nine tenths of an em
         text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last are full-width
@@ -53,7 +54,7 @@ def show(table, caption, name, text=None, escape=True):
     Row labels that are just numbers, without a name, are left out. Long cells wrap, and lose the marks of emphasis (*)
     of what they quote.
     """
-    text = table if text is None else text
+    text = (table if text is None else text).map(_said).rename(columns=lambda name: str(name).replace("_", " "))
     labels, wraps = _has_names(text), text.map(lambda value: len(str(value)) > LONG).any(axis=None)
     if labels and text.index.nlevels == text.columns.nlevels == 1:  # the labels' name in the corner: one row of heads
         text = text.rename_axis(index=None, columns=text.index.name)
@@ -65,6 +66,11 @@ def show(table, caption, name, text=None, escape=True):
     start = markup.index(">") + 1
     markup = f"{markup[:start]}<caption>{html.escape(caption)}</caption>{markup[start:]}"
     return Table(f"{markup}\n{csv(table, name).markup}", f"{caption}\n\n{plain}")
+
+
+def _said(value):
+    """A cell in words."""
+    return ("yes" if value else "no") if isinstance(value, bool | np.bool_) else value
 
 
 def _has_names(table):

@@ -8,7 +8,7 @@ import scipy
 
 from rklu_lib import profiles
 from rklu_lib.methods import method
-from rklu_lib.records import RunSpec, load
+from rklu_lib.records import BASES, RunSpec, load
 from rklu_pages.results import evidence, paper
 
 MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
@@ -123,16 +123,19 @@ def provenance(records):
     names = ", ".join(paths) if len(paths) <= 20 else f"{len(paths)} of them, {paths[0]} the first"
     chosen = " ".join(f"--split {split}" for split in splits)
     seeds = " ".join(f"--seed {seed}" for seed in dict.fromkeys(r.spec.seed for r in records))
-    remake = f"`rklu sweep --profile {spec.profile} {chosen} {seeds}`"
+    trained = [m for m in dict.fromkeys(r.spec.method for r in records) if m not in BASES]
+    named = " ".join((f"--profile {spec.profile}", chosen, seeds, *(f"--method {m}" for m in trained)))
+    remake = f"delete them, then `rklu sweep {named}`"
     if any(r.spec.overrides for r in records):  # a grid is asked for by its notebook alone
         remake = "delete them and execute this notebook again"
     commits = ", ".join(sorted({str(r.content["code"]["commit"]) for r in records}))
     machines = "; ".join(sorted({r.content["machine"] for r in records}))
     return Markdown(
+        "<details class='rk-records'><summary>Records, and how to remake them</summary>\n\n"
         f"Records: `data/records/{spec.profile}/{spec.task}/` {names}.\n"
         f"Data: {source['source']}, sha256 of the full set {source['sha256']}. Code: commit {commits}. "
         f"Machine: {machines}.\n"
-        f"Remake: {remake}."
+        f"Remake: {remake}.\n\n</details>"
     )
 
 

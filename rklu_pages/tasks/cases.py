@@ -3,6 +3,7 @@
 import html
 import re
 
+import matplotlib.patheffects as patheffects
 import matplotlib.pyplot as plt
 import pandas as pd
 import scipy
@@ -73,7 +74,8 @@ def distributions(profile, split, seed=0, question=0, names=BASIC, kind="distrib
 
 def in_words(content):
     """What `distributions` says of one question, as a table: the true answer, and each model's own."""
-    told = [("the true answer", content["answer"]), *content["direct_answers"].items()]
+    said = {name: text or EMPTY for name, text in content["direct_answers"].items()}
+    told = [("the true answer", content["answer"]), *said.items()]
     return pd.DataFrame(told, columns=["model", "its answer"])
 
 
@@ -290,7 +292,9 @@ def plot_rates(rates):
         figure, ax = plt.subplots(figsize=(7.5, 0.34 * len(rates) + 1))
         for place, (name, row) in enumerate(rates.iloc[::-1].iterrows()):
             ax.barh(place, row.rate, color=look(name)["color"], height=0.62)
-            ax.plot([row.low, row.high], [place, place], color="#333333", linewidth=1.4, marker="|", markersize=7)
+            spread = {"color": "#333333", "linewidth": 1.4, "marker": "|", "markersize": 7}
+            halo = [patheffects.withStroke(linewidth=3.4, foreground="#ffffff")]  # over a dark bar, too
+            ax.plot([row.low, row.high], [place, place], path_effects=halo, **spread)
         ax.axvline(rates.loc["oracle", "rate"], color="#666666", linewidth=1, linestyle=(0, (4, 3)))
         ax.set_yticks(range(len(rates)), rates.index[::-1])
         ax.set(xlim=(0, 1), xlabel="share of blanks filled with the truth in five tries")

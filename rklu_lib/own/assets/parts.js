@@ -3,7 +3,7 @@
 const create = (node, attributes, children) => {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== false && value != null) node.setAttribute(name, value === true ? "" : value);
+    else if (value !== false && value != null) node.setAttribute(name, value !== true ? value : name.startsWith("aria-") ? "true" : "");
   }
   node.append(...children);
   return node;

@@ -86,7 +86,8 @@ def token_distributions(profile, split, seed, contents):
     Of a question, or a model on it, that is not recorded, the chosen models are run.
     """
     models, kept = Models(profile, split, seed), {c["question"]: c for c in contents}
-    widget, recorded = widgets.TokenDistributions(contents), list(contents[0]["models"])
+    widget = widgets.TokenDistributions(contents, position=_giveaway(contents[0]))
+    recorded = list(contents[0]["models"])
     missing = models.lacking(dict.fromkeys((*recorded, *BASES, *METHODS)))
     names = [*recorded, *(k for k in (*BASES, *METHODS) if k not in (*recorded, *missing))]
     widget.models = [name for name in widget.models if name in names]

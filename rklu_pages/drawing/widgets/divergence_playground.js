@@ -44,6 +44,7 @@ function chart(history, teacher, colours, token) {
     svg("line", { class: "rk-grid", x1: left, x2: right, y1: y(p), y2: y(p) }),
     svg("text", { x: left - 5, y: y(p) + 4, "text-anchor": "end" }, i ? `10⁻${"⁰¹²³⁴⁵⁶⁷⁸"[2 * i]}` : "1"),
   ]);
+  parts.push(svg("text", { x: right, y: top + 10, "text-anchor": "end" }, `probability of ${token}`));
   parts.push(svg("text", { x: left, y: bottom + 16 }, "step 0"));
   parts.push(svg("text", { x: right, y: bottom + 16, "text-anchor": "end" }, String(steps)));
   const line = { class: "rk-line rk-dashed", style: `--c: ${colours.teacher}` };

@@ -94,7 +94,7 @@ function render({ model, el }) {
     const tag = svg("text", { class: "rk-tag" });
     const marks = points.map(({ s, p, at }, i) => mark(s.name, ...at, line ? 4 : 7, {
       ink: ink(s.name), style: `--c: ${colour(s.name)}`, role: "option", "aria-selected": "false", tabindex: i ? -1 : 0, "aria-label": about(s, p) }));
-    const whole = svg("svg", { viewBox: `0 0 ${width()} ${slanted ? 400 : 378}`, class: "rk-chart" },
+    const whole = svg("svg", { viewBox: `0 0 ${width()} ${slanted ? 400 : 378}`, class: "rk-chart", role: "group", "aria-label": `${y} over ${x}` },
       ...up.ticks.flatMap(([v, text]) => [
         svg("line", { class: v === 0.05 ? "rk-here" : "rk-grid", x1: LEFT, x2: right, y1: py(v), y2: py(v) }),
         svg("text", { x: LEFT - 6, y: py(v) + 4, "text-anchor": "end" }, String(text))]),
