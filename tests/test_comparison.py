@@ -267,6 +267,21 @@ def placed(ax, name):
     return up.get_xdata()[0], across.get_ydata()[0]
 
 
+def test_marks_that_hide_one_another_have_one_label():
+    several = [record("NPO", [0.7659], [0.0]), record("TA", [0.7659], [0.001]), record("GA", [0.3], [0.0])]
+    (ax,) = figures.plane(comparison.peaks(several)).figure.axes
+    assert sorted(text.get_text() for text in ax.texts if text.get_text()) == ["GA", "NPO, TA"]
+
+
+def test_many_that_end_on_the_floor_are_named_together():
+    low = [record(name, [0.1, 1e-20], [0.9, 0.8]) for name in ("GA", "NPO", "IDK", "DPO")]
+    quality, utility = figures.trajectories([*low, RKLU]).figure.axes
+    assert sorted(text.get_text() for text in quality.texts) == ["RKLU", "on the floor at the end: GA, NPO, IDK, DPO"]
+    assert sorted(text.get_text() for text in utility.texts) == ["DPO", "GA", "IDK", "NPO", "RKLU"]
+    quality, _ = figures.trajectories(low).figure.axes  # nobody else
+    assert [text.get_text() for text in quality.texts] == ["on the floor at the end: GA, NPO, IDK, DPO"]
+
+
 def test_the_plane_has_a_panel_for_each_split_and_a_marker_for_each_method():
     several = [RKLU, record("RKLU", [0.4], [0.2]), FKLU, *map(of_forget05, (RKLU, FKLU))]
     picture = figures.plane(comparison.peaks(several))

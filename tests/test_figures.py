@@ -3,7 +3,9 @@
 import json
 import re
 
+import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from browsing import ROOT
 from bs4 import BeautifulSoup
@@ -53,6 +55,20 @@ def test_a_picture_says_what_it_draws(picture):
     page = BeautifulSoup(picture._repr_mimebundle_()["text/html"], "html.parser")
     assert page.svg["aria-label"] == repr(picture) and page.div["data-series"] == 'R<"KLU'
     assert {"epoch", "utility"} <= {text.text.strip() for text in page.find_all("text")}  # letters, not outlines
+
+
+def test_a_scale_of_colours_is_the_same_in_a_dark_page():
+    with plt.rc_context(figures.STYLE):
+        figure, (one, other) = plt.subplots(1, 2)
+        for ax, gid in ((one, "own"), (other, None)):
+            ax.pcolormesh(np.array([[0.0, 1.0]]), cmap="Blues").set_gid(gid)
+            ax.set(xlabel="probe")
+    drawn = finished(figure)
+    svg = drawn._repr_mimebundle_()["text/html"]
+    assert "&own;" not in svg and repr(drawn) == "A chart, probe."  # there is no name of the other axis
+    scale = [matplotlib.colors.to_hex(c) for c in plt.get_cmap("Blues")([0.0, 1.0])]
+    for colour in scale:  # once as it is, once for both schemes
+        assert len(re.findall(rf"fill: {colour}", svg)) == len(re.findall(rf"fill: light-dark\({colour}", svg)) == 1
 
 
 def test_a_picture_is_the_same_drawn_twice(picture):

@@ -56,6 +56,15 @@ def test_no_text_becomes_markup(text):
     assert page.td.text == (text.replace("*", "") if len(text) > tables.LONG else text)
 
 
+def test_a_reader_is_told_yes_and_no_and_names_in_words_and_what_is_saved_keeps_its_own():
+    table = pd.DataFrame({"forget_quality": [True, False], "n": [1, 2]}, index=pd.Index(["a_b", "c"], name="method"))
+    page = parsed(tables.show(table, "c", "t"))
+    assert [td.text for td in page.select("td")] == ["yes", "1", "no", "2"]
+    assert [th.text for th in page.select("thead th")] == ["method", "forget quality", "n"]
+    assert [th.text for th in page.select("tbody th")] == ["a_b", "c"]  # whose it is, is a name
+    assert saved(page)["forget_quality"].tolist() == [True, False]
+
+
 def test_html_cells_are_kept_where_they_are_asked_for():
     table = pd.DataFrame({"p": [0.25]}, index=pd.Index(["GA"], name="method"))
     bold = pd.DataFrame({"p": ["<strong>0.25</strong>"]}, index=table.index)
