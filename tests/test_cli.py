@@ -92,8 +92,8 @@ def test_options_reach_the_training(own, tmp_path, monkeypatch):
     monkeypatch.setattr(unlearning, "run", seeing)
     template = "U: {question}\nM: {answer}"
     more = {"lora": 4, "by": "A. Person", "probes": 3, "reference": tmp_path / "own", "target": 0.2}
-    more |= {"max-perplexity-rise": 0.4, "save-dtype": "float16", "no-redact": None}
-    result = own(template=template, alpha=3, lr="1e-4", epochs=7, seed=5, method="NPO", **more)
+    more |= {"max-perplexity-rise": 0.4, "save-dtype": "float16"}
+    result = own("--no-redact", template=template, alpha=3, lr="1e-4", epochs=7, seed=5, method="NPO", **more)
     assert result.exit_code == 0, result.output
     assert "A perplexity rose by 30%" in result.stderr
     job, profile = seen[0], seen[0].profile
