@@ -276,10 +276,10 @@ def test_marks_that_hide_one_another_have_one_label():
 def test_many_that_end_on_the_floor_are_named_together():
     low = [record(name, [0.1, 1e-20], [0.9, 0.8]) for name in ("GA", "NPO", "IDK", "DPO")]
     quality, utility = figures.trajectories([*low, RKLU]).figure.axes
-    assert sorted(text.get_text() for text in quality.texts) == ["RKLU", "on the floor at the end: GA, NPO, IDK, DPO"]
+    assert sorted(text.get_text() for text in quality.texts) == ["RKLU", "on the floor at the end: DPO, GA, IDK, NPO"]
     assert sorted(text.get_text() for text in utility.texts) == ["DPO", "GA", "IDK", "NPO", "RKLU"]
     quality, _ = figures.trajectories(low).figure.axes  # nobody else
-    assert [text.get_text() for text in quality.texts] == ["on the floor at the end: GA, NPO, IDK, DPO"]
+    assert [text.get_text() for text in quality.texts] == ["on the floor at the end: DPO, GA, IDK, NPO"]
 
 
 def test_the_plane_has_a_panel_for_each_split_and_a_marker_for_each_method():
