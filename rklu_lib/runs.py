@@ -172,12 +172,12 @@ def _begin(environment, *places):
 
 
 def worker_environment():
-    """The environment of a worker process: with glibc, freed memory is kept.
+    """The environment of a worker process: with glibc, freed memory is kept, in one heap for all its threads.
 
-    Batches have many lengths; giving their memory back and taking it anew costs a tenth of the time in page faults.
+    Giving it back and taking it anew costs a tenth of the time; with a heap each, 135 M parameters took 23 GB, now 16.
     """
     keep = ":".join(f"glibc.malloc.{k}={2**32}" for k in ("mmap_threshold", "trim_threshold"))
-    return {"GLIBC_TUNABLES": f"{keep}:glibc.malloc.hugetlb=1"} | os.environ
+    return {"GLIBC_TUNABLES": f"{keep}:glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"} | os.environ
 
 
 @contextlib.contextmanager
