@@ -231,5 +231,11 @@ def test_pages_in_a_browser(visit, request, size, scheme):
         assert rendered >= formulas, f"{name}: {rendered} of {formulas} formulas rendered"
         assert page.locator("mjx-merror").count() == 0, f"{name}: MathJax could not read a formula"
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        if size == "desktop":
+            whole = page.viewport_size
+            page.set_viewport_size({"width": 1100, "height": 800})  # a tablet's, on its side
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= 1100, f"{name} is {wide} px wide in a window of 1100 px"
+            page.set_viewport_size(whole)
         if request.node.get_closest_marker("slow"):  # a picture of a long page takes longer than all that is asked here
             page.screenshot(path=screens / f"{name.replace('/', '-')}-{size}-{scheme}.png", full_page=True)
