@@ -164,7 +164,8 @@ def test_the_verdict_at_a_pages_head_counts_its_claims():
     assert page_heads.verdict([two], "smoke") == ("the paper's claims", "2 × not tested")
     own = both.replace("the paper's tables", "seed").replace("<td>holds</td><td>", "<td>0</td><td>")
     assert page_heads.verdict([own]) == ("its statements", "1 × holds, 1 × does not hold")
-    tests = both.replace("the paper's tables", "paper").replace("b</td><td>holds", "b</td><td>–")  # b is the book's own
+    tests = both.replace("the paper's tables", "paper").replace("b</td><td>holds", "b</td><td>–")  # the book's own
+    tests = tests.replace("a</td><td>holds", "a</td><td>Table 4")
     assert page_heads.verdict([tests]) == ("the paper's claims", "1 × holds")
     counted = """<table><thead><tr><th>verdict</th><th>the paper's tables</th><th>at mini</th></tr></thead>
     <tr><th>holds</th><td>9</td><td>4</td></tr><tr><th>not tested</th><td>0</td><td>5</td></tr></table>"""
