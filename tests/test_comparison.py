@@ -314,7 +314,9 @@ def test_a_seed_below_the_floor_pulls_the_mean_as_far_as_it_lies():
 
 
 def test_names_at_the_ends_of_lines_do_not_cover_each_other():
-    crowded = [seeded(m, 0, [0.0, 1e-11 + 1e-12 * k], [0.5, 0.501]) for k, m in enumerate(("GA", "NPO", "DPO", "IDK", "RKLU"))]
+    crowded = [
+        seeded(m, 0, [0.0, 1e-11 + 1e-12 * k], [0.5, 0.501]) for k, m in enumerate(("GA", "NPO", "DPO", "IDK", "RKLU"))
+    ]
     picture = figures.trajectories(crowded)
     for ax in picture.figure.axes:
         heights = sorted(text.get_position()[1] for text in ax.texts)
