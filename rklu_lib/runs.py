@@ -217,7 +217,7 @@ def _drain(plan, executor, threads):
             shown = sum(map(epochs, done)) + sum(map(_epochs_done, running.values()))
             progress.update(bar, completed=shown, description=f"{len(done)} of {len(plan)} jobs done")
     if failed:
-        raise FloatingPointError("; ".join(failed))
+        raise FloatingPointError("; ".join(sorted(failed)))
 
 
 def named(profile, split, label, seed=0):
