@@ -2,9 +2,10 @@
 
 from concurrent import futures
 
+import pytest
 import torch
 
-from rklu_lib import runs
+from rklu_lib import data, runs
 
 
 class Here(futures.Executor):
@@ -33,6 +34,22 @@ class Nowhere(futures.Executor):
 
 class Interrupted(Exception):
     """What stops a run in a test, so that nothing else is taken for it."""
+
+
+def interrupt(monkeypatch, spec, after=2):
+    """Begin a run and interrupt it as its second epoch begins; returns the folder of its state."""
+    order, asked = data.epoch_order, []
+
+    def fails(*args):
+        asked.append(args)
+        if len(asked) == after:
+            raise Interrupted
+        return order(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(data, "epoch_order", fails)
+        runs.ensure([spec], executor=Here())
+    return runs.state(spec)
 
 
 def same_weights(one, other):

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import sweeping
 import torch
-from helpers import Here, Interrupted
+from helpers import Here, interrupt
 from safetensors import safe_open
 from test_cli import rklu
 from test_parallel import LAUNCHED, launch  # noqa: F401 - a fixture
@@ -351,20 +351,9 @@ def test_damage_is_named_never_used_and_mended_by_its_fix(workshop, monkeypatch,
 
 def interrupted(monkeypatch, spec, after=2):
     """Begin a run and interrupt it in its second epoch; returns the folder of its state."""
-    order, asked = data.epoch_order, []
     runs.ensure([spec.base("oracle")], executor=Here())
     runs.ensure([spec.base("original")], checkpoints=True, executor=Here())
-
-    def fails(*args):
-        asked.append(args)
-        if len(asked) == after:
-            raise Interrupted
-        return order(*args)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(data, "epoch_order", fails)
-        runs.ensure([spec], executor=Here())
-    return runs.state(spec)
+    return interrupt(monkeypatch, spec, after)
 
 
 def test_a_state_that_is_damaged_is_named(workshop, monkeypatch):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import Here, Interrupted, Nowhere
+from helpers import Here, Interrupted, Nowhere, interrupt
 
 from rklu_lib import bases, data, evaluation, methods, models, records, runs, training
 from rklu_lib.own import unlearning
@@ -183,20 +183,11 @@ def test_a_failure_ends_the_workers(workshop, monkeypatch):
 
 
 def test_a_base_models_seconds_outlast_an_interruption(workshop, monkeypatch):
-    spec, epoch_order, asked = RunSpec("tiny", "forget10", "oracle"), data.epoch_order, []
-
-    def fails(*args):
-        asked.append(args)
-        if len(asked) == 2:
-            raise Interrupted
-        return epoch_order(*args)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(data, "epoch_order", fails)
-        runs.ensure([spec], executor=Here())
-    history = json.loads((runs.state(spec) / "history.json").read_text())
+    spec = RunSpec("tiny", "forget10", "oracle")
+    state = interrupt(monkeypatch, spec) / "history.json"
+    history = json.loads(state.read_text())
     history[0]["seconds"] += 1000  # what was spent before the interruption
-    (runs.state(spec) / "history.json").write_text(json.dumps(history))
+    state.write_text(json.dumps(history))
     (found,) = runs.ensure([spec], executor=Here())
     assert 1000 < found.content["seconds"]["train"] < 1100
 
