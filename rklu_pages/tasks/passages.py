@@ -51,9 +51,12 @@ def _measured(model, tokenizer, profile):
     return {"tasks": suite.measure(model, tokenizer, profile), "packages": packages}
 
 
-def capabilities(specs):
-    """For each spec {"tasks": {task: {"accuracy", "chance", "n", ...}}, ...}: `suite.measure` of its model."""
-    return _noted(specs, "capability", _asked, _measured)
+def capabilities(specs, measure=True):
+    """For each spec {"tasks": {task: {"accuracy", "chance", "n", ...}}, ...}: `suite.measure` of its model, asked where
+    it is not noted yet. measure: False, and those are None."""
+    if measure:
+        return _noted(specs, "capability", _asked, _measured)
+    return [_read(s, "capability", _asked(s.values)) for s in specs]
 
 
 def downloaded(profile, measure=False):
@@ -74,7 +77,7 @@ def downloaded(profile, measure=False):
 def recorded(specs, measure=True):
     """(models, notes): those of the specs whose capability is noted, and first, where it was asked the same items,
     "as downloaded". measure: ask the others, which trains what is missing; else they are left out, see `missing`."""
-    notes = capabilities(specs) if measure else [_read(s, "capability", _asked(s.values)) for s in specs]
+    notes = capabilities(specs, measure)
     known = [(spec, note) for spec, note in zip(specs, notes, strict=True) if note]
     first = downloaded(specs[0].profile, measure)
     if first and all(_items(note) == _items(first) for _, note in known):
@@ -224,14 +227,20 @@ def table1(by_split):
 
 
 def scores(found, noted):
-    """{method: its last epoch's scores under the paper's column names}, of records and what `capabilities` noted."""
-    rows = {}
+    """{method: its last epoch's scores under the paper's column names}, of records and what `capabilities` noted; no
+    accuracy of a model that was not asked."""
+    rows, columns = {}, {"avg_accuracy_pct": "accuracy", "chance_pct": "chance"}
     for record, note in zip(found, noted, strict=True):
-        accuracy = mean_accuracy(note)
-        rows[_label(record.spec)] = record.reported("last") | {
-            "avg_accuracy_pct": accuracy["accuracy"], "chance_pct": accuracy["chance"]
-        }  # fmt: skip
+        mean = mean_accuracy(note) if note else {}
+        rows[_label(record.spec)] = record.reported("last") | {c: mean[k] for c, k in columns.items() if mean}
     return rows
+
+
+def recorded_scores(profile, methods, seed):
+    """(records, `scores`) of what is recorded of a novel at another scale, None where nothing is; computes nothing."""
+    specs = [runs.RunSpec(profile, data.NOVEL, name, seed) for name in ("original", *methods)]
+    found = [record for record in map(records.load, specs) if record]
+    return (found, scores(found, capabilities([r.spec for r in found], measure=False))) if found else None
 
 
 def table(rows, reported):
@@ -241,7 +250,7 @@ def table(rows, reported):
     for m in SCORES:
         title = TITLES.get(m, m)
         columns[title, "paper"] = {n: printed[m].get(n, float("nan")) for n in rows}
-        columns[title, "ours"] = {n: r[m] for n, r in rows.items()}
+        columns[title, "ours"] = {n: r.get(m, float("nan")) for n, r in rows.items()}
     return pd.DataFrame(columns).reindex(list(rows)).rename_axis("method")
 
 
