@@ -116,8 +116,7 @@ def _record(spec):
     def judge(model, tokenizer, history=()):
         """What is noted of an epoch: its scores, where it is due, and its seconds, which an interruption must keep."""
         train, due = lap(), not len(history) % p.judge_every or len(history) == p.unlearn_epochs
-        found = judged(model, tokenizer, history) if due else {}
-        return found | {"seconds": {"train": train, "evaluate": lap()}}
+        return (judged(model, tokenizer, history) if due else {}) | {"seconds": {"train": train, "evaluate": lap()}}
 
     def judged(model, tokenizer, history):
         if spec.task == "tofu":
@@ -126,12 +125,13 @@ def _record(spec):
             ends = not before or len(history) == p.unlearn_epochs
             useful = lambda found: p.utility == "every" or ends or records.leads(found, before)  # noqa: E731
             how = (p.max_new_tokens, oracle, p.precision, useful)
-            scores, per_question = evaluation.evaluate(model, tokenizer, asked, *how)
+            scores, each = evaluation.evaluate(model, tokenizer, asked, *how)
         else:
             asked.update(asked or evaluation.load_passages(p, tokenizer))
-            new_tokens = p.chunk_tokens - p.prompt_tokens
-            scores, per_question = evaluation.evaluate_passages(model, tokenizer, asked, new_tokens, oracle)
-        return scores | {"questions": {k: v.tolist() for k, v in per_question.items()}}
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16(p.precision)):
+                how = (p.chunk_tokens - p.prompt_tokens, oracle)
+                scores, each = evaluation.evaluate_passages(model, tokenizer, asked, *how)
+        return scores | {"questions": {k: v.tolist() for k, v in each.items()}}
 
     seconds = {"train": 0.0, "evaluate": 0.0}
     if spec.log:

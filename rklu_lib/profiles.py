@@ -69,7 +69,7 @@ class Profile:
     ta_scale: float = 2.5
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    precision: str = "no"  # of all else, TOFU's scoring included (a novel's is not): no, or bf16
+    precision: str = "no"  # of all else, scoring included: no, or bf16
     max_new_tokens: int = 128
     judge_every: int = 1  # of the epochs of unlearning judge every so many, and the last
     utility: str = "every"  # of these, whose utility is scored: every, or what a rule may report (first, best, last)
