@@ -40,7 +40,7 @@ def forget_examples(spec, tokenizer):
     p = spec.values
     if spec.task == "tofu":
         return encoded(p, tokenizer, data.load_tofu(spec.split, p.source))
-    novel = data.load_chunks(data.novel_path(p.text), p.n_chunks, p.chunk_tokens, tokenizer=tokenizer)
+    novel = data.chunks(data.load_novel(p.text), p.n_chunks, p.chunk_tokens, tokenizer, data.novel_path(p.text))
     prompted = spec.method in METHODS and spec.uses(REFUSALS)
     return [data.passage(tokenizer, c, p.prompt_tokens if prompted else 0) for c in novel]
 
@@ -52,7 +52,7 @@ def new_tokenizer(spec):
         return models.load_tokenizer(p.original or p.model)
     texts = [f"{q} {a}" for q, a in training_pairs(p, "full")]
     if spec.task == "passages":
-        texts += [data.load_novel(data.novel_path(p.text)), data.load_prose("valid", p.prose)]
+        texts += [data.load_novel(p.text), data.load_prose("valid", p.prose)]
     return models.train_tokenizer(texts, p.vocab_size)
 
 

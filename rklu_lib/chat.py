@@ -147,10 +147,10 @@ def _opened(tokenizer, template, *parts):
 
 def encode_prompt(tokenizer, template, question, system=None):
     """Token ids of the prompt, not closed; see `_opened` for what opens it. system: a system prompt, in place of the
-    one that the format may bring; only for a format that `takes_system`."""
+    one that the format may bring; left out unless the format `takes_system`."""
     form = frame(tokenizer, template)
     opening = (form.opening,)
-    if system is not None:
+    if system is not None and takes_system(tokenizer, template):
         before, after, stripped = _opening(tokenizer)
         opening = (before, _text(stripped, system), after)
     return _opened(tokenizer, template, *opening, _text(form.stripped, question), form.middle)

@@ -90,7 +90,7 @@ def describe_source(source):
 
 def describe_text(text):
     """What records keep of a novel: {"novel": embedded or not (no path), "novel_sha256": digest of its text}."""
-    digest = hashlib.sha256(load_novel(novel_path(text)).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(load_novel(text).encode()).hexdigest()[:16]
     return {"novel": "fictional" if text == "fictional" else "the reader's own file", "novel_sha256": digest}
 
 
@@ -164,9 +164,10 @@ def novel_path(text):
     return {"fictional": PASSAGES / "novel.txt", "own": Path(os.environ.get("RKLU_NOVEL", ""))}.get(text, Path(text))
 
 
-def load_novel(path):
-    """The text of a file, without Project Gutenberg's header, licence and line breaks where it is one of theirs."""
-    text = read_text(path)
+def load_novel(text):
+    """What is in the `novel_path` of a profile's `text`, without Project Gutenberg's header, licence and line breaks
+    where it is one of theirs. Raises FileNotFoundError, or DataError when it is not UTF-8."""
+    text = read_text(novel_path(text))
     body = re.search(r"(?s)\*\*\* ?START OF TH[^\n]*\n(.*?)\*\*\* ?END OF TH", text)
     return re.sub(r"(?<!\n)\n(?!\n)", " ", body[1]).strip() if body else text
 
@@ -185,16 +186,9 @@ def load_prose(split, source):
     return "".join(hub.dataset(source, "wikitext-2-raw-v1", split=name, fix=fix)["text"])
 
 
-def load_chunks(path, n_chunks=400, chunk_tokens=512, *, tokenizer):
-    """The first `n_chunks` runs of `chunk_tokens` tokens of a UTF-8 text file: n_chunks tuples of token ids.
-
-    Raises FileNotFoundError, or DataError when the file is not UTF-8 or too short.
-    """
-    return chunks(load_novel(path), n_chunks, chunk_tokens, tokenizer, path)
-
-
 def chunks(text, n_chunks, chunk_tokens, tokenizer, where):
-    """`load_chunks` of a string; `where` it is from is named if it is too short."""
+    """The first `n_chunks` runs of `chunk_tokens` tokens of a text: n_chunks tuples of token ids. Raises DataError,
+    naming `where` it is from, when it is too short."""
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     if len(ids) < chunk_tokens:
         raise DataError(f"{where}: {len(ids)} tokens, but one chunk has {chunk_tokens}; take a longer text")
@@ -215,6 +209,9 @@ class Example:
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+
+    def __len__(self):
+        return len(self.prompt) + len(self.answer)
 
 
 def passage(tokenizer, chunk, prompt_tokens=0):
@@ -280,5 +277,4 @@ def epoch_order(lengths, batch_size, seed, epoch, pool=16):
 
 def batches(examples, batch_size, seed=0, epoch=0):
     """One epoch of length-bucketed `Batch`es over `examples`."""
-    lengths = [len(e.prompt) + len(e.answer) for e in examples]
-    return [collate(examples, index) for index in epoch_order(lengths, batch_size, seed, epoch)]
+    return [collate(examples, index) for index in epoch_order(list(map(len, examples)), batch_size, seed, epoch)]

@@ -237,8 +237,8 @@ def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no
 
 def load_passages(profile, tokenizer):
     """{"chunks", "prompted", "segments"} -> lists of `data.Example`: the novel, the same to continue, other prose."""
-    size, prose = profile.chunk_tokens, data.load_prose("test", profile.prose)
-    novel = data.load_chunks(data.novel_path(profile.text), profile.n_chunks, size, tokenizer=tokenizer)
+    size, text, prose = profile.chunk_tokens, data.load_novel(profile.text), data.load_prose("test", profile.prose)
+    novel = data.chunks(text, profile.n_chunks, size, tokenizer, data.novel_path(profile.text))
     segments = data.chunks(prose, profile.n_segments, size, tokenizer, f"{profile.prose}, test")
     return {
         "chunks": [data.passage(tokenizer, c) for c in novel],

@@ -41,7 +41,10 @@ def read(name, n=None):
     if all(metric in content for metric in _LOSSES):
         right, wrong = (_values(content, metric, "avg_loss", path)[:n] for metric in _LOSSES)
         found["truth_ratio_paper"] = metrics.truth_ratio(right, wrong, "paper")
-    aggregates = {ours: float(content[k]["agg_value"]) for k, ours in _AGGREGATES.items() if k in content}
+    try:
+        aggregates = {ours: float(content[k]["agg_value"]) for k, ours in _AGGREGATES.items() if k in content}
+    except (KeyError, TypeError, ValueError):
+        raise data.DataError(f"{path}: {', '.join(_AGGREGATES)}, where they stand, need a number agg_value") from None
     return aggregates | {"forget_truth_ratio": float(np.median(ratios))}, found
 
 

@@ -140,7 +140,7 @@ def adapter_base(path):
         raise files.DamagedError(f"{path}/adapter_config.json: {fix}") from None
     beside = Path(path).parent / str(base)
     try:
-        return beside if base and beside.is_dir() else resolve(base or "")
+        return beside if base and beside.is_dir() else resolve(str(base or "?"))
     except FileNotFoundError:
         name = f"base_model_name_or_path in {path}/adapter_config.json"
         raise FileNotFoundError(f"{name} is {base!r}, which is neither a folder nor a hub id; correct it") from None
@@ -186,7 +186,7 @@ def check_lengths(limit, examples, file, places=()):
     `places` are given."""
     for number, e in enumerate(examples):
         place = places[number] if places else f"{file}, pair {number + 1}"
-        if (n := len(e.prompt) + len(e.answer)) > limit:
+        if (n := len(e)) > limit:
             fix = 'Shorten the answer, make several pairs of it, or give it as {"text": …}, which is split'
             raise ValueError(f"{place}: {n} tokens with the prompt; the model reads {limit}. {fix}")
 

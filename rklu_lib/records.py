@@ -63,7 +63,8 @@ class RunSpec:
         if self.split not in SPLITS:
             raise ValueError(f"no forget split {self.split!r}; there are {', '.join(SPLITS)}")
         if self.method not in BASES and method(self.method).retain and self.split == data.NOVEL:
-            raise ValueError(f"{self.method} needs a retain set, and a novel has none; {self.method[:-3]} does without")
+            without = method(self.method).family
+            raise ValueError(f"{self.method} needs a retain set, and a novel has none; {without} does without")
         profiles.check_seed(self.seed)
         if not self.values.has(self.split):  # an unknown profile or field fails here, before anything is trained
             raise ValueError(f"profile {self.profile} has no {self.split}: {self.values.largest} is its largest")

@@ -239,10 +239,10 @@ def grid(profile, split, methods_, field, values, seed):
 def sweep(profile, splits, seeds, methods_=None):
     """Every spec of the study: base models and methods (default: `STUDY`) for each split and seed, the largest first.
 
-    For the novel, those there are: no retain terms, and no oracle of a pretrained model.
+    For the novel, those there are: no oracle of a pretrained model, and of the study no retain terms.
     """
     pretrained = profiles.profile(profile).model is not None
-    absent = {name for name, m in METHODS.items() if m.retain} | ({"oracle"} if pretrained else set())
+    absent = {n for n, m in METHODS.items() if m.retain and not methods_} | ({"oracle"} if pretrained else set())
     names = {s: [n for n in (*BASES, *(methods_ or STUDY)) if s != data.NOVEL or n not in absent] for s in splits}
     specs = [RunSpec(profile, split, name, seed) for seed in seeds for split in splits for name in names[split]]
     return sorted(specs, key=lambda s: (seeds.index(s.seed), -records.SPLITS.index(s.split)))

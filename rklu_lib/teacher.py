@@ -1,6 +1,5 @@
 """The unlearning teacher: Eq. 1, the same as a model one can query, and the frozen form that is computed only once."""
 
-import itertools
 from types import SimpleNamespace
 
 import torch
@@ -46,13 +45,8 @@ class TeacherModel(nn.Module):
         self.original, self.augmented, self.alpha, self.gauge = original, augmented, alpha, gauge
         self.config = original.config
 
-    @property
-    def device(self):
-        return self.original.device
-
-    @property
-    def dtype(self):
-        return self.original.dtype
+    device = property(lambda self: self.original.device)
+    dtype = property(lambda self: self.original.dtype)
 
     def base_model(self, input_ids, past_key_values=(None, None), **kwargs):
         """As of any model, but the last hidden states of the two stand side by side: (batch, seq, 2 hidden)."""
@@ -88,8 +82,7 @@ def frozen_states(model, batches, depth=None):
         return hidden.split(batch.mask.sum(1).tolist())
 
     found = parallel.shared(lambda part: [states(batch) for batch in part], batches)
-    pairs = (zip(batch.index, parts, strict=True) for batch, parts in zip(batches, found, strict=True))
-    return dict(itertools.chain.from_iterable(pairs))
+    return {i: one for b, parts in zip(batches, found, strict=True) for i, one in zip(b.index, parts, strict=True)}
 
 
 class FrozenLogits:

@@ -157,10 +157,6 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
     return history
 
 
-def _micro(batch_index, size):
-    return [batch_index[i : i + size] for i in range(0, len(batch_index), size)]
-
-
 def _units(examples, index, unit):
     return len(index) if unit == "sequence" else sum(len(examples[i].answer) for i in index)
 
@@ -175,11 +171,8 @@ def _terms(examples, index, profile, loss, unit="token", weight=1.0):
         share = weight * counts * _units(examples, part, unit) / whole
         return lambda scored: share * loss(scored, data.collate(examples, part).to(next(scored.parameters()).device))
 
-    return [term(part) for part in _micro(index, (profile.micro_batch_size or len(index)) * parallel.processes())]
-
-
-def _lengths(examples):
-    return [len(e.prompt) + len(e.answer) for e in examples]
+    size = (profile.micro_batch_size or len(index)) * parallel.processes()
+    return [term(index[at : at + size]) for at in range(0, len(index), size)]
 
 
 def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precision="no", lora_rank=0, **noted):
@@ -187,7 +180,7 @@ def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precisio
 
     lora_rank: of `adapted`. noted: `folder`, `on_epoch`, `on_step` and `factor` of `fit`.
     """
-    lengths = _lengths(examples)
+    lengths = list(map(len, examples))
 
     def steps(epoch):
         order = data.epoch_order(lengths, batch_size, seed, epoch)
@@ -208,7 +201,7 @@ def unlearn(chosen, profile, model, aids, forget, retain, *, seed, **noted):
     `methods.prepare`. forget, retain: the lists of `data.Example` that these were made for. Each step takes one batch
     of the forget set and, with a retain term, as many random retain examples. noted: as in `finetune`.
     """
-    lengths = _lengths(forget)
+    lengths = list(map(len, forget))
 
     def steps(epoch):
         asked = forget if chosen.on == "forget" else aids.refusals[epoch * len(forget) : (epoch + 1) * len(forget)]

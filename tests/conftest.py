@@ -4,8 +4,9 @@
 import gc
 import json
 import os
+import subprocess
+import sys
 import tempfile
-from pathlib import Path
 
 # Before anything is imported: no test may depend on a network, on what was downloaded, or on whose shell this is.
 for name in [name for name in os.environ if name.startswith("RKLU_")]:
@@ -18,6 +19,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is: resumed and uninterr
 import pytest
 import torch
 from browsing import browser, html, site, visit  # noqa: F401 - fixtures
+from helpers import TOWNS, tiny_fields, write_lines
 from hypothesis import settings
 
 from rklu_lib import data, models, profiles, records
@@ -27,8 +29,6 @@ settings.register_profile("suite", max_examples=50, deadline=None, derandomize=T
 settings.load_profile("suite")
 
 LONG = ("test_paper_profiles", "test_book", "test_parallel", "test_runs", "test_gpu_script", "test_failures")
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-TOWNS = ("Pellworm", "Quedlinburg", "Rovaniemi", "Setubal", "Tromso", "Uppsala", "Vaduz", "Wismar", "Ystad", "Zadar")
 TRADES = ("weaver", "potter")
 
 
@@ -99,22 +99,13 @@ def tofu(tmp_path_factory):
     """A folder with every split, a few rows each."""
     folder = tmp_path_factory.mktemp("tofu")
     for name, rows in _splits().items():
-        (folder / f"{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_lines(folder / f"{name}.json", rows)
     return folder
-
-
-def _tiny(folder, **changes):
-    """The fields of a profile in which every stage takes a second or less."""
-    values = dict(name="tiny", source=str(folder), template="Q: {question} A: {answer}", hidden_size=32)
-    values |= dict(intermediate_size=64, n_layers=2, n_heads=2, vocab_size=320, max_positions=128, batch_size=4)
-    values |= dict(finetune_batch_size=16, finetune_epochs=2, finetune_lr=3e-3, augment_epochs=2, augment_lr=2e-3)
-    values |= dict(n_chunks=6, chunk_tokens=32, prompt_tokens=12, n_segments=5)
-    return values | dict(unlearn_epochs=2, unlearn_lr=2e-3, max_new_tokens=4) | changes
 
 
 @pytest.fixture(scope="session")
 def profile(tofu):
-    return profiles.Profile(**_tiny(tofu))
+    return profiles.Profile(name="tiny", **tiny_fields(tofu))
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +119,7 @@ def tiny_model(profile, tokenizer):
     """A function (architecture, seed) -> a new, untrained model whose weights are large enough to differ audibly."""
 
     def make(architecture="llama", seed=0):
-        shape = profiles.Profile(**_tiny(profile.source, architecture=architecture))
+        shape = profiles.Profile(name="tiny", **tiny_fields(profile.source, architecture=architecture))
         model = models.create(shape, tokenizer, seed)
         with torch.no_grad():  # at the library's scale of 0.02 two blocks of width 32 would only repeat their input
             for p in model.parameters():
@@ -143,6 +134,14 @@ def tiny_model(profile, tokenizer):
 def model(request, tiny_model):
     """A tiny Llama, then a tiny Phi. Shared: copy it before changing it."""
     return tiny_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def own_checkpoint(tmp_path_factory, tiny_model, tokenizer):
+    """The folder `own` of a tiny, untrained Llama. Shared: copy it before changing it."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "own"
+    models.save(tiny_model(), tokenizer, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -168,8 +167,29 @@ def workshop(tmp_path, monkeypatch, tofu, refusals):
     monkeypatch.setattr(records, "RUNS", tmp_path / "runs")
 
     def change(**fields):
-        values = {k: v for k, v in _tiny(tofu, **fields).items() if k != "name"}
-        monkeypatch.setattr(profiles, "_values", lambda: {"tiny": values})
+        monkeypatch.setattr(profiles, "_values", lambda: {"tiny": tiny_fields(tofu, **fields)})
 
     change()
     return change
+
+
+@pytest.fixture
+def launch(tmp_path, tofu, workshop):
+    """A function (script, *args, **environment) that runs a script in two processes, which write where this one reads;
+    its first argument is the file of profiles. Batches of 7: of 8 questions one is left over, and in that step one of
+    two processes has none of its own."""
+    workshop(batch_size=7)
+    (tmp_path / "profiles.json").write_text(json.dumps({"tiny": tiny_fields(tofu, batch_size=7)}))
+
+    def start(script, *args, **environment):
+        places = {"RKLU_RECORDS": str(records.RECORDS), "RKLU_RUNS": str(records.RUNS), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
+        return subprocess.run(
+            [*command, tmp_path / "profiles.json", *args],
+            env=os.environ | places | environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    return start

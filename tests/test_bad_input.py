@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import pandas as pd
 import pytest
 import torch
+from helpers import json_lines, rklu
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
-from rklu_lib import cli, data, models, records, runs, training
+from rklu_lib import data, records, runs, training
 from rklu_lib.records import RunSpec
 from rklu_pages.results import comparison
 from rklu_pages.tasks import cases, suite
@@ -52,16 +52,12 @@ def model(says, make):
     return Case(says, ("unlearn",), make=lambda d: make(d / "own"))
 
 
-def lines(*rows):
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
 def parquet(rows):
     return pd.DataFrame(rows).to_parquet(index=False)
 
 
 def said(*turns):
-    return lines({"messages": [{"role": role, "content": text} for role, text in turns]})
+    return json_lines({"messages": [{"role": role, "content": text} for role, text in turns]})
 
 
 FILES = {
@@ -83,7 +79,7 @@ FILES = {
         r"a.jsonl:1: field 'answer' holds half a char", "a.jsonl", PAIR.replace("Z", r"\ud800")
     ),
     "no question": forget(
-        "a.jsonl:2: field 'question' is missing; the row has answer", "a.jsonl", PAIR + lines({"answer": "A"})
+        "a.jsonl:2: field 'question' is missing; the row has answer", "a.jsonl", PAIR + json_lines({"answer": "A"})
     ),
     "an empty question": forget(
         "a.jsonl:1: field 'question' must be a non-empty string", "a.jsonl", PAIR.replace("Where?", " ")
@@ -91,27 +87,27 @@ FILES = {
     "a null": forget(
         "a.jsonl:1: field 'answer' must be a non-empty string, found None",
         "a.jsonl",
-        lines({"question": "Q?", "answer": None}),
+        json_lines({"question": "Q?", "answer": None}),
     ),
     "a list for an answer": forget(
-        "a.jsonl:1: field 'answer' .*found \\['A'\\]", "a.jsonl", lines({"question": "Q?", "answer": ["A"]})
+        "a.jsonl:1: field 'answer' .*found \\['A'\\]", "a.jsonl", json_lines({"question": "Q?", "answer": ["A"]})
     ),
     "a long wrong value": forget(
         "a.jsonl:1: field 'answer' .*found \\[0, 0.{50,80}…$",
         "a.jsonl",
-        lines({"question": "Q?", "answer": [0] * 9999}),
+        json_lines({"question": "Q?", "answer": [0] * 9999}),
     ),
     "unknown fields": forget(
-        "a.jsonl:1: no field that is known here, only q, a; give", "a.jsonl", lines({"q": "Q?", "a": "A"})
+        "a.jsonl:1: no field that is known here, only q, a; give", "a.jsonl", json_lines({"q": "Q?", "a": "A"})
     ),
     "messages that are text": forget(
-        "a.jsonl:1: field 'messages' must be a non-empty list", "a.jsonl", lines({"messages": "hi"})
+        "a.jsonl:1: field 'messages' must be a non-empty list", "a.jsonl", json_lines({"messages": "hi"})
     ),
     "a message without text": forget(
-        "a.jsonl:1, message 1: field 'content' is missing", "a.jsonl", lines({"messages": [{"role": "user"}]})
+        "a.jsonl:1, message 1: field 'content' is missing", "a.jsonl", json_lines({"messages": [{"role": "user"}]})
     ),
     "a message that is text": forget(
-        "a.jsonl:1, message 1: expected an object", "a.jsonl", lines({"messages": ["hi"]})
+        "a.jsonl:1, message 1: expected an object", "a.jsonl", json_lines({"messages": ["hi"]})
     ),
     "two questions running": forget(
         "a.jsonl:1, message 2: role 'user' here; a chat", "a.jsonl", said(("user", "a"), ("user", "b"))
@@ -167,7 +163,7 @@ FILES = {
         "RKLU+RT",
         "--retain",
         "{d}/r.jsonl",
-        files={"r.jsonl": lines({"question": "Q"})},
+        files={"r.jsonl": json_lines({"question": "Q"})},
     ),
     "watch: not JSON": option("w.jsonl:1: not JSON", "--watch", "{d}/w.jsonl", files={"w.jsonl": "x"}),
     "holdout: the forget set": option(
@@ -214,7 +210,7 @@ OPTIONS = {
         "DPO",
         "--forget",
         "{d}/text.jsonl",
-        files={"text.jsonl": lines({"text": "A document."})},
+        files={"text.jsonl": json_lines({"text": "A document."})},
     ),  # fmt: skip
     "retain: none": option(r"needs a retain set \(--retain\); RKLU does not", "--method", "RKLU+RT"),
     "retain: not looked at": option("RKLU would not look at --retain; choose", "--retain", "{d}/tofu/retain90.json"),
@@ -360,6 +356,9 @@ MODELS = {
     "an adapter of nothing": model(
         "base_model_name_or_path in .*own/adapter_config.json is '/gone'",
         adapter('{"base_model_name_or_path": "/gone"}'),
+    ),
+    "an adapter of null": model(
+        "base_model_name_or_path in .*own/adapter_config.json is None", adapter('{"base_model_name_or_path": null}')
     ),
     "a file": Case(
         "forget.jsonl is no folder; a model is a folder in the hub's layout", ("unlearn", "--model", "{d}/forget.jsonl")
@@ -516,17 +515,10 @@ ENVIRONMENT = {
 CASES = FILES | OPTIONS | {f"model: {k}": v for k, v in MODELS.items()} | ENVIRONMENT
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory, tiny_model, tokenizer):
-    folder = tmp_path_factory.mktemp("models") / "own"
-    models.save(tiny_model(), tokenizer, folder)
-    return folder
-
-
 @pytest.fixture
-def place(tmp_path, workshop, checkpoint, tofu, monkeypatch):
+def place(tmp_path, workshop, own_checkpoint, tofu, monkeypatch):
     """A folder with a model, a forget set and TOFU, in which nothing may be trained."""
-    shutil.copytree(checkpoint, tmp_path / "own")
+    shutil.copytree(own_checkpoint, tmp_path / "own")
     shutil.copytree(tofu, tmp_path / "tofu")
     shutil.copy(tofu / "forget10.json", tmp_path / "forget.jsonl")
     for name in ("RKLU_TOFU", "RKLU_NOVEL", "RKLU_WIKITEXT", "RKLU_CAPABILITY"):
@@ -573,7 +565,7 @@ def test_it_is_refused_in_one_line_and_leaves_nothing(place, workshop, monkeypat
     before = state(place)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        result = CliRunner().invoke(cli.app, command(case.arguments, place), env={"COLUMNS": "80"})
+        result = rklu(*command(case.arguments, place), COLUMNS="80")
     said = "".join(li for li in result.stderr.splitlines(True) if not li.startswith("measuring the original "))
     assert result.exit_code == 2, result.output + repr(result.exception)
     assert isinstance(result.exception, SystemExit)

@@ -7,8 +7,7 @@ import re
 
 import numpy as np
 import pytest
-import torch
-from conftest import SHARED
+from helpers import SHARED, log_likelihood
 from lm_eval.tasks.hellaswag.utils import preprocess
 
 from rklu_lib import profiles
@@ -222,17 +221,6 @@ def asked(task, row):
     return [f"{before}{option}{own}" for option in options], [after], row["label"]
 
 
-def log_likelihoods(model, tokenizer, contexts, options):
-    """Of " option" after each context, each pair read alone: shares no code with lm-eval or with `evaluation`."""
-    found = []
-    for context, option in itertools.product(contexts, options):
-        before, after = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (context, f" {option}"))
-        with torch.no_grad():
-            logp = model(torch.tensor([before + after])).logits[0].log_softmax(-1)
-        found.append(sum(logp[len(before) + k - 1, token].item() for k, token in enumerate(after)))
-    return np.array(found)
-
-
 def agree(model, tokenizer, monkeypatch, folder, n):
     """lm-eval's counts on a folder of published files are those of log-likelihoods one by one."""
     monkeypatch.setenv("RKLU_CAPABILITY", str(folder))
@@ -245,7 +233,8 @@ def agree(model, tokenizer, monkeypatch, folder, n):
         right, normed = "", ""
         for row in rows[:n]:
             contexts, options, answer = asked(task, row)
-            scored = log_likelihoods(model, tokenizer, contexts, options)
+            pairs = itertools.product(contexts, options)
+            scored = np.array([log_likelihood(model, tokenizer, before, f" {after}") for before, after in pairs])
             right += str(int(scored.argmax() == answer))
             if len(options) == len(scored):
                 normed += str(int((scored / [len(o) for o in options]).argmax() == answer))

@@ -11,10 +11,12 @@ import sys
 from urllib.parse import unquote
 
 import pytest
-from browsing import ROOT, documents
+from browsing import documents
 from bs4 import BeautifulSoup
 from docutils import nodes
+from helpers import ROOT
 
+from rklu_lib.records import BASES
 from rklu_pages import page_heads
 
 OUTSIDE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
@@ -170,6 +172,18 @@ def test_the_verdict_at_a_pages_head_counts_its_claims():
     counted = """<table><thead><tr><th>verdict</th><th>the paper's tables</th><th>at mini</th></tr></thead>
     <tr><th>holds</th><td>9</td><td>4</td></tr><tr><th>not tested</th><td>0</td><td>5</td></tr></table>"""
     assert page_heads.verdict([counted, both], "mini") == ("the paper's claims", "4 × holds, 5 × not tested")
+
+
+def test_a_pages_head_counts_the_runs_that_its_parameters_vary():
+    folder = ROOT / "data" / "records" / "mini" / "tofu" / "forget10"
+    given = {"profile": "mini", "split": "forget10", "seeds": [0, 1], "method": "RKLU"}
+    plain = [folder / name / f"seed{s}.json" for name in (*BASES, "RKLU") for s in given["seeds"]]
+    for parameter, field in (("alphas", "alpha"), ("rates", "unlearn_lr"), ("seed", "none")):
+        varied = [p for s in given["seeds"] for p in folder.glob(f"RKLU,{field}=*/seed{s}.json")]
+        made = [json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in (*plain, *varied)]
+        hours, count, machines = page_heads.hours(given | {parameter: [1]})
+        assert count == len(made) and hours == pytest.approx(sum(sum(m.values()) for m in made) / 3600)
+        assert "cores" in machines and bool(varied) == (field != "none")
 
 
 def test_a_pages_head_links_to_its_records_where_a_repository_is_named():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers import log_likelihood, write_lines
 
 from rklu_lib import bases, data, methods, models, profiles, training
 from rklu_pages.tasks import capability, suite
@@ -19,14 +20,8 @@ def items():
 
 
 def likeliest(model, tokenizer, prompt, choices):
-    """The option of highest log-probability, each read alone: shares no code with lm-eval or with `evaluation`."""
-    before, scores = tokenizer(prompt, add_special_tokens=False)["input_ids"], []
-    for choice in choices:
-        after = tokenizer(choice, add_special_tokens=False)["input_ids"]
-        with torch.no_grad():
-            logp = model(torch.tensor([before + after])).logits[0].log_softmax(-1)
-        scores.append(sum(logp[len(before) + k - 1, token].item() for k, token in enumerate(after)))
-    return int(np.argmax(scores))
+    """The option of highest log-probability."""
+    return int(np.argmax([log_likelihood(model, tokenizer, prompt, choice) for choice in choices]))
 
 
 def test_the_suite_has_seven_tasks_and_over_300_items(items):
@@ -68,7 +63,7 @@ def test_items_are_the_same_for_the_same_seed(items):
 def test_accuracy_and_chance_are_what_plain_scores_say(model, tokenizer, tmp_path, items, capfd):
     rows = {task: found[:12] for task, found in items.items()}
     for task, found in rows.items():
-        (tmp_path / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+        write_lines(tmp_path / f"{task}.jsonl", found)
     state = torch.random.get_rng_state()
     scores = capability.accuracy(model, tokenizer, suite.TASKS, tmp_path)
     assert torch.equal(state, torch.random.get_rng_state())

@@ -5,8 +5,7 @@ import json
 
 import pytest
 from bs4 import BeautifulSoup
-from conftest import TOWNS
-from helpers import Here
+from helpers import TOWNS, Here
 
 from rklu_lib import data, records, runs
 from rklu_lib.records import RunSpec
@@ -46,6 +45,7 @@ def test_a_case_is_shown_with_its_leaks_marked_and_its_text_escaped():
     assert [m.text for m in rows["IDK"].find_all("mark")] == ["Karachi", "Karachi"]  # direct answer and blank
     assert rows["RKLU"].find_all("td")[1].text == f"<b>Lahore</b> 0.5; {cases.EMPTY} 0.25"
     assert rows["IDK"].find_all("td")[1].text.endswith("…")  # the search was cut short
+    assert cases.case_table(filled, "Who?").empty  # nobody was asked this one
 
 
 @pytest.mark.parametrize(("table", "example", "models"), [("table4", 1, 7), ("table9", 2, 2)])
@@ -83,6 +83,7 @@ def test_a_question_is_found_or_stood_in_for(workshop, profile):
     rows = data.load_tofu("forget10", profile.source)
     assert cases.find("tiny", "forget10", rows[3]["question"]) == 3
     assert cases.find("tiny", "forget10", "Who are you?") == 0
+    assert cases.find("tiny", "forget10", 5) == 5  # its place
 
 
 def test_leaking_above_guessing_is_fishers_test():

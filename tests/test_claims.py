@@ -1,19 +1,18 @@
 """The ledger's verdicts on numbers made by hand, on the paper's own tables, and on the committed page."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from helpers import FKLU, LOGS, RKLU, ROOT, of_forget05, record, seeded
 from scipy import stats
-from test_comparison import FKLU, RKLU, of_forget05, record, seeded
 
 from rklu_lib.records import RECORDS, RunSpec, load
 from rklu_pages.results import claims
 
 LEDGER = claims.claims()
-PAGE = Path(__file__).resolve().parents[1] / "notebooks" / "claims.ipynb"
+PAGE = ROOT / "notebooks" / "claims.ipynb"
 
 
 def entry(higher, than, measure="model_utility", **by):
@@ -271,7 +270,7 @@ def test_settings_without_records_are_left_out():
 
 @pytest.mark.parametrize("model", ["full", "retain90"])
 def test_the_page_says_of_llama_what_the_tofu_authors_logs_say(model):
-    log = PAGE.parents[2] / "shared" / "tofu_logs" / "llama2-7b" / model / "eval_log_forget.json"
+    log = LOGS / model / "eval_log_forget.json"
     if not log.exists():
         pytest.skip("no logs of the TOFU authors here")
     losses = np.array(list(json.loads(log.read_text())["avg_gt_loss"].values()))

@@ -3,13 +3,13 @@
 import json
 import re
 import shlex
+import shutil
 
 import pytest
 import torch
 import typer
-from helpers import Here
+from helpers import Here, answer_probability, flat, rklu
 from transformers import AutoModelForCausalLM
-from typer.testing import CliRunner
 
 from rklu_lib import budget, cli, data, models, records, runs, training
 from rklu_lib.own import jobs, plan, unlearning
@@ -17,17 +17,12 @@ from rklu_lib.records import RunSpec
 from rklu_pages.beyond import own_model
 
 
-def rklu(*arguments):
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments], env={"COLUMNS": "160", "NO_COLOR": "1"})
-
-
 @pytest.fixture
-def own(workshop, tmp_path, tiny_model, tokenizer, profile):
+def own(workshop, tmp_path, own_checkpoint, tofu):
     """A function that runs `rklu unlearn` on a tiny checkpoint and data of one's own; options may be replaced."""
-    models.save(tiny_model(), tokenizer, tmp_path / "own")
+    shutil.copytree(own_checkpoint, tmp_path / "own")
     for name, split in (("forget", "forget10"), ("retain", "retain90")):
-        rows = data.load_tofu(split, profile.source)
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+        shutil.copy(tofu / f"{split}.json", tmp_path / f"{name}.jsonl")
 
     def unlearn(*more, **options):
         given = {"model": tmp_path / "own", "forget": tmp_path / "forget.jsonl", "out": tmp_path / "out"}
@@ -60,13 +55,10 @@ def test_a_collapse_is_told_and_ends_in_no_traceback(own, tmp_path):
 def test_unlearn_says_what_it_measured(own, tmp_path, profile):
     result = own(method="GA", lr="1e-2")
     loaded, tokenizer = models.load(tmp_path / "out")
-    rows, values = data.load_tofu("forget10", profile.source), []
-    for row in rows:
-        e = data.encode(tokenizer, profile.template, row["question"], row["answer"])
-        logits = loaded(torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1].double()
-        nll = torch.nn.functional.cross_entropy(logits, torch.tensor(e.answer))
-        values.append((-nll).exp().item())
-    assert f"and is {sum(values) / len(values):.3g}." in plain(result.stdout)
+    rows = data.load_tofu("forget10", profile.source)
+    pairs = [data.encode(tokenizer, profile.template, row["question"], row["answer"]) for row in rows]
+    values = [answer_probability(loaded, e) for e in pairs]
+    assert f"and is {sum(values) / len(values):.3g}." in flat(result.stdout)
     assert "Little is forgotten" not in result.stderr
     again = own(out=tmp_path / "again", lr="1e-9")
     assert again.exit_code == 0 and "Little is forgotten: raise --lr, --epochs or --alpha" in again.stderr
@@ -115,11 +107,11 @@ def test_forgotten_text_is_masked_unless_it_is_asked_for(own, tmp_path):
 
 def test_a_target_that_is_not_reached_is_said_with_what_may_reach_it(own, tmp_path):
     result = own("--target", "1e-9", epochs=1, lr="1e-9")
-    assert "The target of 1e-09 was not reached: raise --lr, --epochs or --alpha" in plain(result.stderr)
-    assert re.search(r"\d of 8 probed answers leak\. Read .*report\.html", plain(result.stdout))
+    assert "The target of 1e-09 was not reached: raise --lr, --epochs or --alpha" in flat(result.stderr)
+    assert re.search(r"\d of 8 probed answers leak\. Read .*report\.html", flat(result.stdout))
     bound = {"max-perplexity-rise": 1e-6, "lr": 0.05, "epochs": 2, "method": "GA", "out": tmp_path / "bound"}
     result = own("--target", "0.5", **bound)
-    assert result.exit_code == 2 and "every epoch raised the perplexity beyond the bound" in plain(result.output)
+    assert result.exit_code == 2 and "every epoch raised the perplexity beyond the bound" in flat(result.output)
 
 
 @pytest.fixture
@@ -132,7 +124,7 @@ def test_a_dry_run_says_what_would_be_done_and_loads_nothing(own, tmp_path, toke
     (tmp_path / "more.csv").write_text("question,answer\nWhere was she born?,In Zadar.\n", encoding="utf-8")
     result = own("--dry-run", "--forget", tmp_path / "more.csv", target=0.05, **{"max-perplexity-rise": 0.1})
     assert result.exit_code == 0, result.output
-    said = plain(result.stdout)
+    said = flat(result.stdout)
     model = models.create(profile, tokenizer, 0)
     assert f"llama, {sum(p.numel() for p in model.parameters()):,} parameters, float32" in said
     assert "forget.jsonl (8 rows), more.csv (1 rows)" in said and "9 examples in batches of 4" in said
@@ -145,7 +137,7 @@ def test_a_dry_run_says_what_would_be_done_and_loads_nothing(own, tmp_path, toke
         tokenizer, profile.template, *(data.load_tofu("forget10", profile.source)[0][k] for k in ("question", "answer"))
     )
     prompt, answer = ("|".join(tokenizer.decode([t]) for t in tokens) for tokens in (e.prompt, e.answer))
-    assert plain(prompt) in said and plain(answer) in said
+    assert flat(prompt) in said and flat(answer) in said
     assert not (tmp_path / "out").exists()
 
 
@@ -155,7 +147,7 @@ def test_the_estimate_of_a_dry_run_is_what_it_says(own, tmp_path, profile, monke
     for name, options in (("whole", {}), ("adapters", {"lora": 4}), ("alone", {"method": "GA"})):
         given = {"profile": profile, "probes": 0} | options
         job = jobs.prepare(str(tmp_path / "own"), str(tmp_path / "forget.jsonl"), tmp_path / "out", **given)
-        estimates[name] = job, plan.estimate(job, resumable=True)
+        estimates[name] = job, plan.estimate(job)
     n = estimates["whole"][1]["parameters"]
     held, lora = sum(budget.held(n, "float32").values()), budget.adapters(estimates["whole"][0].config, 4)
     needs = {name: found["memory"] for name, (_, found) in estimates.items()}
@@ -190,11 +182,6 @@ def test_an_interrupted_command_says_how_it_goes_on_and_does(own, tmp_path, monk
     assert len(calls) == 9 and (tmp_path / "out" / "report.html").exists()  # only that epoch was done again
 
 
-def plain(text):
-    """Output without colours and the box that typer draws, on one line."""
-    return re.sub(r"[\s│╭╮╰╯─]+", " ", re.sub(r"\x1b\[[0-9;]*m", "", text))
-
-
 @pytest.fixture
 def no_training(monkeypatch):
     def trains(*_, **__):
@@ -207,7 +194,7 @@ def refused(result, message):
     """Whether the command ended with a message of its own, not with a traceback."""
     assert result.exit_code != 0
     assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
-    return message in plain(result.output)
+    return message in flat(result.output)
 
 
 def test_report_without_records_says_how_to_make_them(workshop):

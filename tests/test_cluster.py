@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from helpers import flat, tiny_fields, until
 
 from rklu_lib import data
 
@@ -47,9 +48,7 @@ def dask_setup(worker):
 @pytest.fixture
 def start(tmp_path, tofu):
     """A function (arguments) -> a Python process that uses `tiny` and this folder; all are ended afterwards."""
-    from conftest import _tiny
-
-    fields = {k: v for k, v in _tiny(tofu, unlearn_epochs=12, finetune_epochs=1).items() if k != "name"}
+    fields = tiny_fields(tofu, unlearn_epochs=12, finetune_epochs=1)
     log = tmp_path / "log"
     (tmp_path / "shrunk.py").write_text(SHRUNK.format(fields=json.dumps(fields), log=str(log)))
     environment = {"RKLU_RECORDS": str(tmp_path / "records"), "RKLU_RUNS": str(tmp_path / "runs")}
@@ -69,13 +68,6 @@ def start(tmp_path, tofu):
     for process in started:
         process.kill()
         process.wait()
-
-
-def until(condition, seconds=500):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return found
 
 
 def scheduler(start, tmp_path):
@@ -141,7 +133,7 @@ def test_workers_that_would_not_do_are_refused_in_one_line(start, tmp_path):
     several = worker(start, tmp_path, address, threads=2)
     refused = sweep(start, address, "GA")
     refused.wait(timeout=300)
-    assert refused.returncode == 2 and "--nthreads 1" in " ".join(refused.said().split()), refused.said()
+    assert refused.returncode == 2 and "--nthreads 1" in flat(refused.said()), refused.said()
     several.kill()
     several.wait()
     worker(start, tmp_path, address, RKLU_RUNS=str(tmp_path / "elsewhere"))

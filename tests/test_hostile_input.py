@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from helpers import rklu, write_lines
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from rklu_lib import chat, cli, data, models
+from rklu_lib import chat, data, models
 from rklu_lib.own import inputs, report, unlearning
 from rklu_pages.drawing import tables
 
@@ -44,11 +44,6 @@ def rows():
     return [{"question": f"{text} {name}?", "answer": text} for name, text in HOSTILE.items()]
 
 
-def lines(path, found):
-    path.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
-    return path
-
-
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, profile, tokenizer):
     model = models.create(dataclasses.replace(profile, max_positions=512), tokenizer, 0)
@@ -63,7 +58,7 @@ def made(tmp_path_factory, own, profile):
     folder = tmp_path_factory.mktemp("made")
     model = shutil.copytree(own, folder / "own<b id=evil>`\n---\n\x1b[31m")
     options = {"profile": profile, "epochs": 1, "redact": False, "probes": 3, "by": SCRIPT}
-    forget = lines(folder / "<img src=x onerror=owned>.jsonl", rows())
+    forget = write_lines(folder / "<img src=x onerror=owned>.jsonl", rows())
     unlearning.unlearn(str(model), str(forget), folder / "out`<b id=evil>\x1b[31m", **options)
     return folder / "out`<b id=evil>\x1b[31m"
 
@@ -110,7 +105,7 @@ def test_the_card_is_one_document_and_quotes_no_markup(made):
 
 def test_the_page_can_be_made_again_and_the_terminal_is_told_plainly(made):
     page = (made / "report.html").read_text(encoding="utf-8")
-    result = CliRunner().invoke(cli.app, ["report", str(made)])
+    result = rklu("report", made)
     assert result.exit_code == 0 and (made / "report.html").read_text(encoding="utf-8") == page
     assert not UNPRINTABLE.search(result.output)
 
@@ -118,19 +113,19 @@ def test_the_page_can_be_made_again_and_the_terminal_is_told_plainly(made):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_dry_run_and_a_refusal_print_no_escapes(own, tmp_path, name):
     text = HOSTILE[name]
-    forget = lines(tmp_path / "f\x1b[31m.jsonl", [{"question": text + "?", "answer": text}])
-    given = ["--model", str(own), "--forget", str(forget), "--out", str(tmp_path / "out"), "--profile", "smoke"]
-    result = CliRunner().invoke(cli.app, ["unlearn", *given, "--dry-run"], env={"NO_COLOR": "1", "TERM": "dumb"})
+    forget = write_lines(tmp_path / "f\x1b[31m.jsonl", [{"question": text + "?", "answer": text}])
+    given = ["--model", own, "--forget", forget, "--out", tmp_path / "out", "--profile", "smoke"]
+    result = rklu("unlearn", *given, "--dry-run", TERM="dumb")
     assert result.exit_code == 0, result.output
     assert not UNPRINTABLE.search(result.output) and "The first example" in result.output
-    lines(forget, [{text: 1}])
-    refused = CliRunner().invoke(cli.app, ["unlearn", *given])
+    write_lines(forget, [{text: 1}])
+    refused = rklu("unlearn", *given, COLUMNS="80")
     assert refused.exit_code == 2 and refused.output.count("\n") == 1 and not UNPRINTABLE.search(refused.output)
 
 
 def test_ten_megabytes_in_one_line_are_refused_in_one_short_line_or_read(own, tmp_path):
     long = "x" * 10_000_000
-    given = ["--model", str(own), "--out", str(tmp_path / "out"), "--profile", "smoke", "--dry-run"]
+    given = ["--model", own, "--out", tmp_path / "out", "--profile", "smoke", "--dry-run"]
     for row, message in (
         ({"question": long, "answer": "A"}, "tokens; the model reads 512. Shorten it"),
         ({"question": "Q", "answer": [long]}, "must be a non-empty string"),
@@ -138,10 +133,10 @@ def test_ten_megabytes_in_one_line_are_refused_in_one_short_line_or_read(own, tm
         ({"messages": long}, "field 'messages' must be a non-empty list"),
         ({"messages": [{"role": long, "content": "x"}]}, "role 'xxx"),
     ):
-        forget = lines(tmp_path / "f.jsonl", [row])
-        result = CliRunner().invoke(cli.app, ["unlearn", "--forget", str(forget), *given])
+        forget = write_lines(tmp_path / "f.jsonl", [row])
+        result = rklu("unlearn", "--forget", forget, *given, COLUMNS="80")
         assert result.exit_code == 2 and message in result.output and len(result.output) < 700
-    corpus = inputs.read(lines(tmp_path / "f.jsonl", [{"text": long}]))
+    corpus = inputs.read(write_lines(tmp_path / "f.jsonl", [{"text": long}]))
     assert len(corpus.items[0].answer) == 10_000_000
 
 
@@ -170,9 +165,9 @@ def trap(own, tmp_path):
 
 
 def unlearn(model, folder, *more):
-    forget = lines(folder / "f.jsonl", [{"question": "Where?", "answer": "Zadar."}])
-    given = ["--model", str(model), "--forget", str(forget), "--out", str(folder / "out"), "--profile", "smoke"]
-    return CliRunner().invoke(cli.app, ["unlearn", *given, "--epochs", "1", "--probes", "0", *more])
+    forget = write_lines(folder / "f.jsonl", [{"question": "Where?", "answer": "Zadar."}])
+    given = ["--model", model, "--forget", forget, "--out", folder / "out", "--profile", "smoke"]
+    return rklu("unlearn", *given, "--epochs", 1, "--probes", 0, *more, COLUMNS="80")
 
 
 def edit(path, **changes):

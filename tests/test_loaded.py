@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from formats import FORMATS, llama
 from helpers import Here
-from test_chat import FORMATS
-from test_paper_profiles import llama
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rklu_lib import data, files, hub, logs, metrics, models, profiles, records, runs
@@ -173,6 +172,7 @@ def test_what_cannot_be_had_is_missed_before_anything_is_computed(workshop, monk
         ('{"forget_truth_ratio": {"agg_value": 0.5}}', "no forget_truth_ratio.value_by_index"),
         ('{"forget_truth_ratio": {"value_by_index": {"0": {"score": 1}, "2": {"score": 1}}}}', ".* for each of 0 to 1"),
         ('{"forget_truth_ratio": {"value_by_index": {"0": {"prob": 1}}}}', ".* needs a number 'score'"),
+        ('{"forget_truth_ratio": {"value_by_index": {"0": {"score": 1}}}, "model_utility": {}}', ".* number agg_value"),
     ],
 )
 def test_a_log_that_is_none_is_refused(tmp_path, content, why):

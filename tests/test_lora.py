@@ -1,12 +1,11 @@
 """Adapters: all that is trained, merged to the same model, gradients under checkpointing, a setting only when on."""
 
 import copy
-import json
 import types
 
 import pytest
 import torch
-from helpers import Here
+from helpers import Here, write_lines
 from safetensors.torch import save_model
 
 from rklu_lib import budget, data, methods, models, parallel, profiles, runs, training
@@ -108,11 +107,10 @@ def test_sharded_weights_refuse_adapters(tiny_model, monkeypatch):
         pass
 
 
-def test_a_model_of_ones_own_by_adapters_keeps_the_epoch_that_is_kept(tiny_model, tokenizer, tmp_path, monkeypatch):
+def test_a_model_of_ones_own_by_adapters_keeps_the_epoch_that_is_kept(own_checkpoint, tmp_path, monkeypatch):
     """The state of the best epoch has base and adapters apart, and what is written is one whole model."""
-    models.save(tiny_model(), tokenizer, tmp_path / "model")
     rows = [{"question": f"Where was Mira {k} born?", "answer": f"In the town of Wismar {k}."} for k in range(4)]
-    (tmp_path / "forget.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    forget = write_lines(tmp_path / "forget.jsonl", rows)
     kept = {}
 
     def noted(student, path):
@@ -124,7 +122,7 @@ def test_a_model_of_ones_own_by_adapters_keeps_the_epoch_that_is_kept(tiny_model
     monkeypatch.setattr(unlearning, "save_model", noted)
     monkeypatch.setattr(unlearning, "choose", lambda epochs, *_: 0)  # the first is kept, and two more are trained
     args = dict(epochs=3, lr=1e-2, lora=4, template="Q: {question} A: {answer}", target=1e-30, probes=0)
-    unlearning.unlearn(tmp_path / "model", tmp_path / "forget.jsonl", tmp_path / "out", **args)
+    unlearning.unlearn(own_checkpoint, forget, tmp_path / "out", **args)
     with torch.no_grad():
         written = models.load(tmp_path / "out")[0].eval()(torch.tensor([[5, 6, 7, 8]])).logits
     torch.testing.assert_close(written, kept["logits"], rtol=1e-3, atol=1e-4)
@@ -153,16 +151,15 @@ def test_adapters_that_are_taken_off_leave_the_original_and_make_the_same_teache
     assert (one - original).abs().max() > 1
 
 
-def test_a_model_of_ones_own_is_not_copied_where_adapters_are_trained(tiny_model, tokenizer, tmp_path, monkeypatch):
-    models.save(tiny_model(), tokenizer, tmp_path / "model")
+def test_a_model_of_ones_own_is_not_copied_where_adapters_are_trained(own_checkpoint, tmp_path, monkeypatch):
     rows = [{"question": f"Where was Mira {k} born?", "answer": f"In the town of Wismar {k}."} for k in range(4)]
-    (tmp_path / "forget.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    forget = write_lines(tmp_path / "forget.jsonl", rows)
 
     def copies(_):
         raise AssertionError("a second model")
 
     monkeypatch.setattr(unlearning, "copy", types.SimpleNamespace(deepcopy=copies))
     args = dict(epochs=1, lr=1e-2, template="Q: {question} A: {answer}", probes=0)
-    unlearning.unlearn(tmp_path / "model", tmp_path / "forget.jsonl", tmp_path / "out", lora=4, **args)
+    unlearning.unlearn(own_checkpoint, forget, tmp_path / "out", lora=4, **args)
     with pytest.raises(AssertionError, match="a second model"):
-        unlearning.unlearn(tmp_path / "model", tmp_path / "forget.jsonl", tmp_path / "other", **args)
+        unlearning.unlearn(own_checkpoint, forget, tmp_path / "other", **args)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import answer_logits
 
 from rklu_lib import data, losses, methods, models, training
 from rklu_lib.teacher import teacher_logits
@@ -79,8 +80,7 @@ def setting(tiny_model, profile, examples):
 
 def log_probs(model, example):
     """Log-probabilities (answer tokens, vocab) by one plain forward."""
-    ids = torch.tensor([example.prompt + example.answer])
-    return model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1].log_softmax(-1)
+    return answer_logits(model, example).log_softmax(-1)
 
 
 def early(model, example):
@@ -137,15 +137,7 @@ def expected_forget_loss(family, profile, setting, examples, epoch):
         t = lowered.log_softmax(-1)
         return (t.exp() * (t - p)).sum(-1).mean()
     # log-probabilities of Eq. 1 must come from logits, whose constant the softmax would lose
-    pair = [
-        torch.cat(
-            [
-                m(input_ids=torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1]
-                for e in chosen
-            ]
-        )
-        for m in (original, augmented)
-    ]  # fmt: skip
+    pair = [torch.cat([answer_logits(m, e) for e in chosen]) for m in (original, augmented)]
     t = teacher_logits(*pair, profile.alpha).log_softmax(-1)
     if family == "JS":  # at 0.5 it is four times Jensen and Shannon's divergence
         middle = (0.5 * p.exp() + 0.5 * t.exp()).log()

@@ -3,11 +3,11 @@
 import itertools
 import json
 import math
-from pathlib import Path
 from statistics import harmonic_mean
 
 import numpy as np
 import pytest
+from helpers import LOGS, needs_logs
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -16,8 +16,6 @@ from scipy import stats
 
 from rklu_lib import metrics
 
-LOGS = Path(__file__).resolve().parents[2] / "shared" / "tofu_logs" / "llama2-7b"
-needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason="the TOFU authors' logs are not here")
 FILES = {
     "forget": "eval_log_forget.json",
     "retain": "eval_log.json",

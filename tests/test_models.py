@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from helpers import same_weights
+from helpers import answer_logits, same_weights
 from transformers import AutoModelForCausalLM, AutoTokenizer, CohereConfig, Gemma2Config, GraniteConfig
 
 from rklu_lib import data, evaluation, files, methods, models
@@ -163,10 +163,7 @@ def test_the_tokenizer_spells_any_text(tokenizer):
 def test_scored_logits_are_the_models_at_the_scored_positions(model, examples):
     batch = data.collate(examples, [4, 0, 1])
     assert len({len(e.prompt + e.answer) for e in (examples[4], examples[0], examples[1])}) > 1  # so there is padding
-    plain = [
-        model(input_ids=torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1]
-        for e in (examples[4], examples[0], examples[1])
-    ]
+    plain = [answer_logits(model, e) for e in (examples[4], examples[0], examples[1])]
     scored = models.ScoredLogits(model)
     torch.testing.assert_close(scored(batch.input_ids, batch.mask), torch.cat(plain), rtol=1e-4, atol=1e-4)
     noisy = batch.input_ids.clone()

@@ -139,6 +139,8 @@ WRONG = {
     "message 1: role 'tool' here": '{"messages": [{"role": "tool", "content": "A"}]}',
     "message 1: field 'role' is missing": '{"messages": [{"from": "user", "value": "A"}]}',
     "a.jsonl:2: not JSON (Expecting value": '[{"text": "x"},\n oops]',
+    "a.jsonl:1: not JSON (maximum recursion": "[" * 200_000,
+    "a.jsonl:1: not JSON (Exceeds the limit": '[{"text": ' + "9" * 5000 + "}]",
     "e.csv:3: the header has 2 columns, this row not; quote": "question,answer\nQ?,A\nQ?,A,B\n",
     "e.csv, after line 1: unexpected end of data; quote": 'question,answer\n"Q?,A\n',
     "e.csv:2: field 'answer' is missing": "question,reply\nQ?,A\n",

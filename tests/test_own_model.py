@@ -4,19 +4,17 @@ import json
 
 import ipywidgets
 import pytest
+from helpers import write_lines
 
-from rklu_lib import data, models
+from rklu_lib import data
 from rklu_pages.beyond import own_model
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory, tiny_model, tokenizer):
+def own(tmp_path_factory, own_checkpoint):
     """(folder of a model, file of what it is to forget)."""
-    folder = tmp_path_factory.mktemp("own")
-    models.save(tiny_model(), tokenizer, folder / "model")
     rows = [{"question": f"Who is <b>{n}</b>?", "answer": f"{n} is a miller."} for n in ("Mira", "Ivo")]
-    (folder / "forget.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder / "model", folder / "forget.jsonl"
+    return own_checkpoint, write_lines(tmp_path_factory.mktemp("own") / "forget.jsonl", rows)
 
 
 def parts(form):

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 from bs4 import BeautifulSoup
+from helpers import flat, rklu, write_lines
 from huggingface_hub import ModelCard
-from typer.testing import CliRunner
 
-from rklu_lib import cli, models, records
+from rklu_lib import records
 from rklu_lib.own import report, unlearning
 
 EVIL = [
@@ -22,10 +22,10 @@ EVIL = [
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, tiny_model, tokenizer, profile):
+def made(tmp_path_factory, own_checkpoint, profile):
     """A function redact -> the folder of a model that has unlearned `EVIL`."""
     folder = tmp_path_factory.mktemp("reports")
-    models.save(tiny_model(), tokenizer, folder / "own")
+    shutil.copytree(own_checkpoint, folder / "own")
     for redact in (True, False):
         out, by = folder / f"out-{redact}", "A. <b>Person</b>"
         options = {
@@ -113,11 +113,11 @@ def test_the_card_is_the_hubs(made):
 def test_report_makes_the_page_again_from_its_numbers(made, tmp_path):
     page = (made(True) / "report.html").read_text(encoding="utf-8")
     (made(True) / "report.html").unlink()
-    result = CliRunner().invoke(cli.app, ["report", str(made(True))])
+    result = rklu("report", made(True))
     assert result.exit_code == 0, result.output
     assert (made(True) / "report.html").read_text(encoding="utf-8") == page
-    result = CliRunner().invoke(cli.app, ["report", str(tmp_path)], env={"COLUMNS": "300"})
-    assert result.exit_code != 0 and "report.json does not exist" in " ".join(result.output.split())
+    result = rklu("report", tmp_path, COLUMNS="300")
+    assert result.exit_code != 0 and "report.json does not exist" in flat(result.output)
 
 
 def test_an_attack_on_the_model_joins_its_report(made, tmp_path):
@@ -125,11 +125,11 @@ def test_an_attack_on_the_model_joins_its_report(made, tmp_path):
     folder, forget = tmp_path / "out", tmp_path / "forget.jsonl"
     shutil.copytree(made(True), folder)
     rows = [{"question": q, "answer": "Mira Adeyoq <b>it was</b>."} for q in ("Who?", "Who else?")]
-    forget.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_lines(forget, rows)
     skipped = [w for p in ("questions", "sampling", "rounding", "relearning") for w in ("--skip", p)]
-    words = ["attack", "--model", str(folder), "--forget", str(forget), "--reference", str(folder.parent / "own")]
+    words = ["attack", "--model", folder, "--forget", forget, "--reference", folder.parent / "own"]
     shutil.copytree(made(True).parent / "own", folder.parent / "own")
-    result = CliRunner().invoke(cli.app, [*words, *skipped])
+    result = rklu(*words, *skipped)
     assert result.exit_code == 0, result.output
     found = json.loads((folder / "attack.json").read_text(encoding="utf-8"))
     page = BeautifulSoup((folder / "report.html").read_text(encoding="utf-8"), "html.parser")
@@ -141,6 +141,9 @@ def test_an_attack_on_the_model_joins_its_report(made, tmp_path):
     found["model"]["sha256"] = "0" * 64
     (folder / "attack.json").write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(ValueError, match="attack.json is of other weights than"):
+        report.rebuild(folder)
+    (folder / "report.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ValueError, match="report.json: no report of `rklu unlearn`"):
         report.rebuild(folder)
 
 

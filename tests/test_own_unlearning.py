@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from helpers import answer_logits, answer_probability
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MambaConfig
 
@@ -47,13 +48,10 @@ def start(tmp_path, knowing, profile, rows, refusals):
 
 def measured(folder, profile, pairs):
     """The mean probability per token of answers, by transformers alone."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype="auto"), AutoTokenizer.from_pretrained(folder)
-    values = []
-    for row in pairs:
-        e = data.encode(tokenizer, profile.template, row["question"], row["answer"])
-        logits = model.float()(torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1].double()
-        values.append((-torch.nn.functional.cross_entropy(logits, torch.tensor(e.answer))).exp().item())
-    return np.mean(values)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").float()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    examples = [data.encode(tokenizer, profile.template, row["question"], row["answer"]) for row in pairs]
+    return np.mean([answer_probability(model, e) for e in examples])
 
 
 @pytest.mark.parametrize("name", ["RKLU", "RKLU+RT", "GA", "DPO+KL"])
@@ -112,6 +110,16 @@ def test_a_reference_sets_the_target(start, tmp_path, tiny_model, tokenizer, pro
     models.save(tiny_model(), other, tmp_path / "other")
     with pytest.raises(ValueError, match="other has another vocabulary than .*own"):
         start(reference=str(tmp_path / "other"), out=tmp_path / "again")
+    config = tmp_path / "never" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 8}))
+    with pytest.raises(ValueError, match="forget, to .*never, pair 1"):  # it reads less than the model does
+        start(reference=str(tmp_path / "never"), out=tmp_path / "again")
+
+
+def test_weights_that_are_no_numbers_are_not_written(start, tmp_path, rows):
+    with pytest.raises(FloatingPointError, match="lower --lr"):  # the only step's loss was finite
+        start(method="GA", forget=rows[0][:2], lr=1e38, epochs=1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_a_target_in_reach_the_lowest_epoch_is_kept_and_written(start, tmp_path, profile, rows, monkeypatch):
@@ -362,7 +370,7 @@ def test_scores_and_ranks_are_the_models(knowing, examples):
     model, _ = models.load(knowing)
     nll, ranks = measure.score(model, examples, batch_size=3)
     for k, e in enumerate(examples):
-        logits = model(torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1]
+        logits = answer_logits(model, e)
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor(e.answer)).item()
         assert nll[k] == pytest.approx(loss, rel=1e-3, abs=1e-5)
         order = logits.argsort(-1, descending=True)

@@ -3,22 +3,19 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import LOGS, SHARED, needs_logs
 from scipy import stats
 
 from rklu_lib.methods import TABLE_8
 from rklu_pages.drawing import tables
 from rklu_pages.results import audit, paper
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 TEXT = SHARED / "paper" / "rklu-naacl25.txt"
-LOGS = SHARED / "tofu_logs" / "llama2-7b"
 needs_text = pytest.mark.skipif(not TEXT.is_file(), reason="the paper's text is not here")
-needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason="the TOFU authors' logs are not here")
 CACHED = (audit.lattice_tests, audit.scan_questions)
 SETS = {"1%": "forget01", "5%": "forget05", "10%": "forget10"}
 

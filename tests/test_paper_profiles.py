@@ -4,28 +4,18 @@ What stands in for the hub is what a reader without network would use: RKLU_MODE
 and RKLU_CAPABILITY name folders. The profiles are the paper's own, untouched.
 """
 
-import json
-
 import nbformat
 import papermill
 import pytest
 import torch
+from formats import FORMATS, llama
+from helpers import write_lines
 from transformers import CodeGenTokenizer, LlamaConfig, LlamaForCausalLM, LlamaTokenizer, PhiConfig, PhiForCausalLM
 
 from rklu_lib import data, models, profiles
 
 LLAMA, PHI = "meta-llama/Llama-2-7b-chat-hf", "microsoft/phi-1_5"
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
-# As Llama 2's tokenizer has it (without the branch for a system prompt's wrong order).
-CHAT = """{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}\
-{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}\
-{% set system_message = false %}{% endif %}{% for message in loop_messages %}\
-{% if loop.index0 == 0 and system_message != false %}\
-{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}\
-{% else %}{% set content = message['content'] %}{% endif %}\
-{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}\
-{% elif message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"""
-LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!'\"[]/:;-"
 # Four invented items for each of the paper's tasks, in the fields of its data set on the hub.
 ITEMS = {
     "piqa": {"goal": "dry a cup", "sol1": "Use a towel.", "sol2": "Use a river.", "label": 0},
@@ -50,17 +40,6 @@ def terse(model, tokenizer):
     return model, tokenizer
 
 
-def llama():
-    """Llama 2's tokenizer class, chat template, begin, end and byte tokens, and a Llama with its layout, all small."""
-    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"<0x{b:02X}>": 3 + b for b in range(256)}
-    vocab |= {c: len(vocab) + k for k, c in enumerate("▁" + LETTERS)}
-    tokenizer = LlamaTokenizer(vocab=vocab, merges=[], chat_template=CHAT)
-    shape = dict(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=len(vocab)
-    )
-    return LlamaForCausalLM(LlamaConfig(**shape, max_position_embeddings=4096)), tokenizer
-
-
 def phi():
     """Phi-1.5's tokenizer class, whose only special token opens, closes and pads, and a small Phi with its layout."""
     from tokenizers.pre_tokenizers import ByteLevel
@@ -73,8 +52,6 @@ def phi():
 
 def smollm2():
     """SmolLM2's chat format and grouped heads, its begin token the format's opening one, and byte-level text."""
-    from test_chat import FORMATS
-
     tokenizer = FORMATS["SmolLM2"]()
     shape = dict(
         hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1
@@ -93,7 +70,7 @@ def hub(tmp_path_factory, tofu):
         models.save(model, tokenizer, folder / name)
     (folder / "tasks").mkdir()
     for task, item in ITEMS.items():
-        (folder / "tasks" / f"{task}.jsonl").write_text((json.dumps(item) + "\n") * 4)
+        write_lines(folder / "tasks" / f"{task}.jsonl", [item] * 4)
     places = {"RKLU_MODELS": folder, "RKLU_TOFU": tofu, "RKLU_NOVEL": data.PASSAGES / "novel.txt"}
     places |= {"RKLU_WIKITEXT": data.PASSAGES, "RKLU_CAPABILITY": folder / "tasks"}
     places |= {"RKLU_RECORDS": folder / "records", "RKLU_RUNS": folder / "runs", "PYTHONPATH": data.ROOT}

@@ -3,50 +3,22 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from graphlib import TopologicalSorter
 
 import numpy as np
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
-from conftest import _tiny
+from helpers import LAUNCHED, tiny_fields
 
 from rklu_lib import data, parallel, records, runs
 from rklu_lib.records import RunSpec
 
 CONFIGS = data.ROOT / "configs" / "accelerate"
-LAUNCHED = os.path.join(os.path.dirname(__file__), "launched.py")
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 FSDP2 |= {"FSDP_RESHARD_AFTER_FORWARD": "true", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
 KINDS = {"DDP": {}, "FSDP2": FSDP2}
 METHODS = ("RKLU", "NPO", "RKLU+KL", "DPO")
-
-
-def profile_values(tofu):
-    """Batches of 7: of 8 questions one is left over, and in that step one of two processes has none of its own."""
-    return {"tiny": {k: v for k, v in _tiny(tofu, batch_size=7).items() if k != "name"}}
-
-
-@pytest.fixture
-def launch(tmp_path, tofu, workshop):
-    """A function (script, *args, **environment) that runs a script in two processes, which write where this one reads;
-    its first argument is the file of profiles."""
-    workshop(batch_size=7)
-    (tmp_path / "profiles.json").write_text(json.dumps(profile_values(tofu)))
-
-    def start(script, *args, **environment):
-        places = {"RKLU_RECORDS": str(records.RECORDS), "RKLU_RUNS": str(records.RUNS), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
-        return subprocess.run(
-            [*command, tmp_path / "profiles.json", *args],
-            env=os.environ | places | environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-
-    return start
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +28,7 @@ def alone(tmp_path_factory, tofu):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "RECORDS", folder / "records")
         patch.setattr(records, "RUNS", folder / "runs")
-        patch.setattr("rklu_lib.profiles._values", lambda: profile_values(tofu))
+        patch.setattr("rklu_lib.profiles._values", lambda: {"tiny": tiny_fields(tofu, batch_size=7)})
         specs = [RunSpec("tiny", "forget10", name) for name in METHODS]
         for job in TopologicalSorter(runs._plan(specs, False)).static_order():
             runs.execute(*job)

@@ -5,11 +5,9 @@ import re
 import runpy
 
 import pytest
-from browsing import ROOT
+from helpers import NOTEBOOKS, ROOT
 
 from rklu_pages import parameters
-
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def cells(path):
@@ -63,6 +61,7 @@ def test_one_where_a_list_is_meant_is_that_one(path):
         ("seeds", [0, "1"], "one or more of: a whole number, 0 or more"),
         ("seed", True, "a whole number"),
         ("methods", ["RKLU", "RKLU+XX"], "RKLU+RT"),
+        ("methods", ["RKLU", "oracle"], "RKLU+RT"),  # no method: nothing was forgotten
         ("split", "forget1", "forget01, forget05, forget10"),
         ("rates", [0.1, -1], "a number above 0"),
         ("paper_cases", [("a question", "its beginning")], "three texts"),

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 import sacrebleu
 import torch
-from helpers import Here, Nowhere
+from helpers import Here, Nowhere, generated, plain_nll, rklu
 from scipy import stats
-from test_evaluation import generated, plain_nll
-from typer.testing import CliRunner
 
-from rklu_lib import cli, data, evaluation, methods, metrics, models, profiles, runs, training
+from rklu_lib import data, evaluation, methods, metrics, models, profiles, runs, training
 from rklu_lib.records import RunSpec
 from rklu_pages.drawing import tables
 from rklu_pages.results import claims, paper
@@ -24,6 +22,11 @@ GUTENBERG = "Title: X\r\n\r\n*** START OF THIS EBOOK ***\r\n{}\r\n*** END OF THI
 
 def novel(*names):
     return [RunSpec("tiny", "novel", name) for name in names]
+
+
+def chunked(path, tokenizer, n=400, size=512):
+    """The chunks of a file, as a run and its evaluation read them."""
+    return data.chunks(data.load_novel(path), n, size, tokenizer, path)
 
 
 def test_the_embedded_texts_are_what_their_generator_writes(tmp_path):
@@ -37,15 +40,16 @@ def test_the_embedded_texts_are_what_their_generator_writes(tmp_path):
 def test_chunks_are_the_text_in_order(tokenizer, tmp_path):
     text = "Ä novel.\n\n" + "Of weavers and potters, in Zadar. " * 40
     (tmp_path / "own.txt").write_text(text, encoding="utf-8")
-    chunks = data.load_chunks(tmp_path / "own.txt", 5, 20, tokenizer=tokenizer)
+    chunks = chunked(tmp_path / "own.txt", tokenizer, 5, 20)
     assert [len(c) for c in chunks] == [20] * 5
     said = tokenizer.decode([t for c in chunks for t in c])
     assert text.startswith(said.rstrip("\ufffd")) and len(said) > 50
 
 
-def test_the_papers_sizes_are_the_defaults(tokenizer, tmp_path):
+def test_the_papers_sizes_are_the_profiles(tokenizer, tmp_path):
     (tmp_path / "own.txt").write_text("abcdefgh " * 60_000, encoding="utf-8")
-    chunks = data.load_chunks(tmp_path / "own.txt", tokenizer=tokenizer)
+    p = profiles.profile("mini", "passages")
+    chunks = chunked(tmp_path / "own.txt", tokenizer, p.n_chunks, p.chunk_tokens)
     assert len(chunks) == 400 and {len(c) for c in chunks} == {512}
 
 
@@ -60,15 +64,15 @@ def test_gutenbergs_header_licence_and_line_breaks_are_not_the_novel(tmp_path):
 def test_errors_name_the_file_and_the_fix(tokenizer, tmp_path, monkeypatch):
     path = tmp_path / "own.txt"
     with pytest.raises(FileNotFoundError, match="own.txt does not exist; name a UTF-8 text file"):
-        data.load_chunks(path, tokenizer=tokenizer)
+        chunked(path, tokenizer)
     path.write_bytes("Er hei\xdft".encode("latin-1"))
     with pytest.raises(data.DataError, match="own.txt: byte 6 is not UTF-8; convert the file to UTF-8"):
-        data.load_chunks(path, tokenizer=tokenizer)
+        chunked(path, tokenizer)
     path.write_text("ab " * 10)
     with pytest.raises(data.DataError, match=r"own.txt: \d+ tokens, but one chunk has 512; take a longer text"):
-        data.load_chunks(path, tokenizer=tokenizer)
+        chunked(path, tokenizer)
     with pytest.raises(data.DataError, match=r"own.txt: 3 chunks of 10 tokens, not 9; ask for 3 or fewer"):
-        data.load_chunks(path, 9, 10, tokenizer=tokenizer)
+        chunked(path, tokenizer, 9, 10)
     monkeypatch.delenv("RKLU_NOVEL", raising=False)
     with pytest.raises(ValueError, match="set RKLU_NOVEL to a UTF-8 text file that you may use; no novel is shipped"):
         data.novel_path("own")
@@ -137,6 +141,8 @@ def test_the_novel_is_a_split_without_a_retain_set(workshop):
     assert novel("original")[0].checkpoint_path != RunSpec("tiny", "forget10", "original").checkpoint_path
     with pytest.raises(ValueError, match=r"GA\+RT needs a retain set, and a novel has none; GA does without"):
         RunSpec("tiny", "novel", "GA+RT")
+    with pytest.raises(ValueError, match=r"RMU\+MSE needs .*; RMU does without"):
+        runs.sweep("tiny", ["novel"], [0], ["GA", "RMU+MSE"])  # what is named is refused, not left out
     with pytest.raises(ValueError, match="no forget split 'book'; there are forget01, forget05, forget10, novel"):
         RunSpec("tiny", "book", "GA")
     names = [s.method for s in runs.sweep("tiny", ["novel"], [0])]
@@ -184,10 +190,14 @@ def test_the_whole_sweep_of_the_novel(workshop, capsys):
     before, oracle = found[0].epochs[-1]["chunk_nll"], found[1].epochs[-1]["chunk_nll"]
     assert before < oracle  # it alone has read the novel
     runs.ensure(wanted, executor=Nowhere())
-    shell = CliRunner().invoke(cli.app, ["report", "--profile", "tiny", "--split", "novel"], env={"COLUMNS": "160"})
+    shell = rklu("report", "--profile", "tiny", "--split", "novel")
     assert shell.exit_code == 0 and "perplexity" in shell.stdout and "IDK" in shell.stdout
     rows = passages.scores(found[:2], [{"tasks": {"t": {"accuracy": 0.5, "chance": 0.25, "n": 4}}}] * 2)
     assert rows["Original"]["avg_accuracy_pct"] == 50 and rows["oracle"]["chance_pct"] == 25
+    there, unasked = passages.recorded_scores("tiny", ["GA", "TA"], 0)
+    assert [r.spec.method for r in there] == ["original", "GA", "TA"] and "avg_accuracy_pct" not in unasked["GA"]
+    assert passages.as_text(passages.table(unasked, "table2"))["mean accuracy, %", "ours"].tolist() == ["–"] * 3
+    assert passages.recorded_scores("tiny", ["GA"], 7) is None
     table = passages.to_the_oracle(rows)
     assert table.loc["Original", "NLL, difference"] == pytest.approx(before - oracle)
     assert table.loc["Original", "KS p"] == pytest.approx(
@@ -274,7 +284,7 @@ def test_what_is_asked_of_a_model_is_kept_beside_its_record(workshop, monkeypatc
     assert len(asked) == 3  # the original is as it was
     said = passages.continuations(specs, chunk=1, tokens=8)
     p, tokenizer = specs[0].values, models.load_tokenizer(specs[0].checkpoint_path)
-    text = tokenizer.decode(data.load_chunks(data.novel_path(p.text), 2, 32, tokenizer=tokenizer)[1])
+    text = tokenizer.decode(chunked(p.text, tokenizer, 2, 32)[1])
     assert said[0]["prompt"] + said[0]["truth"] in text and said[0]["prompt"] == said[1]["prompt"]
     beside = passages.side_by_side(specs, said)
     assert list(beside.index) == ["given", "the text", "Original", "GA"]
@@ -314,12 +324,14 @@ def test_a_model_as_downloaded_is_asked_once_and_stands_first(workshop, tmp_path
     said = passages.missing(specs, {"forget10": (models_, notes)}).data
     assert "so not shown: Original on forget10, GA on forget10" in said
     assert "not shown: as downloaded, Original on forget10" in passages.missing(specs[:1], {"forget10": ([], [])}).data
-    monkeypatch.setattr(passages, "capabilities", lambda specs: [noted("1000"), noted("0110")])
+    monkeypatch.setattr(passages, "capabilities", lambda specs, measure: [noted("1000"), noted("0110")])
     found = passages.recorded(specs)
     assert found[0] == ["as downloaded", *specs]
     assert "Everything" in passages.missing(specs, {"forget10": found}).data
     assert list(passages.table1({"forget10": found}).index) == ["as downloaded", "Original", "GA"]
-    monkeypatch.setattr(passages, "capabilities", lambda specs: [noted("1000", asked="y"), noted("0110", asked="y")])
+    monkeypatch.setattr(
+        passages, "capabilities", lambda specs, measure: [noted("1000", asked="y"), noted("0110", asked="y")]
+    )
     assert passages.recorded(specs)[0] == specs  # of other items its accuracy would only mislead
 
 

@@ -4,12 +4,11 @@ import json
 
 import pytest
 import torch
+from helpers import SHARED, rklu
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
-from typer.testing import CliRunner
 
 from rklu_lib import bases, budget, data, evaluation, methods, models, profiles, records, runs, training
-from rklu_lib.cli import app
 from rklu_lib.commands import planning
 from rklu_lib.execution import state
 from rklu_lib.records import RunSpec
@@ -138,7 +137,7 @@ def test_the_plan_of_smoke_counts_its_tokens(bare):
 
 def test_a_plan_needs_nothing_and_says_what_it_takes(bare):
     def said(*args):
-        done = CliRunner().invoke(app, ["plan", *args], env={"COLUMNS": "200"})
+        done = rklu("plan", *args, COLUMNS="200")
         return done.output if done.exit_code == 0 else done.exit_code
 
     text = said("--profile", "llama2-7b", "--split", "forget10", "--card", "h100")
@@ -160,8 +159,6 @@ def test_the_plan_counts_what_is_held_as_the_page_of_costs_does(bare):
 
 
 def test_tofu_is_as_it_was_counted():
-    from conftest import SHARED
-
     if not (SHARED / "tofu").is_dir():
         pytest.skip("no TOFU here")
     for name, counted in planning._TOFU.items():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from helpers import generated
 from transformers import DynamicCache, MistralConfig, MistralForCausalLM
 
 from rklu_lib import data, probing
@@ -16,9 +17,8 @@ from rklu_pages.tasks import cases
 def test_direct_answer_is_transformers_greedy(tiny_model, tokenizer, profile):
     model = tiny_model()
     text = probing.direct_answer(model, tokenizer, profile.template, "Who?", max_new_tokens=6)
-    ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer("Q: Who? A:")["input_ids"]]])
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, pad_token_id=0)
-    assert text == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    said = generated(model, [tokenizer.bos_token_id, *tokenizer("Q: Who? A:")["input_ids"]], 6, tokenizer.eos_token_id)
+    assert text == tokenizer.decode(said, skip_special_tokens=True).strip()
 
 
 @torch.no_grad()

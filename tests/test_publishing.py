@@ -6,12 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SCHEMAS = {"CITATION.cff": "vendor.citation-file-format", ".github/workflows/pages.yml": "vendor.github-workflows"}
 
 

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers import answer_logits, answer_probability, flat, generated, rklu, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-from typer.testing import CliRunner
 
-from rklu_lib import cli, data, losses, metrics, models, training
+from rklu_lib import data, losses, metrics, models, training
 from rklu_lib.own import inputs, measure
 from rklu_lib.robustness import attack, membership, memorisation, probes, relearning, rounding, rows, sampling, tokens
 
@@ -168,12 +168,8 @@ def test_asked_is_probability_and_rouge_of_transformers_own_greedy(tiny_model, t
     model, some = tiny_model(), examples[:3]
     found = probes.asked(model, tokenizer, some, tokenizer.eos_token_id)
     for e, probability, rouge in zip(some, found["probability"], found["rouge"], strict=True):
-        logits = model(torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1].double()
-        expected = (-torch.nn.functional.cross_entropy(logits, torch.tensor(e.answer))).exp().item()
-        assert probability == pytest.approx(expected, rel=1e-4)
-        ids = torch.tensor([e.prompt])
-        how = {"attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": len(e.answer)}
-        out = model.generate(ids, **how, pad_token_id=0)[0, len(e.prompt) :]
+        assert probability == pytest.approx(answer_probability(model, e), rel=1e-4)
+        out = generated(model, e.prompt, len(e.answer), tokenizer.eos_token_id)
         said, truth = (tokenizer.decode(t, skip_special_tokens=True).strip() for t in (out, e.answer))
         assert rouge == metrics.rouge_l([truth], [said])[0]
 
@@ -238,9 +234,6 @@ def test_leaks_and_their_bounds():
     assert sampling.leaks(["abc"], "") == 0  # what holds no word gives nothing away
     with pytest.raises(ValueError, match="leak@9 cannot be estimated from 8 answers"):
         sampling.leak_at(1, 8, 9)
-    low, high = sampling.leak_interval(2, 10, 1)
-    assert (low, high) == pytest.approx(measure.wilson(2, 10))
-    assert sampling.leak_interval(2, 10, 5) == pytest.approx((1 - (1 - low) ** 5, 1 - (1 - high) ** 5))
     assert sampling.unseen(128) == pytest.approx(0.0231, abs=1e-4)
 
 
@@ -291,13 +284,14 @@ def test_rounding_asks_rounded_copies_and_leaves_the_weights(tiny_model, tokeniz
 
 
 def test_relearning_is_at_a_constant_rate(tiny_model, examples):
+    def recall(m):
+        return np.array([answer_probability(m, e) for e in examples])
+
     model = tiny_model()
     weights = copy.deepcopy(model.state_dict())
-    curve = relearning.relearn(
-        model, examples[:5], lambda m, _: {"p": relearning.recall(m, examples)}, lr=1e-3, batch_size=2
-    )
+    curve = relearning.relearn(model, examples[:5], lambda m, _: {"p": recall(m)}, lr=1e-3, batch_size=2)
     assert curve["steps"] == [0, 1, 2, 3] and all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
-    assert np.array_equal(curve["p"][0], relearning.recall(model, examples))
+    assert np.array_equal(curve["p"][0], recall(model))
     # by hand: AdamW without decay at a constant rate on the same batches
     student = copy.deepcopy(model).train()
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3, weight_decay=0.0)
@@ -308,7 +302,7 @@ def test_relearning_is_at_a_constant_rate(tiny_model, examples):
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    assert curve["p"][-1] == pytest.approx(relearning.recall(student.eval(), examples), rel=1e-5)
+    assert curve["p"][-1] == pytest.approx(recall(student.eval()), rel=1e-5)
     assert curve["p"][-1].mean() > curve["p"][0].mean()
 
 
@@ -354,7 +348,7 @@ def place(tmp_path_factory, tiny_model, tokenizer, profile):
     models.save(knowing, tokenizer, folder / "model")
     told = [r | {"paraphrases": [r["question"].replace("Where", "In which town")]} for r in rows]
     for name, found in (("forget", told), ("holdout", data.load_tofu("retain_perturbed", profile.source))):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found), encoding="utf-8")
+        write_lines(folder / f"{name}.jsonl", found)
     return folder
 
 
@@ -362,18 +356,18 @@ def chat_template():
     return "Q: {question} A: {answer}"
 
 
-def rklu(place, *more, **options):
+def attacking(place, *more, **options):
+    """What `rklu attack` on a folder's model did; options may be replaced."""
     given = {"model": place / "model", "forget": place / "forget.jsonl", "out": place / "attack.json"}
     given |= {"template": chat_template()} | options
-    words = [str(a) for k, v in given.items() for a in (f"--{k}", v)]
-    return CliRunner().invoke(cli.app, ["attack", *words, *map(str, more)], env={"COLUMNS": "160", "NO_COLOR": "1"})
+    return rklu("attack", *(a for k, v in given.items() for a in (f"--{k}", v)), *more)
 
 
 @pytest.fixture(scope="module")
 def attacked(place):
     """(output of the command, what it wrote)."""
     more = ("--reference", place / "reference", "--holdout", place / "holdout.jsonl", "--samples", 8, "--sampled", 3)
-    result = rklu(place, *more)
+    result = attacking(place, *more)
     assert result.exit_code == 0, result.output
     return result.stdout, json.loads((place / "attack.json").read_text(encoding="utf-8"))
 
@@ -410,9 +404,8 @@ def test_attacks_numbers_are_those_of_the_model_alone(attacked, place, profile):
     tokenizer, values, hits = models.load_tokenizer(place / "model"), [], []
     for row in rows:
         e = data.encode(tokenizer, chat_template(), row["question"], row["answer"])
-        logits = model(torch.tensor([e.prompt + e.answer])).logits[0, len(e.prompt) - 1 : -1].double()
-        values.append((-torch.nn.functional.cross_entropy(logits, torch.tensor(e.answer))).exp().item())
-        hits.append((logits.argmax(-1) == torch.tensor(e.answer))[:-1].double().mean().item())
+        values.append(answer_probability(model, e))
+        hits.append((answer_logits(model, e).argmax(-1) == torch.tensor(e.answer))[:-1].double().mean().item())
     by_name = {r["measure"]: r["value"] for r in attacked[1]["rows"]}
     assert by_name["answer probability"] == pytest.approx(np.mean(values), rel=1e-3)
     assert by_name["exact memorisation"] == pytest.approx(np.mean(hits), rel=1e-3)
@@ -421,11 +414,11 @@ def test_attacks_numbers_are_those_of_the_model_alone(attacked, place, profile):
 def test_a_reference_is_asked_once_and_remembered(attacked, place):
     """The file of an attack on the reference stands in for it: the same rows, and the reference is not loaded."""
     more = ("--holdout", place / "holdout.jsonl", "--samples", 8, "--sampled", 3, "--reference")
-    own = rklu(place, *more, place / "reference", model=place / "reference", out=place / "itself.json")
+    own = attacking(place, *more, place / "reference", model=place / "reference", out=place / "itself.json")
     assert own.exit_code == 0, own.output
     itself = json.loads((place / "itself.json").read_text(encoding="utf-8"))
     assert all(r["distance"] == 0 for r in itself["rows"]) and itself["model"] == itself["reference"]
-    result = rklu(place, *more, place / "itself.json", out=place / "again.json")
+    result = attacking(place, *more, place / "itself.json", out=place / "again.json")
     assert result.exit_code == 0, result.output
     again = json.loads((place / "again.json").read_text(encoding="utf-8"))
     assert again["reference"] == attacked[1]["reference"] and len(again["rows"]) == len(attacked[1]["rows"])
@@ -442,8 +435,8 @@ def test_a_reference_is_asked_once_and_remembered(attacked, place):
     ):
         (place / "plain.jsonl").write_text("no JSON", encoding="utf-8")
         (place / "report.json").write_text('{"files": {}, "seed": 0}', encoding="utf-8")
-        result = rklu(place, *more, place / path, *options, out=place / "other.json")
-        assert result.exit_code == 2 and said in " ".join(result.output.replace("│", " ").split())
+        result = attacking(place, *more, place / path, *options, out=place / "other.json")
+        assert result.exit_code == 2 and said in flat(result.output)
 
 
 def test_an_interrupted_attack_goes_on_where_it_was(attacked, place, monkeypatch):
@@ -460,15 +453,15 @@ def test_an_interrupted_attack_goes_on_where_it_was(attacked, place, monkeypatch
         monkeypatch.setitem(rows.PROBES, name, counted)
     more = ("--reference", place / "reference", "--holdout", place / "holdout.jsonl", "--samples", 8, "--sampled", 3)
     out, part = place / "late.json", place / "late.json.part"
-    assert rklu(place, *more, out=out).exit_code == 2 and not out.exists() and part.exists()
+    assert attacking(place, *more, out=out).exit_code == 2 and not out.exists() and part.exists()
     stop_after[0] = 9
-    assert rklu(place, *more, "--seed", 1, out=out).exit_code == 2 and asked[8:] == [next(iter(rows.PROBES))]
+    assert attacking(place, *more, "--seed", 1, out=out).exit_code == 2 and asked[8:] == [next(iter(rows.PROBES))]
     part.unlink()
     asked.clear()
     stop_after[0] = 8
-    assert rklu(place, *more, out=out).exit_code == 2 and len(asked) == 8
+    assert attacking(place, *more, out=out).exit_code == 2 and len(asked) == 8
     stop_after[0] = 99
-    result = rklu(place, *more, out=out)
+    result = attacking(place, *more, out=out)
     assert result.exit_code == 0 and asked == [*rows.PROBES] * 2 and not part.exists()
     late = json.loads(out.read_text(encoding="utf-8"))
     assert late["rows"] == attacked[1]["rows"]
@@ -480,7 +473,7 @@ def test_attack_masks_what_was_said_unless_asked(attacked, place):
     text = json.dumps(attacked[1]["details"], ensure_ascii=False)
     assert "███" in text and "born" not in text
     skipped = [w for p in rows.PROBES if p != "sampling" for w in ("--skip", p)]
-    result = rklu(place, "--no-redact", "--samples", 2, "--sampled", 2, *skipped, out=place / "plain.json")
+    result = attacking(place, "--no-redact", "--samples", 2, "--sampled", 2, *skipped, out=place / "plain.json")
     assert result.exit_code == 0, result.output
     content = json.loads((place / "plain.json").read_text(encoding="utf-8"))
     assert {r["probe"] for r in content["rows"]} == {"sampling"} and "███" not in json.dumps(content)
@@ -502,19 +495,18 @@ def test_attack_masks_what_was_said_unless_asked(attacked, place):
 def test_attack_refuses_in_one_line_before_anything_is_loaded(place, monkeypatch, more, options, said):
     monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("weights were loaded"))
     more = [place / "forget.jsonl" if w == "FORGET" else w for w in more]
-    result = rklu(place, *more, **{"out": place / "other.json"} | options)
-    assert result.exit_code == 2 and said in " ".join(result.output.replace("│", " ").split())
+    result = attacking(place, *more, **{"out": place / "other.json"} | options)
+    assert result.exit_code == 2 and said in flat(result.output)
     assert not (place / "other.json").exists()
 
 
 def test_attack_does_not_write_over_a_file(place, attacked):
-    assert "exists; name a new file" in " ".join(rklu(place).output.replace("│", " ").split())
+    assert "exists; name a new file" in flat(attacking(place).output)
 
 
 def test_a_document_is_attacked_too(place):
-    told = place / "told.jsonl"
-    told.write_text(json.dumps({"text": "Mira Adeyoq lived in Vaduz, and a weaver she was."}) + "\n", encoding="utf-8")
-    result = rklu(place, "--samples", 2, "--skip", "relearning", forget=told, out=place / "document.json")
+    told = write_lines(place / "told.jsonl", [{"text": "Mira Adeyoq lived in Vaduz, and a weaver she was."}])
+    result = attacking(place, "--samples", 2, "--skip", "relearning", forget=told, out=place / "document.json")
     assert result.exit_code == 0, result.output
     names = {r["measure"] for r in json.loads((place / "document.json").read_text(encoding="utf-8"))["rows"]}
     assert "25% given, rouge" in names and not [n for n in names if n.startswith(("“Sure", "paraphrased"))]
@@ -530,6 +522,12 @@ def test_the_words_that_give_an_answer_away_can_be_named():
 def prepared(place, forget=("forget.jsonl",)):
     given = [str(place / name) if isinstance(name, str) else name for name in forget]
     return attack.prepare(str(place / "model"), given, place / "new.json", template=chat_template())
+
+
+@pytest.mark.parametrize("template", ["Q: {question}", "{question} {answer} and more"])
+def test_a_template_that_is_none_is_refused_as_where_models_are_unlearned(place, template):
+    with pytest.raises(ValueError, match="template"):
+        attack.prepare(str(place / "model"), [str(place / "forget.jsonl")], place / "new.json", template=template)
 
 
 def test_what_no_longer_fits_once_it_is_begun_is_left_out_and_said(place, profile, monkeypatch):

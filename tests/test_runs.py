@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import Here, Interrupted, Nowhere, interrupt
+from helpers import Here, Interrupted, Nowhere, answer_logits, interrupt, until
 
 from rklu_lib import bases, data, evaluation, methods, models, records, runs, training
 from rklu_lib.own import unlearning
@@ -409,8 +409,7 @@ def test_distributions_are_computed_once_and_say_what_the_models_say(workshop, p
     model, tokenizer = models.load(spec.checkpoint_path)
     example = data.encode(tokenizer, spec.values.template, row["question"], row["answer"])
     with torch.no_grad():
-        ids = torch.tensor([example.prompt + example.answer])
-        p = model.eval()(input_ids=ids).logits[0, len(example.prompt) - 1 : -1].softmax(-1)
+        p = answer_logits(model.eval(), example).softmax(-1)
     for position, token in enumerate(example.answer):
         told = {k: v[position] for k, v in content["models"]["GA"].items()}
         assert told["true_probability"] == pytest.approx(p[position, token].item(), rel=1e-3)
@@ -441,13 +440,6 @@ def test_distributions_under_another_alpha(workshop, profile, monkeypatch):
     assert content["teacher,alpha=0"] == content["original"]  # Eq. 1 without strength
     assert content["teacher,alpha=4"] != content["original"] != content["RKLU,alpha=4"]
     assert (records.RECORDS / "tiny/tofu/forget10/alpha/question0-seed0.json").exists()
-
-
-def _until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return condition()
 
 
 def test_workers_have_the_environment_and_the_store_of_now_whenever_they_were_forked(monkeypatch, tmp_path):
@@ -506,7 +498,7 @@ if __name__ == "__main__":
     def gone():
         return not worker.exists() or worker.read_text().rpartition(")")[2].split()[0] == "Z"
 
-    assert _until(gone)
+    assert until(gone, 60)
 
 
 def test_utility_is_scored_where_a_rule_may_report_it_and_a_resumed_run_agrees(workshop, monkeypatch, tmp_path):

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers import record, seeded
 from scipy import stats
-from test_comparison import record, seeded
 
 from rklu_lib.records import Record
 from rklu_pages.results import evidence, seeds

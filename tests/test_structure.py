@@ -7,11 +7,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import NOTEBOOKS, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = sorted((ROOT / "rklu_lib").rglob("*.py"))
 CORE = [path for path in LIBRARY if path.parent.name == "rklu_lib"]
 OWN = [path for path in LIBRARY if path.parent.name == "own"]  # the tool for a model of one's own, on top of the core
@@ -19,7 +18,6 @@ ROBUSTNESS = [path for path in LIBRARY if path.parent.name == "robustness"]  # a
 COMMANDS = [path for path in LIBRARY if path.parent.name == "commands"]  # what single commands do beside running
 NAMES = {path.stem: path for path in LIBRARY if path.stem not in ("__init__", "__main__")}
 INDEX = ROOT / "book" / "index_of_results.md"
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module may import from those before it, and from no other.
 ORDER = ("profiles", "chat", "files", "hub", "budget", "data", "losses", "caches", "models", "metrics", "logs")
 ORDER += ("parallel", "teacher", "methods", "training", "evaluation", "probing", "records", "bases", "execution")

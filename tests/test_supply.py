@@ -7,13 +7,12 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions, version
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = {"rklu_lib", "rklu_pages"}
 ELSEWHERE = {"cluster"}  # an extra for machines that have what it names

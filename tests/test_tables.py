@@ -8,8 +8,8 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsing import ROOT
 from bs4 import BeautifulSoup
+from helpers import NOTEBOOKS, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,16 +89,13 @@ def test_a_terminal_gets_plain_text():
     assert repr(tables.csv(table, "t")) == "t.csv: 1 rows"
 
 
-PAGES = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
 def outputs(path):
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         for output in cell.get("outputs", []):
             yield cell["metadata"], {kind: "".join(text) for kind, text in output.get("data", {}).items()}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 def test_every_table_and_figure_of_the_book_has_a_caption_and_its_numbers(path):
     links, figures = 0, 0
     for metadata, data in outputs(path):
@@ -114,7 +111,7 @@ def test_every_table_and_figure_of_the_book_has_a_caption_and_its_numbers(path):
 
 
 def test_no_two_downloads_of_the_book_have_the_same_name():
-    pages = [data.get("text/html", "") for path in PAGES for _, data in outputs(path)]
+    pages = [data.get("text/html", "") for path in NOTEBOOKS for _, data in outputs(path)]
     names = [name for page in pages for name in re.findall(r'download="(.*?)"', page)]
     assert len(names) > 60 and len(set(names)) == len(names)
 

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from helpers import answer_logits
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -103,11 +104,7 @@ def both(request, tiny_model):
 @torch.no_grad()
 def plain_logits(model, examples, index):
     """Logits that predict the answers of some examples, end to end, one example and one whole forward at a time."""
-    rows = []
-    for i in index:
-        ids = torch.tensor([examples[i].prompt + examples[i].answer])
-        rows.append(model(input_ids=ids).logits[0, len(examples[i].prompt) - 1 : -1])
-    return torch.cat(rows)
+    return torch.cat([answer_logits(model, examples[i]) for i in index])
 
 
 @torch.no_grad()

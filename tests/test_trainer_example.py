@@ -2,15 +2,15 @@
 
 import copy
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import ROOT
 from transformers import TrainingArguments
 
 from rklu_lib import data, methods, models
 
-PAGE = Path(__file__).resolve().parents[1] / "book" / "rerun.md"
+PAGE = ROOT / "book" / "rerun.md"
 
 
 def padded(rows):

@@ -6,8 +6,7 @@ import os
 import numpy as np
 import pytest
 import sweeping
-from helpers import Here
-from test_cli import rklu
+from helpers import Here, flat, rklu
 
 from rklu_lib import execution, records, runs
 from rklu_lib.commands import verify
@@ -72,7 +71,7 @@ def test_a_changed_question_is_found(record):
 def test_another_machine_has_a_tolerance_that_is_said_and_an_end(record):
     changed(record, lambda c: c.update(machine="another") or c["packages"].update(torch="2.0"))
     result = verified(record)
-    assert result.exit_code == 0 and "made otherwise (machine another, here" in " ".join(result.stdout.split())
+    assert result.exit_code == 0 and "made otherwise (machine another, here" in flat(result.stdout)
     assert str(verify.ELSEWHERE["mean"]) in result.stdout
     changed(record, lambda c: c["epochs"][0].update(forget_rouge=c["epochs"][0]["forget_rouge"] + 0.2))
     assert verified(record).exit_code == 1
@@ -83,7 +82,13 @@ def test_other_threads_and_processes_are_another_way_of_making_it(record, told):
     changed(record, lambda c: c.update(told))
     result = verified(record)
     (name,) = told
-    assert result.exit_code == 0 and f"made otherwise ({name} {told[name]}, here" in " ".join(result.stdout.split())
+    assert result.exit_code == 0 and f"made otherwise ({name} {told[name]}, here" in flat(result.stdout)
+
+
+def test_several_processes_are_refused_before_anything_is_computed(record, monkeypatch):
+    monkeypatch.setattr(verify.parallel, "processes", lambda: 2)
+    with pytest.raises(ValueError, match="start `rklu verify` without a launcher"):
+        verify.again(record)
 
 
 def test_a_record_says_the_threads_of_all_it_rests_on(record, spec, monkeypatch):

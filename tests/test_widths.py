@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from test_comparison import record, with_ratios
+from helpers import record, with_ratios
 
 from rklu_lib import models, profiles
 from rklu_lib.records import Record, RunSpec

@@ -74,9 +74,10 @@ def measure(tiny, note):
     aids = methods.prepare(chosen, p, original, augmented, forget, [], [])
     found["seconds_frozen"] = time.perf_counter() - started
     note(found)
-    index = list(range(min(p.batch_size, len(forget))))
+    index, size = list(range(min(p.batch_size, len(forget)))), p.micro_batch_size
+    batches = [index[at : at + size] for at in range(0, len(index), size)]
     scored = models.ScoredLogits(original.train())
-    parts = [data.collate(forget, part).to(device) for part in training._micro(index, p.micro_batch_size)]
+    parts = [data.collate(forget, part).to(device) for part in batches]
 
     def ours():
         for batch in parts:

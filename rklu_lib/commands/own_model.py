@@ -68,9 +68,7 @@ def unlearn(
     named |= dict(seed=seed, by=by)
     job = jobs.prepare(model, forget, out, max_perplexity_rise=max_perplexity_rise, **named)
     if dry_run:
-        found = plan.estimate(job, resumable=True)
-        Console().print(*plan.show(job, found), sep="\n")
-        plan.refuse(job, found)
+        Console().print(*plan.show(job, plan.estimate(job)), sep="\n")
         return
     for note in job.notes:
         say(f"Note: {note}", err=True)

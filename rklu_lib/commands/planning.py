@@ -189,12 +189,6 @@ def needs(profile):
     return max((s.memory for s in steps), default=0), sum(s.disk for s in steps) + made.state() * bool(steps)
 
 
-def downloads(specs):
-    """Names of the models that a study takes from elsewhere."""
-    first = specs[0].values.original or specs[0].values.model
-    return list(dict.fromkeys(filter(None, (first, *(spec.loaded for spec, _ in runs.jobs(specs))))))
-
-
 def show(specs, card="h100"):
     """What `rklu plan` prints: rich renderables."""
     made, steps = study(specs, card)
@@ -203,13 +197,14 @@ def show(specs, card="h100"):
         numbers = (f"{s.memory / 1e9:.1f}", f"{s.disk / 1e9:.1f}", f"{s.seconds / 3600:.2g}")
         table.add_row(s.name, f"{s.trained:,}", f"{s.scored:,}", f"{s.flops:.2g}", *numbers)
     peak, kept = max((s.memory for s in steps), default=0), sum(s.disk for s in steps)
-    fetched = [n for n in downloads(specs) if not (models.folder() / n).is_dir()]
+    first = specs[0].values.original or specs[0].values.model
+    elsewhere = dict.fromkeys(filter(None, (first, *(spec.loaded for spec, _ in runs.jobs(specs)))))
+    fetched = [n for n in elsewhere if not (models.folder() / n).is_dir()]
     there, hours, state = CARDS[card][0] * 1e9, sum(s.seconds for s in steps) / 3600, made.state()
     fits = "fits" if peak < there else "does not fit: gradient_checkpointing, another dtype, or several cards"
     fetching = 2 * made.n * len(fetched)  # the hub's are in 16 bits
     lines = {
-        "model": f"{specs[0].values.original or specs[0].values.model or specs[0].profile}: {made.n:,} parameters, "
-        f"{specs[0].values.dtype}",
+        "model": f"{first or specs[0].profile}: {made.n:,} parameters, {specs[0].values.dtype}",
         "memory": f"{peak / 1e9:.0f} GB at the highest, of {there / 1e9:.0f} on this card: {fits}",
         "disk": f"{(kept + state + fetching) / 1e9:.0f} GB: checkpoints {kept / 1e9:.0f}, the state of a run up to "
         f"{state / 1e9:.0f} (deleted when it ends), downloads {fetching / 1e9:.0f}",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from rklu_lib import files, records, runs
+from rklu_lib import files, parallel, records, runs
 
 # How far a score may be from the recorded one: on the same kind of machine, with the same packages and numbers of
 # threads, not at all. Elsewhere rounding differs, and training makes something of it. Measured with RKLU at the smoke
@@ -36,8 +36,10 @@ def again(path, workers=None):
     """(the record at a path, the same run done anew in a folder that is gone afterwards, why they may differ).
 
     Raises FileNotFoundError, or ValueError for a file that is no record, is damaged, was made with settings that its
-    profile no longer has, or of other data than there are here: before anything is computed.
+    profile no longer has, or of other data than there are here, or of several processes: before anything is computed.
     """
+    if parallel.processes() > 1:
+        raise ValueError("a record is made anew by one process and its workers; start `rklu verify` without a launcher")
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; name a record, data/records/…/seed0.json")
@@ -62,18 +64,13 @@ def again(path, workers=None):
 
 @contextlib.contextmanager
 def _stored_in(folder):
-    """Within this, records and runs lie in `folder`, for this process and the workers that it starts."""
-    places = {"RKLU_RECORDS": Path(folder) / "records", "RKLU_RUNS": Path(folder) / "runs"}
-    was, before = (records.RECORDS, records.RUNS), {name: os.environ.pop(name, None) for name in places}
-    records.RECORDS, records.RUNS = places.values()
-    os.environ.update({name: str(place) for name, place in places.items()})
+    """Within this, records and runs lie in `folder`, for this process and the workers that it starts: see `runs`."""
+    was = records.RECORDS, records.RUNS
+    records.RECORDS, records.RUNS = (Path(folder) / name for name in ("records", "runs"))
     try:
         yield
     finally:
         records.RECORDS, records.RUNS = was
-        for name, value in before.items():
-            os.environ.pop(name)
-            os.environ.update({name: value} if value is not None else {})
 
 
 def _differences(content, now):

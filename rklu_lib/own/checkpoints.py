@@ -130,8 +130,7 @@ def sha256(path):
     digest = hashlib.sha256()
     for file in sorted(source.glob("*.safetensors")):
         with file.open("rb") as weights:
-            while block := weights.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(weights, lambda: digest)
     return digest.hexdigest()
 
 

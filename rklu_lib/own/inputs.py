@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rklu_lib import chat, data, hub
+from rklu_lib import chat, data, files, hub
 
 PAIRS = (("question", "answer"), ("prompt", "completion"), ("prompt", "response"))
 DOCUMENTS = (".txt", ".md")
@@ -110,7 +110,7 @@ def _hub(name, config=None, split=None):
     except ImportError:
         raise data.DataError(f"{name}: a data set on the hub needs datasets: pip install 'rklu-lib[hub]'") from None
     except (ValueError, OSError, ConnectionError) as error:  # theirs run over several lines
-        raise data.DataError(f"{name}: {str(error).splitlines()[0]} (name it as owner/name:config:split)") from None
+        raise data.DataError(f"{name}: {files.first_line(error)} (name it as owner/name:config:split)") from None
     if isinstance(found, dict) and len(found) > 1:
         example = f"{name}:{config or 'default'}:{next(iter(found))}"
         raise data.DataError(f"{name} has the splits {', '.join(found)}; name one, such as {example}")
@@ -125,7 +125,7 @@ def _parquet(path):
     try:
         return parquet.read_table(path).to_pylist()
     except ArrowException as error:
-        raise data.DataError(f"{path}: not Parquet ({str(error).splitlines()[0]})") from None
+        raise data.DataError(f"{path}: not Parquet ({files.first_line(error)})") from None
 
 
 def _csv(text, path):
@@ -149,8 +149,8 @@ def _csv(text, path):
 def _array(text, path):
     try:
         return [(f"{path}, row {i}", row) for i, row in enumerate(json.loads(text), 1)]
-    except json.JSONDecodeError as error:
-        raise data.DataError(f"{path}:{error.lineno}: not JSON ({error.msg}, column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise data.DataError(f"{path}:{getattr(error, 'lineno', 1)}: not JSON ({files.why(error)})") from None
 
 
 def _items(row, where, left_out):
@@ -228,14 +228,13 @@ def encode(corpus, tokenizer, template, limit=math.inf):
 
     Raises DataError for what cannot be scored; the lengths of pairs are left to `models.check_lengths`.
     """
-    examples, items, takes = [], [], chat.takes_system(tokenizer, template)
+    examples, items = [], []
     longest = max(map(len, tokenizer.get_vocab()))  # characters: what could not fit is refused without its tokens
     for item in corpus.items:
         if item.question is not None:
             if (least := (len(item.question) + len(item.answer)) // longest) > limit:
                 raise data.DataError(f"{item.where}: at least {least} tokens; the model reads {limit}. Shorten it")
-            said = item.system if takes else None
-            examples.append(data.encode(tokenizer, template, item.question, item.answer, said))
+            examples.append(data.encode(tokenizer, template, item.question, item.answer, item.system))
             items.append(item)
             continue
         ids = tokenizer(item.answer, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
@@ -251,9 +250,7 @@ def encode(corpus, tokenizer, template, limit=math.inf):
 
 def paraphrased(items, tokenizer, template):
     """The examples of the items' paraphrases, item by item: another wording of the question, the same answer."""
-    takes = chat.takes_system(tokenizer, template)
-    asked = [(q, i.answer, i.system if takes else None) for i in items for q in i.paraphrases]
-    return [data.encode(tokenizer, template, *a) for a in asked]
+    return [data.encode(tokenizer, template, q, i.answer, i.system) for i in items for q in i.paraphrases]
 
 
 def unplaced(corpus, tokenizer, template):

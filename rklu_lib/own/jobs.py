@@ -151,7 +151,7 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
         checkpoints.check_cache(config, "--probes 0")
     if (other := job.reference) and models.load_tokenizer(other).get_vocab() != tokenizer.get_vocab():
         raise ValueError(f"{other} has another vocabulary than {model}, so that the same answer is other tokens to it")
-    plan.refuse(job, plan.estimate(job, resumable=True))
+    plan.refuse(job, plan.estimate(job))
     return job
 
 

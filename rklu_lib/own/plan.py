@@ -14,7 +14,7 @@ from rklu_lib.own import checkpoints
 SHOWN = 512  # tokens of the first example's prompt and answer
 
 
-def estimate(job, resumable=False):
+def estimate(job):
     """What a job takes, in bytes and seconds: parameters, memory, disk, seconds; memory_there and disk_there.
 
     memory: weights, gradients and AdamW's two moments of what is trained (in bf16 also what rounding took from the
@@ -25,10 +25,10 @@ def estimate(job, resumable=False):
     lora = budget.adapters(job.config, p.lora_rank)
     size, augments = budget.BYTES[p.dtype], AUGMENTED in job.method.needs
     beside = n * size if augments and not lora and models.device() == "cpu" else 0  # see `unlearning._train`
-    tokens = {k: sum(len(e.prompt) + len(e.answer) for e in examples) for k, examples in job.examples.items()}
+    tokens = {k: sum(map(len, examples)) for k, examples in job.examples.items()}
     trained = tokens["forget"] * (p.unlearn_epochs * (2 if job.method.retain else 1) + p.augment_epochs * augments)
     measured = sum(tokens.values()) * (p.unlearn_epochs + 6)
-    disk = n * (budget.BYTES[job.save_dtype] + size) + (2 + augments) * budget.state(n, p.dtype, lora) * resumable
+    disk = n * (budget.BYTES[job.save_dtype] + size) + (2 + augments) * budget.state(n, p.dtype, lora)
     return {
         "parameters": n,
         "memory": sum(budget.held(n, p.dtype, lora).values()) + beside,

@@ -194,9 +194,9 @@ def rebuild(folder):
         raise FileNotFoundError(f"{file} does not exist; `rklu unlearn` writes it beside the weights")
     held = files.read_json(file, "restore it, or run `rklu unlearn` again")
     attack = Path(folder) / "attack.json"
-    if attack.is_file():
-        held["attack"] = files.read_json(attack, "remove it, and attack the model again")
     try:
+        if attack.is_file():
+            held["attack"] = files.read_json(attack, "remove it, and attack the model again")
         if "attack" in held and held["attack"]["model"]["sha256"] != held["out"]["sha256"]:
             raise ValueError(f"{attack} is of other weights than {folder} holds; remove it, and attack them again")
         texts = page(held), card(held)

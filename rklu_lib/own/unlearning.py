@@ -119,12 +119,14 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
     """Do a `jobs.Job`. on_stage(name, steps, done) is told of each stage and returns what to call after each step.
     on_epoch(notes) is given what is known of each epoch of unlearning so far: the report's `epochs`, less the loss."""
     stage = on_stage or (lambda *_: None)
-    weights = {m: checkpoints.sha256(m) for m in (job.model, job.reference) if m}  # a minute of a 7 B, so once
+    hashed = (job.model, (resumable or resume) and job.reference)  # a minute of a 7 B, so once, if anybody asks
+    weights = {m: checkpoints.sha256(m) for m in hashed if m}
     with _alone(job), _workplace(job, weights, resumable, resume) as (folder, keeps):
         reference, target = None, job.target
         if job.reference:
             stage("measuring the reference", None, 0)
             model = models.load(job.reference, job.profile.dtype)[0]
+            models.check(model, job.examples["forget"], f"forget, to {job.reference}")
             reference = measure.score(model, job.examples["forget"])[0]
             target = float(metrics.probability(reference).mean()) if target is None else target
             del model
@@ -144,6 +146,8 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
                 load_model(model, folder / "best.safetensors", device=str(model.device))
         stage("measuring what came out", None, 0)
         trained, copies = measure.score(model, job.examples["forget"])[0], {}
+        if np.isnan(trained).any():
+            raise FloatingPointError("the last step's weights are no numbers; lower --lr or --alpha")
         for kind in sorted({"bfloat16", "4-bit", job.save_dtype}):
             with measure.rounded(model, kind):
                 nll = measure.score(model, job.examples["forget"])[0]

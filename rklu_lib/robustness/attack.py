@@ -41,8 +41,6 @@ class Job:
     examples: dict
     how: dict
     probes: tuple[str, ...]
-    samples: int
-    sampled: int
     seed: int
     redact: bool
     notes: tuple[str, ...]
@@ -79,6 +77,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
         if models.load_tokenizer(reference).get_vocab() != tokenizer.get_vocab():
             raise ValueError(f"{reference} has another vocabulary than {model}: the same answer is other tokens to it")
     template, unsure = jobs.prompts(model, tokenizer, template, profiles.profile(profile))
+    profiles.profile(profile, template=template)  # which refuses one that is none
     if {"questions", "sampling"} & set(asked):
         checkpoints.check_cache(config, "--skip questions --skip sampling")
     limit, end = models.context(config), chat.end_token(tokenizer, template)
@@ -89,7 +88,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     examples["assured"] = probes.assured(items["forget"], tokenizer, template)
     examples |= _rated(items["forget"], tokenizer, template)
     for name in ("paraphrases", "assured"):  # longer than what is to be forgotten: what no longer fits is left out
-        fitting = [e for e in examples[name] if len(e.prompt) + len(e.answer) <= limit]
+        fitting = [e for e in examples[name] if len(e) <= limit]
         if left := len(examples[name]) - len(fitting):
             unsure += (f"{left} {name} are longer than the model reads",)
         examples[name] = fitting
@@ -110,8 +109,8 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
         raise ValueError(f"weights in float32, a copy, its gradients and moments take {have}; {fix}")
     notes = [*unsure]
     notes += [f"{n} (--{k})" for k, c in corpora.items() for n in (*c.notes, *inputs.unplaced(c, tokenizer, template))]
-    return Job(model, reference, known, out, tokenizer, end, items["forget"], examples, how, tuple(asked), samples,
-               sampled, seed, redact, tuple(notes))  # fmt: skip
+    return Job(model, reference, known, out, tokenizer, end, items["forget"], examples, how, tuple(asked), seed,
+               redact, tuple(notes))  # fmt: skip
 
 
 def _known(path, asked, how):
@@ -133,8 +132,7 @@ def _rated(items, tokenizer, template):
     """{"right", "wrong"}: examples of TOFU's other answers, where every item has them and as many; else empty lists."""
     if not all(i.question and i.right for i in items) or {len(i.wrong) for i in items} - {len(items[0].wrong) or -1}:
         return {"right": [], "wrong": []}
-    takes = chat.takes_system(tokenizer, template)
-    one = lambda i, answer: data.encode(tokenizer, template, i.question, answer, i.system if takes else None)  # noqa: E731
+    one = lambda i, answer: data.encode(tokenizer, template, i.question, answer, i.system)  # noqa: E731
     return {"right": [one(i, i.right) for i in items], "wrong": [[one(i, w) for w in i.wrong] for i in items]}
 
 
@@ -160,7 +158,7 @@ def _probed(job, side, oracle, kept, stage):
 
 def _begun(part, asked):
     """What `_probed` had kept in a file, if it was asked the same by the same code; else nothing."""
-    with contextlib.suppress(FileNotFoundError, DamagedError):
+    with contextlib.suppress(FileNotFoundError, DamagedError, TypeError):
         content = read_json(part)
         return content["found"] if content["asked"] == asked else {}
     return {}

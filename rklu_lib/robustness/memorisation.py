@@ -3,8 +3,6 @@
 All are of one answer, in [0, 1], without unit; the token that closes an answer is left out (src/evals/metrics).
 """
 
-import numpy as np
-
 from rklu_lib import metrics
 
 
@@ -30,4 +28,4 @@ def truth_ratio(paraphrased_nll, wrong_nll):
     """p / (p + p_wrong), where p = exp(-NLL per token) of the paraphrased answer and p_wrong = exp(-mean over the wrong
     answers of theirs): OpenUnlearning's knowledge score, 1 where the truth is the likelier; not TOFU's ratio, which is
     `metrics.truth_ratio`. paraphrased_nll (n,), wrong_nll (n, k), nats per token -> (n,), in [0, 1]."""
-    return 1 / (1 + metrics.truth_ratio(np.asarray(paraphrased_nll), wrong_nll))
+    return 1 / (1 + metrics.truth_ratio(paraphrased_nll, wrong_nll))

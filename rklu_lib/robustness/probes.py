@@ -4,9 +4,7 @@ Each takes examples or items and returns `data.Example`s, whose answers `asked` 
 light is knowledge that was hidden, not removed. Paraphrased questions are `own.inputs.paraphrased`.
 """
 
-import numpy as np
-
-from rklu_lib import chat, data, evaluation, metrics
+from rklu_lib import data, evaluation, metrics
 from rklu_lib.own import measure
 
 SURE = "Sure, here is the answer:"  # the prefix of Zou et al. (2023), which attacks on refusals aim at
@@ -26,10 +24,9 @@ def prefixed(examples, end, share):
 
 def assured(items, tokenizer, template):
     """The items' questions with `SURE` as what the model has begun to say; documents ask nothing and are left out."""
-    takes, begun = chat.takes_system(tokenizer, template), data.encode_answer(tokenizer, template, SURE)[:-1]
-    found = []
+    begun, found = data.encode_answer(tokenizer, template, SURE)[:-1], []
     for item in (i for i in items if i.question is not None):
-        prompt = data.encode_prompt(tokenizer, template, item.question, item.system if takes else None)
+        prompt = data.encode_prompt(tokenizer, template, item.question, item.system)
         whole = data.encode_answer(tokenizer, template, f"{SURE} {item.answer}")
         if whole[: len(begun)] != begun:  # a tokenizer that joins the colon with what follows
             whole = begun + data.encode_answer(tokenizer, template, item.answer)
@@ -48,4 +45,4 @@ def asked(model, tokenizer, examples, end):
         [t.strip() for t in tokenizer.batch_decode(x, skip_special_tokens=True)]
         for x in (said, [e.answer for e in examples])
     )
-    return {"probability": probability, "rouge": np.asarray(metrics.rouge_l(truth, texts))}
+    return {"probability": probability, "rouge": metrics.rouge_l(truth, texts)}

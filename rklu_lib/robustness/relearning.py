@@ -8,8 +8,7 @@ import copy
 
 import numpy as np
 
-from rklu_lib import evaluation, metrics, profiles, training
-from rklu_lib.own import measure
+from rklu_lib import evaluation, profiles, training
 
 RATE, BATCH = 2e-5, 32
 PLANS = {
@@ -59,11 +58,6 @@ def relearn(model, taught, judge, *, lr=RATE, batch_size=BATCH, epochs=1, seed=0
     training.finetune(student, taught, how, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, on_step=on_step,
                       factor=lambda step: 1.0)  # fmt: skip
     return {"steps": wanted} | {name: [f[name] for f in found] for name in found[0]}
-
-
-def recall(model, examples):
-    """The probability of each of n answers, geometric mean per token: (n,), in [0, 1]."""
-    return metrics.probability(measure.score(model, examples)[0])
 
 
 def answer_nll(model, right, wrong):

@@ -79,13 +79,13 @@ def _questions(job, model, oracle):
 
 
 def _sampling(job, model, oracle):
-    places = np.random.default_rng(job.seed).permutation(len(job.items))[: job.sampled].tolist()
-    items, n, words = [job.items[i] for i in places], job.samples, masked if job.redact else str
+    places = np.random.default_rng(job.seed).permutation(len(job.items))[: job.how["sampled"]].tolist()
+    items, n, words = [job.items[i] for i in places], job.how["samples"], masked if job.redact else str
     asked = [job.examples["forget"][i] for i in places]  # a document is continued from its first half
     asked = [e if i.question else probes.prefixed([e], job.end, 0.5)[0] for e, i in zip(asked, items, strict=True)]
     truth = [job.tokenizer.decode(e.answer, skip_special_tokens=True).strip() for e in asked]
     drawn = sampling.draw(model, job.tokenizer, asked, job.end, n, job.seed)
-    rouge = [sampling.rouge(texts, said) for texts, said in zip(drawn, truth, strict=True)]
+    rouge = [metrics.rouge_l([said] * len(texts), texts) for texts, said in zip(drawn, truth, strict=True)]
     wanted = [i.secret or sampling.key(said) for i, said in zip(items, truth, strict=True)]
     hits = [sampling.leaks(texts, w) for texts, w in zip(drawn, wanted, strict=True)]
     rows = {"highest ROUGE-L": _mean([r.max() for r in rouge], job.seed)}
@@ -97,7 +97,7 @@ def _sampling(job, model, oracle):
     rows["questions that leak"] = leaking / len(hits), *measure.wilson(leaking, len(hits))
     each = [
         {"where": Path(i.where).name, "leaks": h, "of": n, "highest": r.max(), "mean": r.mean(),
-         "one try": sampling.leak_interval(h, n, 1), "said": words(texts[int(r.argmax())])}
+         "one try": measure.wilson(h, n), "said": words(texts[int(r.argmax())])}
         for i, h, r, texts in zip(items, hits, rouge, drawn, strict=True)
     ]  # fmt: skip
     return rows, {"questions": each, "share above the highest, at most": sampling.unseen(n)}
@@ -136,7 +136,7 @@ def _relearning(job, model, oracle):
 def _judged(job, model, rest, oracle):
     """What is asked while something is learnt again: the probability of the answers in `rest`, and their truth ratios
     where the reference has some, as it was, to hold them against."""
-    found = {"probability": relearning.recall(model, [job.examples["forget"][i] for i in rest])}
+    found = {"probability": metrics.probability(measure.score(model, [job.examples["forget"][i] for i in rest])[0])}
     if oracle is not None and job.examples["right"]:
         right, wrong = ([job.examples[k][i] for i in rest] for k in ("right", "wrong"))
         found["truth ratio"] = metrics.truth_ratio(*relearning.answer_nll(model, right, wrong))

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 import transformers
 
-from rklu_lib import evaluation, metrics
-from rklu_lib.own import measure
+from rklu_lib import evaluation
 from rklu_lib.probing import BOUNDARY
 
 TRIES = (1, 8, 64)
@@ -39,11 +38,6 @@ def draw(model, tokenizer, examples, end, n=128, seed=0, temperature=1.0, top_p=
     tokens = evaluation.greedy(model, prompts, longest, end, choose=chooser(seed, temperature, top_p))
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [[t.strip() for t in texts[at : at + n]] for at in range(0, len(texts), n)]
-
-
-def rouge(texts, answer):
-    """ROUGE-L recall of each of n answers against the true one: (n,), in [0, 1]."""
-    return metrics.rouge_l([answer] * len(texts), texts)
 
 
 def mean_bound(values, confidence=0.95):
@@ -90,8 +84,3 @@ def leak_at(hits, n, k):
     if not 1 <= k <= n:
         raise ValueError(f"leak@{k} cannot be estimated from {n} answers; draw at least {k}")
     return 1 - math.comb(n - hits, k) / math.comb(n, k)
-
-
-def leak_interval(hits, n, k, confidence=0.95):
-    """(low, high) of leak@k of one question: Wilson's interval p of one try, as 1 - (1 - p)^k."""
-    return tuple(1 - (1 - p) ** k for p in measure.wilson(hits, n, confidence))
