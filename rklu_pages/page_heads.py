@@ -56,17 +56,21 @@ def verdict(shown, profile=""):
     return None
 
 
+VARIED = {"alphas": "alpha", "rates": "unlearn_lr", "gauges": "gauge", "readings": "finetune_epochs"}  # by parameter
+
+
 def hours(given):
     """(hours, how many, machines) of the records of these sets, methods and seeds; None where there are none. Those of
-    other settings ("RKLU,alpha=4") count where the page has a list of settings."""
+    other settings ("RKLU,alpha=4") count where a parameter of the page varies just these."""
     splits = given.get("splits") or [given.get("split")]
     seeds = given.get("seeds", [given.get("seed")])
     found = []
     for split in filter(None, splits):
         for folder in (records.RECORDS / given.get("profile", "") / "tofu" / split).glob("*"):
             name, _, settings = folder.name.partition(",")
-            asked = name in {*records.BASES, *given.get("methods", [given.get("method", name)])}
-            if asked and (not settings or {"alphas", "rates"} & set(given)):
+            named = given.get("methods") or given.get("models") or [given.get("method", name)]
+            asked = name in {*records.BASES, *named}
+            if asked and (not settings or settings.partition("=")[0] in {VARIED[k] for k in VARIED if k in given}):
                 found += [path for seed in seeds if (path := folder / f"seed{seed}.json").exists()]
     contents = [json.loads(path.read_text(encoding="utf-8")) for path in found]
     seconds = sum(sum(content["seconds"].values()) for content in contents if "seconds" in content)

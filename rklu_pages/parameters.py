@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from numbers import Real
 
 from rklu_lib import data, methods, profiles, records, teacher
-from rklu_lib.robustness import PROBES
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ def _number(value):
 
 PROFILE = _one_of(profiles.names())
 SPLIT = _one_of(tuple(data.ORACLE_SPLIT))
-METHOD = _one_of((*records.BASES, *methods.METHODS))
+METHOD = _one_of(tuple(methods.METHODS))
+MODEL = _one_of((*records.BASES, *methods.METHODS))
 ABOVE = (lambda value: _number(value) and value > 0, "a number above 0")
 NUMBER = (_number, "a number")
 QUESTION = (
@@ -59,7 +59,7 @@ RULES = {
     "seeds": _Rule(*_whole(0), several=True),
     "method": _Rule(*METHOD),
     "methods": _Rule(*METHOD, several=True),
-    "models": _Rule(*METHOD, several=True),
+    "models": _Rule(*MODEL, several=True),
     "question": _Rule(*QUESTION),
     "questions": _Rule(*QUESTION, several=True),
     "model": _Rule(*MAYBE),
@@ -78,7 +78,6 @@ RULES = {
     "variants": _Rule(*TEXT, several=True),
     "samples": _Rule(*_whole(1)),
     "sampled": _Rule(*_whole(1)),
-    "probes": _Rule(*_one_of(PROBES), several=True),
     "simulations": _Rule(*_whole(1)),
     "alphas": _Rule(*ABOVE, several=True),
     "rates": _Rule(*ABOVE, several=True),

@@ -132,6 +132,7 @@ def verdicts(content, found):
                 f"{name} {kept[f'RKLU{suffix}']:.2g}, normalised {kept['RKLU,gauge=normalised']:.2g}",
             )
             for name, suffix in (("raw", ""), ("centred", ",gauge=centred"))
+            if {f"RKLU{suffix}", "RKLU,gauge=normalised"} <= set(kept)
         ),
     ]
     table = pd.DataFrame(rows, columns=["statement", "here", "numbers"])

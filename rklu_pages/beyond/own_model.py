@@ -69,7 +69,7 @@ def progress(notes, target=None):
     perplexity beside it. notes: the report's "epochs". target: the level at which training was to stop."""
     table = pd.DataFrame(notes or [{"epoch": 1, "forget_probability": np.nan, "perplexity_rise": np.nan}])
     table["epoch"] = np.arange(1, len(table) + 1)
-    table["rise"] = 100 * table["perplexity_rise"]
+    table["rise"] = 100 * table["perplexity_rise"].astype(float)  # JSON has none for infinite
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2))
         for ax, column, colour in ((left, "forget_probability", "RKLU"), (right, "rise", "GA")):

@@ -42,10 +42,7 @@ def forget_quality_axis(ax, floor=FLOOR):
 def _looks(names):
     """What seaborn is told of these methods."""
     looks = {name: look(name) for name in names}
-    return {
-        key: {name: style[at] for name, style in looks.items()}
-        for key, at in (("palette", "color"), ("markers", "marker"))
-    }
+    return {"palette": {n: s["color"] for n, s in looks.items()}, "markers": {n: s["marker"] for n, s in looks.items()}}
 
 
 def _name_ends(ax, ends, colours, pad=0.012):
@@ -213,7 +210,8 @@ def distributions(content, position, names, k=8, per_row=3):
             colours = [COLOURS["RKLU"] if text == content["tokens"][position] else "#b9c4cc" for text, _ in top]
             ax.barh(range(len(top)), [p for _, p in top], color=colours)
             ax.set(xlim=(0, 1), xlabel="probability", title=name)
-            ax.set_yticks(range(len(top)), [repr(text)[1:-1] for text, _ in top], family="monospace", fontsize=9)
+            how = {"family": "monospace", "fontsize": 9, "parse_math": False}  # a token may be a dollar sign
+            ax.set_yticks(range(len(top)), [repr(text)[1:-1] for text, _ in top], **how)
             ax.tick_params(axis="y", length=0)
     return finished(figure, names)
 
@@ -226,7 +224,7 @@ def true_token_probability(content, names):
         figure.subplots_adjust(left=0.09, right=0.85, top=0.97, bottom=0.2)
         sns.lineplot(table, dashes=False, markersize=6, legend=False, ax=ax, **_looks(names))
         ticks = [t.strip() or "·" for t in content["tokens"]]
-        ax.set_xticks(range(len(ticks)), ticks, rotation=60, ha="right", rotation_mode="anchor")
+        ax.set_xticks(range(len(ticks)), ticks, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
         ax.set(ylabel="probability of the true token", xlabel="token of the true answer", ylim=(-0.02, 1.02))
         _name_ends(ax, {name: (table.index[-1], p) for name, p in table.iloc[-1].items()}, _looks(names)["palette"])
     return finished(figure, names)

@@ -3,11 +3,12 @@
 # Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
 COLOURS = {
     "RKLU": "#0072b2", "FKLU": "#3a9bd9", "GA": "#d55e00", "NPO": "#c98600", "DPO": "#cc79a7", "IDK": "#8a5a83",
-    "SimNPO": "#b8860b", "UNDIAL": "#4b0082", "WGA": "#8b0000", "JS": "#20b2aa", "RMU": "#556b2f",
+    "SimNPO": "#b5179e", "UNDIAL": "#4b0082", "WGA": "#8b0000", "JS": "#20b2aa", "RMU": "#556b2f",
     "TA": "#009e73", "teacher": "#6b6b00", "original": "#444444", "augmented": "#7f7f7f", "oracle": "#000000",
 }  # fmt: skip
 MARKERS = {
     "RKLU": "o", "FKLU": "s", "GA": "v", "NPO": "^", "DPO": "D", "IDK": "P", "TA": "X", "teacher": "*", "original": "H",
+    "SimNPO": "<", "UNDIAL": ">", "WGA": "p", "JS": "h", "RMU": "d",
 }  # fmt: skip
 LINES = {"": "-", "KL": "--", "RT": ":", "MSE": "-."}
 STYLE = {

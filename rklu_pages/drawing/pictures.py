@@ -63,7 +63,8 @@ class Picture:
         text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
         text = _OWN.sub(lambda part: part.group().replace("#", "&own;"), text)
         text = _IDS.sub("", text)
-        text = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number.group()):.2f}", text)
+        short = lambda part: part[0] if part[0][0] == ">" else f"{float(part[0]):.2f}"  # noqa: E731 - labels stay
+        text = re.sub(r">[^<]*<|-?\d+\.\d{3,}", short, text)
         text = _FONT.sub(r"font: \1 var(--pst-font-family-base, sans-serif)\2", text)
         text = re.sub(r"#[0-9a-f]{6}\b", _in_dark, text).replace("&own;", "#")
         label = html.escape(repr(self), quote=True)

@@ -74,7 +74,7 @@ def decide(entry, cells):
                 outcomes.append(values[0] > values[1] + one.get("by", 0))
                 for side, value in zip((high, low), values, strict=True):
                     if isinstance(side, str):
-                        numbers.setdefault((one["measure"], side), {})[seed] = f"{value:.2g}"
+                        numbers.setdefault((one["measure"], side), {})[seed] = f"{value:.3g}"
     text = "; ".join(_shown(measure, numbers) for measure in dict.fromkeys(m for m, _ in numbers))
     return "not tested" if short.issuperset(cells) else _verdict(outcomes), text
 

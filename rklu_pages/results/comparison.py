@@ -27,7 +27,8 @@ def truth_ratio(record, rule="peak"):
 
 def recorded(profile, split, methods, seeds):
     """The records there are of these methods and seeds, in the methods' order; computes nothing."""
-    found = (load(RunSpec(profile, split, *cell)) for cell in product(methods, seeds))
+    cells = product(methods, seeds) if profiles.profile(profile).has(split) else ()
+    found = (load(RunSpec(profile, split, *cell)) for cell in cells)
     return [record for record in found if record]
 
 

@@ -114,8 +114,10 @@ def asked(profile, split, cases):
 def find(profile, split, question):
     """The place of a question in a forget set; of the first question that has a blank where the set lacks it.
 
-    A recorded question is found without the data.
+    A recorded question is found without the data; a place is what it is.
     """
+    if isinstance(question, int):
+        return question
     for path in sorted((records.RECORDS / profile / "tofu" / split / "distributions").glob("question*-seed*.json")):
         if notes.read(path)["question"] == question:
             return int(re.match(r"question(\d+)-", path.name)[1])
@@ -125,7 +127,8 @@ def find(profile, split, question):
 
 
 def held(profile, split, seed, questions):
-    """Those of the questions, by place, that are recorded or that the forget set has: a smaller scale has fewer."""
+    """Those of the questions, as of `find`, that are recorded or that the forget set has: a smaller scale has fewer."""
+    questions = [find(profile, split, question) for question in questions]
     folder = records.RECORDS / profile / "tofu" / split / "distributions"
     missing = [q for q in questions if not (folder / f"question{q}-seed{seed}.json").exists()]
     n = len(data.load_tofu(split, profiles.profile(profile).source)) if missing else 0
@@ -200,15 +203,16 @@ def _marked(text, key):
 
 
 def _number(content, question):
-    """The place of a question among those asked."""
-    return [asked[0] for asked in content["asked"]].index(question)
+    """The place of a question among those asked; None where it is not."""
+    return next((place for place, asked in enumerate(content["asked"]) if asked[0] == question), None)
 
 
 def case_table(filled, question):
     """One case, a row per model: its direct answer, its completions with their probabilities, and whether they leak."""
     rows = {}
     for name, content in filled.items():
-        number = _number(content, question)
+        if (number := _number(content, question)) is None:
+            continue  # it was not asked this one
         (_, _, key), (found, exact) = content["asked"][number], content["completions"][number]
         listed = "; ".join(f"{text or EMPTY} {p:.2g}" for text, p in found) + ("" if exact else " …")
         rows[name] = {"direct answer": content["direct_answers"][number], "fill-in-blank": listed}
@@ -302,12 +306,6 @@ def plot_rates(rates):
     return finished(figure)
 
 
-def _decided(claims):
-    words = {True: "holds", False: "does not hold", None: "not tested"}
-    rows = [(claim, where, words[holds], numbers) for claim, where, holds, numbers in claims]
-    return pd.DataFrame(rows, columns=["claim", "paper", "here", "numbers"])
-
-
 def leak_verdicts(filled):
     """Does a model fill more blanks than the oracle guesses (Fisher's exact test, 5 %)? And the paper's claims."""
     rates, above, claims = leak_rates(filled), {}, []
@@ -326,7 +324,8 @@ def leak_verdicts(filled):
     if {"RKLU", "FKLU"} <= above.keys():
         r, f = rates.rate["RKLU"], rates.rate["FKLU"]
         claims.append(("RKLU leaks less than FKLU", "App. F", bool(r < f), f"RKLU {r:.3f}, FKLU {f:.3f}"))
-    return _decided(claims)
+    table = pd.DataFrame(claims, columns=["claim", "paper", "here", "numbers"])
+    return table.assign(here=table["here"].map({True: "holds", False: "does not hold"}))
 
 
 def alpha_state(records_, content=None):

@@ -14,6 +14,12 @@ DOWNLOADED = "as downloaded"
 TITLES = {"bleu_pct": "BLEU, %", "rouge_pct": "ROUGE-L, %", "avg_accuracy_pct": "mean accuracy, %"}
 
 
+def specs(profile, methods, seed, changes=()):
+    """The specs of a novel at a profile: the base models there are, see `records.RunSpec`, and these methods."""
+    bases = ("original",) if profiles.profile(profile).model else ("original", "oracle")
+    return [runs.RunSpec(profile, data.NOVEL, name, seed, tuple(changes)) for name in (*bases, *methods)]
+
+
 def _path(spec, name):
     return spec.record_path.with_name(f"{name}-seed{spec.seed}.json")
 
@@ -108,9 +114,11 @@ def missing(specs, by_split):
 def continuations(specs, chunk=0, tokens=48):
     """For each spec of the novel {"prompt", "truth", "continuation", ...}: the end of one chunk's prompt, how the text
     goes on and how the model does, so many tokens of each: an excerpt, not the chunk."""
+    if chunk >= (n := specs[0].values.n_chunks):
+        raise ValueError(f"chunk {chunk}: the profile {specs[0].profile} has those from 0 to {n - 1}")
 
     def note(model, tokenizer, p):
-        novel = data.load_chunks(data.novel_path(p.text), p.n_chunks, p.chunk_tokens, tokenizer=tokenizer)
+        novel = data.chunks(data.load_novel(p.text), p.n_chunks, p.chunk_tokens, tokenizer, data.novel_path(p.text))
         asked = data.passage(tokenizer, novel[chunk], p.prompt_tokens)
         said = evaluation.greedy(model, [asked.prompt], tokens, tokenizer.eos_token_id)[0]
         parts = {"prompt": asked.prompt[-tokens:], "truth": asked.answer[:tokens], "continuation": said}
@@ -238,8 +246,7 @@ def scores(found, noted):
 
 def recorded_scores(profile, methods, seed):
     """(records, `scores`) of what is recorded of a novel at another scale, None where nothing is; computes nothing."""
-    specs = [runs.RunSpec(profile, data.NOVEL, name, seed) for name in ("original", *methods)]
-    found = [record for record in map(records.load, specs) if record]
+    found = [record for record in map(records.load, specs(profile, methods, seed)) if record]
     return (found, scores(found, capabilities([r.spec for r in found], measure=False))) if found else None
 
 

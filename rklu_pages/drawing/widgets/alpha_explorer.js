@@ -52,17 +52,18 @@ function render({ model, el }) {
 
   function update() {
     const here = model.get("index"), at = model.get("position"), row = rows()[here];
+    const shown = Object.entries(row.models ?? {}), method = shown.at(-1)?.[0] ?? "RKLU";  // the teacher stands first
+    const coloured = (name) => colours[name.split("+")[0]], colour = coloured(method);
     alpha.show(here);
     position?.show(at);
     plots.replaceChildren(
-      panel("forget quality (KS p-value)", rows(), "forget_quality", here, colours.RKLU, (v) => doubled(v) / 2,
+      panel("forget quality (KS p-value)", rows(), "forget_quality", here, colour, (v) => doubled(v) / 2,
         [[1e-12, "10⁻¹²"], [1e-6, "10⁻⁶"], [0.05, "0.05"], [0.5, "0.5"], [1, "1"]]),
-      panel("model utility", rows(), "model_utility", here, colours.RKLU, (v) => v, [0, 0.5, 1].map((v) => [v, String(v)])));
+      panel("model utility", rows(), "model_utility", here, colour, (v) => v, [0, 0.5, 1].map((v) => [v, String(v)])));
     facts.textContent = `α = ${row.alpha}: forget quality ${number(row.forget_quality)}, model utility ` +
       `${number(row.model_utility)}, at epoch ${row.epoch}.`;
-    const shown = Object.entries(row.models ?? {});
-    cards.replaceChildren(...shown.map(([name, m]) => card(name, m, at, tokens()[at], 5, "linear", colours[name])));
-    answer.textContent = shown.length ? `RKLU answers after its last epoch: “${row.answer}”`
+    cards.replaceChildren(...shown.map(([name, m]) => card(name, m, at, tokens()[at], 5, "linear", coloured(name))));
+    answer.textContent = shown.length ? `${method} answers after its last epoch: “${row.answer}”`
       : "No distributions are recorded at this α.";
   }
 

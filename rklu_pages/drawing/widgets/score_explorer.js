@@ -141,7 +141,7 @@ function render({ model, el }) {
     const { x, y, line, rule } = view(), runs = drawn();
     rules.hidden = !rule;
     plots.replaceChildren(...y.map((name) => chart(runs, x, name, line)));
-    facts.textContent = runs.length ? "Point at a mark, or go through them with the arrow keys." : "Choose a method.";
+    facts.textContent = runs.length ? "Point at a mark, or go through them with the arrow keys." : "Nothing is recorded of this choice, or no method is chosen.";
     counted.textContent = `${runs.length} of ${series.length} drawn.`;
   }
 
