@@ -129,9 +129,9 @@ def plot_family(table):
     """`family`, a panel for each measure: its value and interval against β; dashed and shaded, the oracle's."""
     names = list(table.measure.unique())
     with plt.rc_context(STYLE):
-        how = {"figsize": (2.4 * len(names), 2.6), "sharey": True, "squeeze": False}
-        figure, axes = plt.subplots(1, len(names), **how)
-        for ax, name in zip(axes[0], names, strict=True):
+        panels = max(1, len(names))  # an empty one where no model is of the family
+        figure, axes = plt.subplots(1, panels, figsize=(2.4 * panels, 2.6), sharey=True, squeeze=False)
+        for ax, name in zip(axes[0], names, strict=False):
             part = table[table.measure == name]
             spread = (part.value - part.low, part.high - part.value)
             ax.errorbar(part.beta, part.value, spread, color=COLOURS["JS"], marker="o", markersize=4, capsize=3)

@@ -3,7 +3,7 @@
 import html
 import io
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 
@@ -37,7 +37,7 @@ class Picture:
     """
 
     figure: plt.Figure
-    series: tuple = field(default=())
+    series: tuple = ()
 
     @property
     def names(self):

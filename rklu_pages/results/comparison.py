@@ -1,5 +1,6 @@
 """The paper's number beside ours."""
 
+import html
 from itertools import product
 
 import numpy as np
@@ -130,7 +131,7 @@ def provenance(records):
     if any(r.spec.overrides for r in records):  # a grid is asked for by its notebook alone
         remake = "delete them and execute this notebook again"
     commits = ", ".join(sorted({str(r.content["code"]["commit"]) for r in records}))
-    machines = "; ".join(sorted({r.content["machine"] for r in records}))
+    machines = html.escape("; ".join(sorted({r.content["machine"] for r in records})))  # what the system said
     return Markdown(
         "<details class='rk-records'><summary>Records, and how to remake them</summary>\n\n"
         f"Records: `data/records/{spec.profile}/{spec.task}/` {names}.\n"
@@ -148,8 +149,7 @@ def per_epoch(records, measures=("forget_quality", "model_utility")):
         for m in measures:
             key = "forget_quality_benchmark" if m == "forget_quality" else m
             columns[m.replace("_", " "), record.spec.method] = {e["epoch"]: e[key] for e in record.epochs if key in e}
-    table = pd.DataFrame(columns).rename_axis("epoch").sort_index(axis=1, level=0, sort_remaining=False)
-    return table
+    return pd.DataFrame(columns).rename_axis("epoch").sort_index(axis=1, level=0, sort_remaining=False)
 
 
 def aggregates(records, measures):
