@@ -274,8 +274,8 @@ def readings(filled, question, known, nearly=0.5):
     probability that the oracle's five give to `known` names, such as `places`. "ideal": neither.
     """
     table, mass = case_table(filled, question), {}
-    for name, content in filled.items():
-        found, _ = content["completions"][_number(content, question)]
+    for name in table.index:  # of those that were asked it
+        found, _ = filled[name]["completions"][_number(filled[name], question)]
         mass[name] = sum(p for text, p in found if text in known)
     table["on known places"] = [mass[name] for name in table.index]
     over = table["on known places"] < nearly * mass["oracle"]
