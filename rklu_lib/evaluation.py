@@ -253,24 +253,27 @@ def passage_nll(model, examples):
     return np.concatenate(parallel.shared(share, examples))
 
 
-def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None):
+def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no"):
     """The evaluation of § 4.3 of one model: (aggregates, per-chunk scores).
 
     asked: as from `load_passages`. max_new_tokens: length of the greedy continuations. oracle: chunk NLLs (n,) of the
-    model that never read the novel; without it its test is left out. aggregates: bleu_pct and rouge_pct (recall) of the
-    continuations, exact (the share that is the text), perplexity of the other prose, chunk_nll (mean, nats per token),
-    forget_quality_nll: p of the two-sample KS test between chunk NLLs here and the oracle's. Per chunk: chunk_nll, …
+    model that never read the novel; without it its test is left out. precision: as in `score`. aggregates: bleu_pct and
+    rouge_pct (recall) of the continuations, exact (the share that is the text), perplexity of the other prose,
+    chunk_nll (mean, nats per token), forget_quality_nll: p of the two-sample KS test between chunk NLLs here and the
+    oracle's. Per chunk: chunk_nll, …
     """
     prompted, how = asked["prompted"], (max_new_tokens, tokenizer.eos_token_id)
-    said = parallel.shared(lambda part: greedy(model, [e.prompt for e in part], *how), prompted)
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16(precision)):
+        said = parallel.shared(lambda part: greedy(model, [e.prompt for e in part], *how), prompted)
+        nll = {name: passage_nll(model, asked[name]) for name in ("chunks", "segments")}
     texts, truth = (tokenizer.batch_decode(t, skip_special_tokens=True) for t in (said, [e.answer for e in prompted]))
-    scores = {"chunk_nll": passage_nll(model, asked["chunks"]), "rouge": metrics.rouge_l(truth, texts)}
+    scores = {"chunk_nll": nll["chunks"], "rouge": metrics.rouge_l(truth, texts)}
     scores["exact"] = np.array([float(tuple(s) == e.answer) for s, e in zip(said, prompted, strict=True)])
     aggregates = {
         "bleu_pct": metrics.bleu(truth, texts),
         "rouge_pct": 100 * float(scores["rouge"].mean()),
         "exact": float(scores["exact"].mean()),
-        "perplexity": metrics.perplexity(passage_nll(model, asked["segments"])),
+        "perplexity": metrics.perplexity(nll["segments"]),
         "chunk_nll": float(scores["chunk_nll"].mean()),
     }
     tested = {} if oracle is None else {"forget_quality_nll": metrics.forget_quality(scores["chunk_nll"], oracle)}

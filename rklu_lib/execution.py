@@ -128,9 +128,8 @@ def _record(spec):
             scores, each = evaluation.evaluate(model, tokenizer, asked, *how)
         else:
             asked.update(asked or evaluation.load_passages(p, tokenizer))
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16(p.precision)):
-                how = (p.chunk_tokens - p.prompt_tokens, oracle)
-                scores, each = evaluation.evaluate_passages(model, tokenizer, asked, *how)
+            how = (p.chunk_tokens - p.prompt_tokens, oracle, p.precision)
+            scores, each = evaluation.evaluate_passages(model, tokenizer, asked, *how)
         return scores | {"questions": {k: v.tolist() for k, v in each.items()}}
 
     seconds = {"train": 0.0, "evaluate": 0.0}
