@@ -1,1 +1,1 @@
-"""The paper's numbers and ours: compared, judged, weighed, audited."""
+"""The paper's numbers and ours: compared, judged, weighed."""

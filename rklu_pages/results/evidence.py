@@ -1,7 +1,7 @@
 """What a forget quality can show: the distances behind it, many at once, and equivalence to the oracle.
 
 A p-value above 0.05 says that no difference was found, not that there is none: with few questions none would be (how
-few, `audit.detectable_shifts` says).
+few, `audit.power.detectable_shifts` says).
 """
 
 import numpy as np

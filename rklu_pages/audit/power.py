@@ -1,0 +1,127 @@
+"""What the printed evidence supports: the shifts a forget quality can see, the rankings a spread of seeds undoes."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from rklu_lib.methods import METHODS
+from rklu_pages.audit.lattice import QUESTIONS, ks_lattice
+from rklu_pages.drawing.pictures import finished
+from rklu_pages.results.evidence import ks_distances
+from rklu_pages.results.paper import PAPER
+
+# From the TOFU authors' LLaMA-2-7B logs, benchmark form of Eq. 5, in standard deviations of log R over the questions:
+# original against retain90 (300 questions); correlation of log R between retain90 and retain95 (100 shared questions).
+ORIGINAL_SHIFT, ORIGINAL_CORRELATION, ORACLE_CORRELATION = 0.88, 0.53, 0.98
+
+
+def _steps(a, b):
+    """n times the KS distance between each row of a and the same row of b, both (simulations, n)."""
+    return np.rint(a.shape[1] * ks_distances(a, b)).astype(int)
+
+
+@cache
+def critical_shifts(n, correlation=0.0, simulations=600, seed=0, level=0.05):
+    """For each of `simulations` pairs of models, how far their truth ratios must be apart before the test says so.
+
+    log R of n questions is normal with sd 1 in both models, correlated over questions; the shift, in sd, at which the
+    KS p-value falls below `level` is found by bisection. The share of values below x is the test's power at shift x.
+    """
+    rng = np.random.default_rng([seed, n])
+    x, noise = rng.standard_normal((2, simulations, n))
+    y = correlation * x + np.sqrt(1 - correlation**2) * noise
+    needed = int(np.argmax(ks_lattice(n) < level))
+    low, high = np.zeros(simulations), np.full(simulations, 3.0)
+    for _ in range(12):
+        middle = (low + high) / 2
+        seen = _steps(x, y + middle[:, None]) >= needed
+        low, high = np.where(seen, low, middle), np.where(seen, middle, high)
+    return high
+
+
+def detectable_shifts(sizes=(40, 200, 300, 400), power=0.8, **simulation):
+    """Smallest shift, in sd of log R over questions, that the test sees with `power`: by n and correlation."""
+    rhos = {"independent": 0.0, "original and oracle": ORIGINAL_CORRELATION, "two oracles": ORACLE_CORRELATION}
+    shifts = {k: [np.quantile(critical_shifts(n, r, **simulation), power) for n in sizes] for k, r in rhos.items()}
+    return pd.DataFrame(shifts, pd.Index(sizes, name="questions"))
+
+
+def ideal_forget_quality(n, correlation=ORACLE_CORRELATION, simulations=600, seed=0):
+    """Simulated forget qualities of perfect unlearning: no shift at all, only another model on the same questions."""
+    rng = np.random.default_rng([seed, n])
+    x, noise = rng.standard_normal((2, simulations, n))
+    return ks_lattice(n)[_steps(x, correlation * x + np.sqrt(1 - correlation**2) * noise)]
+
+
+def rankings_surviving(table, spread, score="forget_quality", seeds=3):
+    """RKLU against each baseline with the same retain term: does its lead in Table 8 survive the spread between seeds?
+
+    spread: sd between single runs, of log10 for forget quality, else of the score: one number, or {(set, method): sd}.
+    lead: difference of means over `seeds`, positive where RKLU is ahead; survives: lead > 1.96 sd of such a difference;
+    dissolves_at: the common spread at which it is equal. Means of p-values that spread over decades vary more than sd
+    of log10 / sqrt(seeds), and few seeds know their spread badly: both favour "survives".
+    questions_apart: the same lead as steps of the KS lattice. Raises ValueError on a cell that `spread` lacks.
+    """
+    out, value = [], table.set_index(["set", "method"])[score]
+    for (name, method), x in value.items():
+        family, plus, retain = method.partition("+")
+        if family in ("RKLU", "FKLU"):
+            continue
+        ours = value[name, "RKLU" + plus + retain]
+        cells = [(name, "RKLU" + plus + retain), (name, method)]
+        if isinstance(spread, dict) and not set(cells) <= set(spread):
+            raise ValueError(f"spread lacks {sorted(set(cells) - set(spread))}")
+        sd = [spread[c] if isinstance(spread, dict) else spread for c in cells]
+        quality = score == "forget_quality"
+        lead = np.log10(ours / x) if quality else ours - x
+        row = {"set": name, "ahead": cells[0][1], "behind": method, "lead": lead}
+        if quality:
+            p = ks_lattice(QUESTIONS[name])[::-1]
+            k = np.interp(np.log([ours, x]), np.log(np.maximum(p, 1e-300)), np.arange(len(p))[::-1])
+            row["questions_apart"] = k[1] - k[0]
+        survives = lead > 1.96 * np.sqrt(np.square(sd).sum() / seeds)
+        out.append(row | {"survives": survives, "dissolves_at": max(lead, 0) / (1.96 * np.sqrt(2 / seeds))})
+    return pd.DataFrame(out)
+
+
+def between_seed_spread(records=PAPER.parent / "records"):
+    """Spread between seeds in a folder of records: sd of log10 peak forget quality and of utility there, per split and
+    method (with no field changed) of at least two seeds. An empty table means that none has two."""
+    rows = []
+    for path in sorted(Path(records).glob("*/tofu/*/*/seed*.json")):
+        profile, _, split, method = path.parts[-5:-1]
+        if method in METHODS:
+            peak = max(json.loads(path.read_text())["epochs"], key=lambda e: e["forget_quality_benchmark"])
+            log_p = np.log10(max(peak["forget_quality_benchmark"], 1e-300))
+            rows.append((profile, split, method, log_p, peak["model_utility"]))
+    table = pd.DataFrame(rows, columns=["profile", "set", "method", "log10_sd", "utility_sd"])
+    cells = table.groupby(["profile", "set", "method"])
+    return cells.std().assign(seeds=cells.size()).query("seeds >= 2").reset_index()
+
+
+def plot_power(sizes=(40, 200, 300), correlation=ORIGINAL_CORRELATION, **simulation):
+    """Power of the forget-quality test against the shift between two models' truth ratios."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.6))
+    for n, line in zip(sizes, ("-", "--", ":"), strict=True):
+        ax.ecdf(critical_shifts(n, correlation, **simulation), color="#0072B2", ls=line, label=f"{n} questions")
+    ax.axvline(ORIGINAL_SHIFT, color="#444444", lw=1)
+    ax.annotate("original model", (ORIGINAL_SHIFT, 0.05), (5, 0), textcoords="offset points")
+    ax.set(xlabel="shift between the models, in sd of log R", ylabel="power (p < 0.05)", xlim=(0, 1.5))
+    ax.legend(loc="center right")
+    return finished(figure)
+
+
+def plot_rankings(rankings):
+    """How many of RKLU's leads survive, against the spread between seeds that is assumed."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.6))
+    spread = np.geomspace(0.01, 10, 400)
+    for (name, rows), line in zip(rankings.groupby("set"), (":", "--", "-"), strict=True):
+        left = (rows.dissolves_at.to_numpy() > spread[:, None]).sum(axis=1)
+        ax.plot(spread, left, line, color="#0072B2", drawstyle="steps-post", label=f"{name} ({len(rows)} pairs)")
+    ax.set(xscale="log", xlabel="sd of log10 forget quality between seeds", ylabel="leads that survive", ylim=(0, 12))
+    ax.legend(loc="lower left")
+    return finished(figure)
