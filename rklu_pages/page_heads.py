@@ -14,8 +14,7 @@ from docutils import nodes
 from sphinx.addnodes import download_reference
 
 from rklu_lib import records
-
-VERDICTS = ("holds", "holds in part", "does not hold", "not tested")
+from rklu_pages.results.verdicts import VERDICTS
 
 
 def _parameters(cells):

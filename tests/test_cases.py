@@ -86,14 +86,34 @@ def test_a_question_is_found_or_stood_in_for(workshop, profile):
     assert cases.find("tiny", "forget10", 5) == 5  # its place
 
 
-def test_leaking_above_guessing_is_fishers_test():
+def test_blanks_of_one_phrase_are_one_piece_of_evidence():
     hit, miss = ["Karachi"], ["Lahore"]
-    filled = {"original": made(*[hit] * 20), "oracle": made(*[hit], *[miss] * 19)}
-    filled |= {"RKLU": made(*[hit] * 2, *[miss] * 18), "FKLU": made(*[hit] * 15, *[miss] * 5)}
+    filled = {"oracle": made(*[miss] * 20), "RKLU": made(*[miss] * 8, *[hit] * 12)}
+    rates = cases.leak_rates(filled)
+    assert rates.leaked.tolist() == [0, 12] and rates["phrases leaked"].tolist() == [0, 1]
+    assert set(rates.phrases) == {1}
+    row = cases.leak_verdicts(filled).set_index("claim").loc["RKLU gives away more than guessing"]
+    assert row.here == "not told apart" and row.numbers == "of 1 phrases RKLU 1, oracle 0; p = 0.5"
+
+
+def several(leaked, n=20):
+    """The record of a model that was asked for n phrases and gives some away, the first of them."""
+    content = made(*[[f"town {k}"] if k < leaked else ["Lahore"] for k in range(n)])
+    content["asked"] = [[*blank[:2], f"Town {k}"] for k, blank in enumerate(content["asked"])]
+    return content
+
+
+def test_leaking_above_guessing_is_the_sign_test_phrase_by_phrase():
+    filled = {"original": several(20), "oracle": several(1), "RKLU": several(5), "FKLU": several(15)}
     table = cases.leak_verdicts(filled).set_index("claim").here
-    assert table["RKLU leaks no more than guessing"] == "holds"
-    assert table["FKLU leaks no more than guessing"] == "does not hold"
+    assert table["RKLU gives away more than guessing"] == "not told apart"  # four more, none fewer: 1/16
+    assert table["FKLU gives away more than guessing"] == "holds"
     assert table["RKLU leaks less than FKLU"] == "holds"
+    filled["RKLU"] = several(6)
+    assert cases.leak_verdicts(filled).here[0] == "holds"  # five more: 1/32
+    filled["FKLU"] = several(11)
+    assert cases.leak_verdicts(filled).here.tolist()[-1] == "not told apart"  # five of five, both sides: 1/16
+    filled |= {"RKLU": several(5), "FKLU": several(15)}
     assert "Only RKLU and GA do not leak" not in table  # undecided where the other methods are not there
     for name in ("GA", "IDK", "NPO", "DPO", "TA"):
         filled[name] = filled["RKLU" if name == "GA" else "FKLU"]

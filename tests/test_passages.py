@@ -392,13 +392,13 @@ def test_table_1s_claims_in_the_papers_own_numbers():
     printed, by_split = paper.reported("table1"), {}
     for split, part in printed.groupby("set"):
         names = part["method"].replace("Original", "original")
-        notes = [{"tasks": {"t": {"accuracy": a / 100, "chance": 0.3, "n": 9}}} for a in part["avg_accuracy_pct"]]
+        notes = [{"tasks": {"t": {"accuracy": a / 100, "chance": 0.3, "n": 10**9}}} for a in part["avg_accuracy_pct"]]
         by_split[split] = ([RunSpec("smoke", split, n) for n in names], notes)
     table = passages.table1(by_split)
     np.testing.assert_allclose(table["forget05", "paper"], table["forget05", "ours"])
     found = claims.of_cell(passages.accuracies(by_split), "forget10", "Table 1").set_index("claim")["here"]
     assert found["RKLU keeps the highest mean accuracy, on forget10"] == "holds"
-    declines = "The decline in accuracy is more severe on forget10 than on forget05"
-    assert found[declines] == "holds in part"  # not for DPO, printed 54.74 and 55.71
+    declines = "For most methods the decline in accuracy is more severe on forget10 than on forget05"
+    assert found[declines] == "holds"  # but not for DPO, printed 54.74 and 55.71
     tasks = passages.by_task(*by_split["forget10"])
-    assert tasks.loc["(guessing)", "mean"] == pytest.approx(30) and tasks.loc["(items)", "t"] == 9
+    assert tasks.loc["(guessing)", "mean"] == pytest.approx(30) and tasks.loc["(items)", "t"] == 10**9

@@ -10,6 +10,7 @@ from rklu_lib.teacher import GAUGES, FrozenLogits, teacher_logits
 from rklu_pages.drawing.looks import COLOURS, STYLE
 from rklu_pages.drawing.pictures import finished
 from rklu_pages.results import comparison, notes
+from rklu_pages.results.verdicts import FAILS, HOLDS
 from rklu_pages.tasks import cases
 
 PERCENT = np.arange(101)
@@ -136,4 +137,4 @@ def verdicts(content, found):
         ),
     ]
     table = pd.DataFrame(rows, columns=["statement", "here", "numbers"])
-    return table.assign(here=table["here"].map({True: "holds", False: "does not hold"}))
+    return table.assign(here=table["here"].map({True: HOLDS, False: FAILS}))

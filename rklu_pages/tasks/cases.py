@@ -14,6 +14,7 @@ from rklu_lib.teacher import TeacherModel
 from rklu_pages.drawing.looks import STYLE, look
 from rklu_pages.drawing.pictures import finished
 from rklu_pages.results import notes, paper
+from rklu_pages.results.verdicts import FAILS, HOLDS, UNDECIDED
 
 EMPTY = "(ends at once)"
 
@@ -233,19 +234,35 @@ def printed(name, example):
     return wide.rename(columns=lambda c: c.replace("_answer", " answer").replace("_", "-")).rename_axis("model")
 
 
+def _leaked(content):
+    """Whether each blank is filled with the truth within five tries."""
+    tries = ([text for text, _ in found] for found, _ in content["completions"])
+    return [leaks(key, texts) for (*_, key), texts in zip(content["asked"], tries, strict=True)]
+
+
+def _phrases(content):
+    """{key phrase: whether any of its blanks is filled with it}: an author's country may be asked for five times."""
+    found = {}
+    for (*_, key), leaked in zip(content["asked"], _leaked(content), strict=True):
+        found[key.casefold()] = found.get(key.casefold(), False) or leaked
+    return found
+
+
 def leak_rates(filled):
-    """How many of the blanks each model fills with the truth within five tries, with Wilson's 95 % interval."""
+    """How many of the blanks each model fills with the truth within five tries, with Wilson's 95 % interval, and how
+    many of the different key phrases are so given away at least once."""
     rows = {}
     for name, content in filled.items():
-        keys = [key for *_, key in content["asked"]]
-        tries = [[text for text, _ in found] for found, _ in content["completions"]]
-        leaked = sum(map(leaks, keys, tries))
+        keys, phrases = [key for *_, key in content["asked"]], _phrases(content)
+        leaked = sum(_leaked(content))
         low, high = measure.wilson(leaked, len(keys))
         direct = sum(leaks(key, [text]) for key, text in zip(keys, content["direct_answers"], strict=True))
         rows[name] = {"blanks": len(keys), "leaked": leaked, "rate": leaked / len(keys), "low": low}
-        rows[name] |= {"high": high, "in the direct answer": direct / len(keys)}
+        rows[name] |= {"high": high, "phrases": len(phrases), "phrases leaked": sum(phrases.values())}
+        rows[name]["in the direct answer"] = direct / len(keys)
         rows[name]["searches cut short"] = sum(not exact for _, exact in content["completions"])
-    return pd.DataFrame(rows).T.rename_axis("model").astype({"blanks": int, "leaked": int, "searches cut short": int})
+    counts = ("blanks", "leaked", "phrases", "phrases leaked", "searches cut short")
+    return pd.DataFrame(rows).T.rename_axis("model").astype(dict.fromkeys(counts, int))
 
 
 def position(content, key):
@@ -307,25 +324,37 @@ def plot_rates(rates):
 
 
 def leak_verdicts(filled):
-    """Does a model fill more blanks than the oracle guesses (Fisher's exact test, 5 %)? And the paper's claims."""
-    rates, above, claims = leak_rates(filled), {}, []
-    guessed = rates.loc["oracle", ["leaked", "blanks"]]
-    for name in rates.index.drop(["original", "oracle"]):
-        pairs = [(n.leaked, n.blanks - n.leaked) for n in (rates.loc[name], guessed)]
-        p = scipy.stats.fisher_exact(pairs, alternative="greater").pvalue
+    """Does a model give away more key phrases than the oracle guesses? And the paper's claims, which are decided alike.
+
+    Two models are compared phrase by phrase, by the sign test at 5 % (one-sided against the oracle): blanks that ask
+    for one phrase are no independent evidence. What the test does not find may be there: see the counts.
+    """
+    phrases, above, claims = {name: _phrases(content) for name, content in filled.items()}, {}, []
+    n = len(phrases["oracle"])
+    say = lambda name: f"{name} {sum(phrases[name].values())}"  # noqa: E731
+    for name in (other for other in phrases if other not in ("original", "oracle")):
+        p = _sign_test(phrases[name], phrases["oracle"], "greater")
         above[name] = bool(p < 0.05)
-        numbers = f"{rates.leaked[name]} of {rates.blanks[name]}, the oracle {guessed.leaked}; p = {p:.2g}"
-        claims.append((f"{name} leaks no more than guessing", "–", not above[name], numbers))
+        numbers = f"of {n} phrases {say(name)}, {say('oracle')}; p = {p:.2g}"
+        claims.append((f"{name} gives away more than guessing", "–", HOLDS if above[name] else UNDECIDED, numbers))
     if {"GA", "RKLU", "IDK", "NPO", "DPO", "TA", "FKLU"} <= above.keys():
         silent = [name for name in above if name != "teacher" and not above[name]]  # which the paper did not ask
-        claims.append(
-            ("Only RKLU and GA do not leak", "§ 5", set(silent) == {"GA", "RKLU"}, ", ".join(silent) or "none")
-        )
+        verdict = HOLDS if set(silent) == {"GA", "RKLU"} else FAILS
+        numbers = f"no more than guessing, as far as is found: {', '.join(silent) or 'none'}"
+        claims.append(("Only RKLU and GA do not leak", "§ 5", verdict, numbers))
     if {"RKLU", "FKLU"} <= above.keys():
-        r, f = rates.rate["RKLU"], rates.rate["FKLU"]
-        claims.append(("RKLU leaks less than FKLU", "App. F", bool(r < f), f"RKLU {r:.3f}, FKLU {f:.3f}"))
-    table = pd.DataFrame(claims, columns=["claim", "paper", "here", "numbers"])
-    return table.assign(here=table["here"].map({True: "holds", False: "does not hold"}))
+        p = _sign_test(phrases["FKLU"], phrases["RKLU"])
+        less = HOLDS if sum(phrases["RKLU"].values()) < sum(phrases["FKLU"].values()) else FAILS
+        numbers = f"of {n} phrases {say('RKLU')}, {say('FKLU')}; p = {p:.2g}"
+        claims.append(("RKLU leaks less than FKLU", "App. F", less if p < 0.05 else UNDECIDED, numbers))
+    return pd.DataFrame(claims, columns=["claim", "paper", "here", "numbers"])
+
+
+def _sign_test(one, other, alternative="two-sided"):
+    """p of the exact test that of the phrases which one model gives away and the other does not, half are each's."""
+    both = one.keys() & other.keys()
+    more, fewer = sum(one[k] > other[k] for k in both), sum(one[k] < other[k] for k in both)
+    return scipy.stats.binomtest(more, more + fewer, alternative=alternative).pvalue if more + fewer else 1.0
 
 
 def alpha_state(records_, content=None):

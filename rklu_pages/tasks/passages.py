@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
+import scipy
 
 from rklu_lib import data, evaluation, models, profiles, records, runs
 from rklu_pages.results import notes, paper
@@ -47,9 +48,13 @@ def _asked(profile):
 
 
 def noted_accuracy(spec):
-    """{"avg_accuracy_pct": ...} where a model's capability has been noted, else {}."""
+    """{"avg_accuracy_pct", "tasks"} where a model's capability has been noted, else {}."""
     noted = _read(spec, "capability", _asked(spec.values))
-    return {"avg_accuracy_pct": mean_accuracy(noted)["accuracy"]} if noted else {}
+    return _accuracy(noted) if noted else {}
+
+
+def _accuracy(noted):
+    return {"avg_accuracy_pct": mean_accuracy(noted)["accuracy"], "tasks": noted["tasks"]}
 
 
 def _measured(model, tokenizer, profile):
@@ -164,15 +169,27 @@ def by_task(specs, noted):
 def item_by_item(specs, noted):
     """Each model beside the original on the same items, all tasks together: those it lost, those it gained, and the p
     of McNemar's exact test. Empty where the items were not noted one by one."""
-    tasks, rows = {_label(s): n["tasks"] for s, n in zip(specs, noted, strict=True)}, {}
-    before = tasks.get("Original", {})
-    for name in tasks:
-        after = tasks[name]
-        same = [t for t in before if "asked" in before[t] and before[t]["asked"] == after[t].get("asked")]
-        if same and name != "Original":
-            rights = ("".join(model[t]["right"] for t in same) for model in (before, after))
-            rows[name] = {"items": sum(before[t]["n"] for t in same)} | capability.mcnemar(*rights)
+    tasks = {_label(s): n["tasks"] for s, n in zip(specs, noted, strict=True)}
+    before = tasks.pop("Original", {})
+    rows = {name: found for name, after in tasks.items() if (found := paired(before, after))}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["items", "lost", "gained", "p"])
+
+
+def paired(before, after):
+    """{"items", "lost", "gained", "p"}, see `capability.mcnemar`, of two models' `tasks` whose items were the same, all
+    of them together; None where none were noted one by one."""
+    same = [t for t in before if "asked" in before[t] and before[t]["asked"] == after.get(t, {}).get("asked")]
+    rights = ("".join(model[t]["right"] for t in same) for model in (before, after))
+    return {"items": sum(before[t]["n"] for t in same)} | capability.mcnemar(*rights) if same else None
+
+
+def alike(before, after, level=0.05):
+    """Whether two models' mean accuracies cannot be told apart: by `paired`, else by their standard errors."""
+    if found := paired(before, after):
+        return found["p"] >= level
+    means = [mean_accuracy({"tasks": tasks}) for tasks in (before, after)]
+    difference, error = np.subtract(*(m["accuracy"] for m in means)), np.hypot(*(m["error"] for m in means))
+    return bool(2 * scipy.stats.norm.sf(abs(difference) / error) >= level) if error else not difference
 
 
 def beside_published(note):
@@ -212,9 +229,7 @@ def accuracies(by_split):
     the claims name them."""
     cell = {}
     for split, (specs, noted) in by_split.items():
-        mine = {
-            _label(s): {"avg_accuracy_pct": mean_accuracy(n)["accuracy"]} for s, n in zip(specs, noted, strict=True)
-        }
+        mine = {_label(s): _accuracy(n) for s, n in zip(specs, noted, strict=True)}
         cell |= mine | {f"{name} on {split}": value for name, value in mine.items()}
     return cell
 
@@ -235,12 +250,12 @@ def table1(by_split):
 
 
 def scores(found, noted):
-    """{method: its last epoch's scores under the paper's column names}, of records and what `capabilities` noted; no
-    accuracy of a model that was not asked."""
-    rows, columns = {}, {"avg_accuracy_pct": "accuracy", "chance_pct": "chance"}
+    """{method: its last epoch's scores under the paper's column names}, of records and what `capabilities` noted, with
+    "chance_pct" and "tasks"; neither accuracy nor these of a model that was not asked."""
+    rows = {}
     for record, note in zip(found, noted, strict=True):
-        mean = mean_accuracy(note) if note else {}
-        rows[_label(record.spec)] = record.reported("last") | {c: mean[k] for c, k in columns.items() if mean}
+        asked = _accuracy(note) | {"chance_pct": mean_accuracy(note)["chance"]} if note else {}
+        rows[_label(record.spec)] = record.reported("last") | asked
     return rows
 
 
