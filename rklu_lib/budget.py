@@ -4,6 +4,7 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 from torch import nn
+from transformers.pytorch_utils import Conv1D  # GPT-2's linear layers
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 EFFICIENCY = 0.3  # of the speed of one large product that a training step comes to
@@ -26,7 +27,7 @@ def parameters(config):
 def _linear(model):
     """Its linear layers but the output layer."""
     head = model.get_output_embeddings()
-    return [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+    return [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
 
 
 def products(model):
@@ -38,7 +39,7 @@ def adapters(config, rank):
     """How many parameters adapters of a rank have, see `training.adapted`; None where there are none."""
     if not rank:
         return None
-    return sum(rank * (m.in_features + m.out_features) for m in _linear(empty(config)))
+    return sum(rank * sum(m.weight.shape) for m in _linear(empty(config)))
 
 
 def held(n, dtype, trained=None):

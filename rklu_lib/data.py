@@ -111,7 +111,8 @@ def json_lines(text, path):
         try:
             yield f"{path}:{number}", json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{number}: not JSON ({files.why(error)}); write one object per line") from None
+            fix = "write one object per line, or an array"
+            raise DataError(f"{path}:{number}: not JSON ({files.why(error)}); {fix}") from None
 
 
 def checked(row, fields, where):
@@ -125,7 +126,7 @@ def checked(row, fields, where):
         for text in value if plural and isinstance(value, list) else [value]:
             if not isinstance(text, str) or not text.strip():
                 kind = "a list of non-empty strings" if plural else "a non-empty string"
-                raise DataError(f"{where}: field {field!r} must be {kind}, found {shortened(text)}")
+                raise DataError(f"{where}: field {field!r} must be {kind}, found {shortened(text)}; mend the row")
             if any("\ud800" <= c <= "\udfff" for c in text):
                 why = "holds half a character (a lone \\ud800 to \\udfff); write it whole"
                 raise DataError(f"{where}: field {field!r} {why}")
@@ -152,7 +153,9 @@ def read_text(path, hint="name a UTF-8 text file"):
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
+        line = error.object[: error.start].count(b"\n") + 1
+        fix = f"convert the file to UTF-8 (it stands in line {line})"
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; {fix}") from None
 
 
 def novel_path(text):

@@ -48,6 +48,11 @@ def damaged(what, errors=Exception, fix=MEND):
         raise DamagedError(f"{what} ({first_line(error)}); {fix}") from error
 
 
+def nearest(path):
+    """The path, or the nearest folder above it that exists."""
+    return next(p for p in (Path(path).resolve(), *Path(path).resolve().parents) if p.exists())
+
+
 def clear(path):
     """Remove what killed processes left of an `atomic_directory`."""
     for left in path.parent.glob(f".{glob.escape(path.name)}-{'[0-9a-f]' * 32}*"):

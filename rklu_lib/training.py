@@ -47,8 +47,10 @@ def adapted(model, rank, seed=0, merge=True):
     """`with adapted(model, rank)`: low-rank adapters of all its linear layers but the head (LoRA, Hu et al., 2022) are
     all that is trained of a model; on leaving it they are merged into its weights, or taken off. rank 0: none.
 
-    They are in float32, also over bf16, and scaled by 2. Raises ValueError without peft, or where weights are sharded.
+    They are in float32, also over bf16, and scaled by 2. The seed is torch's from here on, rank or none: of dropout,
+    where a model has some. Raises ValueError without peft, or where weights are sharded.
     """
+    torch.manual_seed(seed)
     if not rank:
         yield
         return
@@ -59,7 +61,6 @@ def adapted(model, rank, seed=0, merge=True):
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
 
-    torch.manual_seed(seed)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     tuner = LoraModel(model, {"default": config}, "default")
     for p in model.parameters():

@@ -93,7 +93,7 @@ FILES = {
         "a.jsonl:1: field 'answer' .*found \\['A'\\]", "a.jsonl", json_lines({"question": "Q?", "answer": ["A"]})
     ),
     "a long wrong value": forget(
-        "a.jsonl:1: field 'answer' .*found \\[0, 0.{50,80}…$",
+        "a.jsonl:1: field 'answer' .*found \\[0, 0.{50,80}…; mend the row$",
         "a.jsonl",
         json_lines({"question": "Q?", "answer": [0] * 9999}),
     ),
@@ -167,7 +167,9 @@ FILES = {
     ),
     "watch: not JSON": option("w.jsonl:1: not JSON", "--watch", "{d}/w.jsonl", files={"w.jsonl": "x"}),
     "holdout: the forget set": option(
-        "8 questions stand in both files, such as .*--forget and --holdout", "--holdout", "{d}/forget.jsonl"
+        r"forget.jsonl:1 \(--forget\) and .*forget.jsonl:1 \(--holdout\) are the same, .*, one of 8 in both; take",
+        "--holdout",
+        "{d}/forget.jsonl",
     ),
     "prose: not UTF-8": option("p.txt: byte 3 is not UTF-8", "--prose", "{d}/p.txt", files={"p.txt": b"abc\xff"}),
     "prose: too short": option(
@@ -215,7 +217,7 @@ OPTIONS = {
     "retain: none": option(r"needs a retain set \(--retain\); RKLU does not", "--method", "RKLU+RT"),
     "retain: not looked at": option("RKLU would not look at --retain; choose", "--retain", "{d}/tofu/retain90.json"),
     "retain: what is forgotten": option(
-        "8 questions stand in both files, such as", "--method", "RKLU+RT", "--retain", "{d}/forget.jsonl"
+        r"\(--forget\) and .*\(--retain\) are the same", "--method", "RKLU+RT", "--retain", "{d}/forget.jsonl"
     ),
     "reference: nowhere": option("gone is no folder; a model is a folder", "--reference", "{d}/gone"),
     "out: there already": option("own exists; name a new directory", "--out", "{d}/own"),

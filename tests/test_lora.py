@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import Here, write_lines
 from safetensors.torch import save_model
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from rklu_lib import budget, data, methods, models, parallel, profiles, runs, training
 from rklu_lib.own import unlearning
@@ -42,6 +43,17 @@ def test_only_adapters_change_and_what_is_merged_is_the_same_model(tiny_model, e
     torch.testing.assert_close(logits(model, examples), apart, rtol=1e-3, atol=1e-4)
     assert (apart - start).abs().max() > 0.1
     assert torch.equal(model.get_input_embeddings().weight, before["model.embed_tokens.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+def test_adapters_of_gpt_2_are_counted_though_its_layers_are_no_linear_ones(tokenizer):
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2)
+    model = GPT2LMHeadModel(config)
+    with training.adapted(model, 4):
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == budget.adapters(config, 4) > 0
+    layers = [p for name, p in model.named_parameters() if name.endswith("weight") and ".c_" in name]
+    assert budget.products(model)[0] == sum(p.numel() for p in layers) == 2 * 12 * 16**2
 
 
 def test_gradients_flow_with_checkpointing_and_are_the_same(tiny_model, examples):

@@ -1,6 +1,8 @@
 """Whatever people have becomes the same items; what cannot be used is one line that names the place and the fix."""
 
+import contextlib
 import json
+import re
 import sys
 import types
 
@@ -181,7 +183,50 @@ def test_a_document_is_split_and_every_token_of_it_is_scored_once(tokenizer):
     )
 
 
-def test_what_stands_in_two_corpora_is_found():
-    one = inputs.read([{"question": "Q?", "answer": "A."}, {"text": "A document."}])
-    other = inputs.read([{"question": "Q?", "answer": "B."}, {"text": "A document."}, {"text": "Q!"}])
-    assert inputs.shared(one, other) == {"Q?", "A document."}
+PLACES = [
+    ("forget", "retain", {"question": " who\nIS Ann? ", "answer": "Another."}, "row 1 (--forget) and row 2 (--retain)"),
+    ("forget", "watch", {"text": "A  document."}, "row 2 (--forget) and row 2 (--watch)"),
+    ("forget", "holdout", {"question": "Ann, who is she?", "answer": "A."}, "row 1 (--forget) and row 2 (--holdout)"),
+    ("retain", "watch", {"question": "Who is Ann?", "answer": "A."}, "row 1 (--retain) and row 2 (--watch)"),
+    ("retain", "holdout", {"text": "A document."}, "row 2 (--retain) and row 2 (--holdout)"),
+    ("watch", "holdout", {"text": "A document."}, None),  # only measured, both
+    ("forget", "retain", {"question": "Who is Bob?", "answer": "A."}, None),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "row", "places"), PLACES)
+def test_what_stands_in_two_corpora_is_refused_whatever_its_case_and_blanks(one, other, row, places):
+    ann = {"question": "Who is Ann?", "answer": "A.", "paraphrases": ["Ann, who is she?"]}
+    corpora = {one: inputs.read([ann, {"text": "A document."}]), other: inputs.read([{"text": "Else."}, row])}
+    with pytest.raises(data.DataError, match=re.escape(places)) if places else contextlib.nullcontext():
+        inputs.check_apart(corpora)
+
+
+def test_a_row_that_stands_there_again_is_taken_once(tmp_path):
+    pair = {"question": "Q?", "answer": "A."}
+    rows = [
+        pair,
+        pair | {"answer": "B."},
+        pair,
+        {"text": "A document."},
+        {"text": "A document."},
+        pair | {"system": "S"},
+    ]
+    (tmp_path / "f.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    corpus = inputs.read(str(tmp_path / "f.jsonl"))
+    assert [i.where.rpartition(":")[2] for i in corpus.items] == ["1", "2", "4", "6"]
+    assert corpus.notes == ("2 times a row stood there already; it is taken once",)
+    assert corpus.sources[0]["rows"] == 6
+    assert len(inputs.read([tmp_path / "f.jsonl"] * 2).items) == 4
+    assert len(inputs.read(pair).items) == 1  # one row, as it is
+
+
+def test_a_csv_as_hands_and_spreadsheets_write_it(tmp_path):
+    def read(text):
+        (tmp_path / "f.csv").write_text(text)
+        return [(i.question, i.answer, i.where.rpartition(":")[2]) for i in inputs.read(tmp_path / "f.csv").items]
+
+    assert read("question, answer\nQ?,A.\n") == [("Q?", "A.", "2")]
+    assert read('\n\nquestion,answer\n"Q\n?",A.\n,\nR?,B.\n,\n') == [("Q\n?", "A.", "5"), ("R?", "B.", "7")]
+    with pytest.raises(data.DataError, match=r"f\.csv:2: column 'answer' stands there twice; rename one"):
+        read("\nquestion,answer,answer \nQ?,A.,B.\n")

@@ -100,6 +100,22 @@ def test_it_stops_at_the_target_and_keeps_that_epoch(start, tmp_path, profile, r
     assert "at most 0.5" in rule["text"]
 
 
+def test_a_target_that_is_met_already_is_no_success(start, knowing, tmp_path, profile, rows, monkeypatch):
+    """A model that is asked in another format than it knows gives little away, and would pass without unlearning."""
+    monkeypatch.setattr(training, "finetune", lambda *_, **__: pytest.fail("trained"))
+    known = f"{measured(knowing, profile, rows[0]):.3g}"
+    for way, said in (({"target": 0.999}, "0.999"), ({"reference": str(knowing)}, known)):
+        fix = r"is this the prompt format that it was tuned on \(--template\)\?"
+        with pytest.raises(ValueError, match=f"own gives the answers {known} a token, and {said} is asked for; {fix}"):
+            start(resumable=True, **way)
+        assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_what_is_only_prepared_leaves_no_folders(knowing, tmp_path, profile, rows):
+    jobs.prepare(str(knowing), rows[0], tmp_path / "new" / "deep" / "out", profile=profile)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_reference_sets_the_target(start, tmp_path, tiny_model, tokenizer, profile, rows):
     models.save(tiny_model(seed=3), tokenizer, tmp_path / "never")
     report = start(reference=str(tmp_path / "never"), epochs=2)

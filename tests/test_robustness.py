@@ -488,7 +488,7 @@ def test_attack_masks_what_was_said_unless_asked(attacked, place):
         (("--skip", "relerning"), {}, "no probe relerning; there are memorisation, membership"),
         (("--samples", 0), {}, "samples and sampled must be >= 1"),
         ((), {"out": "nowhere/attack.json"}, "nowhere is no folder"),
-        (("--holdout", "FORGET"), {}, "8 questions stand in both files"),
+        (("--holdout", "FORGET"), {}, "are the same"),
         (("--reference", "no/such/model/here"), {}, "is no folder"),
     ],
 )

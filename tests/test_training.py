@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 from helpers import Interrupted, same_weights
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from rklu_lib import data, methods, models, training
 
@@ -414,3 +414,16 @@ def test_gradient_checkpointing_runs_layers_again_and_changes_nothing(profile, t
 
     (plain, once), (again, twice) = run(False), run(True)
     assert same_weights(plain, again) and twice > once
+
+
+def test_the_seed_is_dropouts_too(examples, profile, tokenizer):
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=256, resid_pdrop=0.5)
+    original = GPT2LMHeadModel(config)
+
+    def trained(seed, drawn):
+        torch.manual_seed(drawn)  # whatever was drawn until then
+        model = copy.deepcopy(original)
+        training.finetune(model, examples, profile, epochs=1, lr=1e-3, batch_size=len(examples), seed=seed)
+        return model.lm_head.weight
+
+    assert torch.equal(trained(0, 1), trained(0, 2)) and not torch.equal(trained(0, 1), trained(1, 1))

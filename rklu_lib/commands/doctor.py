@@ -12,7 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from rich.table import Table
 from rich.text import Text
 
-from rklu_lib import data, hub, models, profiles, records
+from rklu_lib import data, files, hub, models, profiles, records
 from rklu_lib.commands import planning
 
 EXTRAS = {"datasets": "hub", "lm_eval": "text", "sacrebleu": "text", "gguf": "gguf", "peft": "adapters"}
@@ -45,14 +45,9 @@ def _packages():
 
 
 def _places():
-    shut = [str(p) for p in (records.RECORDS, records.RUNS) if not os.access(_there(p), os.W_OK)]
+    shut = [str(p) for p in (records.RECORDS, records.RUNS) if not os.access(files.nearest(p), os.W_OK)]
     fix = "name folders that you may write to in RKLU_RECORDS and RKLU_RUNS"
     return Check("records and runs", f"not writable: {', '.join(shut)}" if shut else "writable", not shut, fix, SCALES)
-
-
-def _there(path):
-    """The path, or the nearest folder above it that exists."""
-    return next(p for p in (Path(path).resolve(), *Path(path).resolve().parents) if p.exists())
 
 
 def _device():
@@ -66,7 +61,7 @@ def _device():
 
 def _room():
     there = torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else 0
-    free = shutil.disk_usage(_there(records.RUNS)).free / 1e9
+    free = shutil.disk_usage(files.nearest(records.RUNS)).free / 1e9
     for scale in SCALES[2:]:
         card, disk = (math.ceil(needed / 1e9) for needed in planning.needs(scale))
         if scale in CARDS:

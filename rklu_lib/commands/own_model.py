@@ -95,7 +95,7 @@ def unlearn(
         if costly:
             fix = f"epochs that did raised a perplexity by {min(costly):.0%} or more; a lower --lr or +RT may do both"
         typer.echo(f"The target of {rule['target']:.3g} was not reached: {fix}", err=True)
-    elif after > before / 2:
+    elif rule["target"] is None and after > before / 2:
         typer.echo("Little is forgotten: raise --lr, --epochs or --alpha", err=True)
     if (rise := rises[rule["kept"] - 1]) > 0.2:
         typer.echo(f"A perplexity rose by {rise:.0%}: --max-perplexity-rise bounds it, a lower --lr helps", err=True)

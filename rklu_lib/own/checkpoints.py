@@ -40,10 +40,8 @@ def configuration(path):
         if any(folder.glob("pytorch_model*.bin")):
             code = f'M.from_pretrained("{name}", use_safetensors=False).save_pretrained("{name}-safetensors")'
             code = f"from transformers import AutoModelForCausalLM as M; {code}"
-            raise ValueError(
-                f"{name} holds only pytorch_model.bin, a format that can run code when it is read. If you trust it, "
-                f"convert it: python -c '{code}', copy its tokenizer's files there, and name that folder"
-            )
+            risk = f"{name} holds only pytorch_model.bin, a format that can run code when it is read. If you trust it, "
+            raise ValueError(f"{risk}convert it: python -c '{code}', copy its tokenizer's files there, and name it")
         raise ValueError(f"{name} holds no *.safetensors: the weights are missing")
     if folder:
         _check_weights(folder, name)
@@ -93,16 +91,14 @@ def _check_weights(folder, name):
     """Raises ValueError where a file of weights is not whole, or not in the folder that was named."""
     index, weights = folder / "model.safetensors.index.json", sorted(folder.glob("*.safetensors"))
     if index.is_file():
-        named = files.read_json(index, "copy it again").get("weight_map")
+        named, field = files.read_json(index, "copy it again").get("weight_map"), f"{index}: field 'weight_map'"
         if not isinstance(named, dict) or not all(isinstance(v, str) for v in named.values()):
-            raise ValueError(f"{index}: field 'weight_map' must map weights to files; copy it again")
+            raise ValueError(f"{field} must map weights to files; copy it again")
         for file in sorted(set(named.values())):
             if file != Path(file).name:
-                raise ValueError(
-                    f"{index}: field 'weight_map' names {file!r}, outside the folder; nothing is read there"
-                )
+                raise ValueError(f"{field} names {file!r}, outside the folder; nothing is read there")
             if not (folder / file).is_file():
-                raise ValueError(f"{index}: field 'weight_map' names {file}, which {name} does not hold; copy it there")
+                raise ValueError(f"{field} names {file}, which {name} does not hold; copy it there")
     for file in weights:
         try:
             with safe_open(file, "pt") as opened:

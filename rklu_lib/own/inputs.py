@@ -11,7 +11,8 @@ import json
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ DOCUMENTS = (".txt", ".md")
 KINDS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", *DOCUMENTS)
 CHUNK = 512  # tokens of a document that are one example, at most
 _SHAPES = "give question and answer, or messages (a chat), or text (a document)"
+_TWICE = "times a row stood there already; it is taken once"
 _TURNS = "later turns of chats are asked without the turns before them"
 
 
@@ -63,7 +65,7 @@ def read(given):
     A row is a pair of `PAIRS`, a chat {"messages": [{"role", "content"}, ...]} of which every answer becomes an item,
     or a document {"text"}. Raises FileNotFoundError, or DataError naming file, line, field and fix.
     """
-    given = [given] if isinstance(given, str | Path) else list(given or ())
+    given = [given] if isinstance(given, str | Path | dict) else list(given or ())
     rows = [g for g in given if isinstance(g, dict)]
     parts = [(g, *_load(str(g))) for g in given if not isinstance(g, dict)]
     if rows:
@@ -74,7 +76,10 @@ def read(given):
             raise data.DataError(f"{name}: no rows; {_SHAPES}")
         items += [item for where, row in found for item in _items(row, where, left_out)]
         sources.append({"name": Path(str(name)).name, "rows": len(found), "sha256": sha256})
-    return Corpus(tuple(items), tuple(sources), tuple(f"{n} {why}" for why, n in left_out.items()))
+    once = {}
+    for item in items:
+        left_out.update([_TWICE] if once.setdefault(replace(item, where=""), item) is not item else [])
+    return Corpus(tuple(once.values()), tuple(sources), tuple(f"{n} {why}" for why, n in left_out.items()))
 
 
 def _digest(rows):
@@ -130,19 +135,25 @@ def _parquet(path):
 
 def _csv(text, path):
     """Rows of a CSV with a header line, separated by commas, semicolons or tabs; every field stays text."""
+    above = len(text) - len(text := text.lstrip("\n"))  # lines that are empty
     header = text.split("\n", 1)[0]
     csv.field_size_limit(2**31 - 1)  # a document may be a field
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
     rows = []
     try:
+        reader.fieldnames = names = [name.strip() for name in reader.fieldnames or ()]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise data.DataError(f"{path}:{above + 1}: column {twice[0]!r} stands there twice; rename one")
         for row in reader:
-            where = f"{path}:{reader.line_num}"
+            where = f"{path}:{above + reader.line_num}"
             if None in row or None in row.values():
                 n = f"{len(reader.fieldnames)} columns"
                 raise data.DataError(f"{where}: the header has {n}, this row not; quote fields that hold the separator")
-            rows.append((where, row))
+            if any(row.values()):  # spreadsheets write rows of separators alone
+                rows.append((where, row))
     except csv.Error as error:
-        raise data.DataError(f"{path}, after line {reader.line_num}: {error}; quote fields as CSV does") from None
+        last = above + reader.line_num
+        raise data.DataError(f"{path}, after line {last}: {error}; quote fields as CSV does") from None
     return rows
 
 
@@ -166,9 +177,8 @@ def _items(row, where, left_out):
         system = data.checked(row, ("system",), where)["system"] if row.get("system") else None
         return [Item(row[question], row[answer], where, system, _paraphrases(row, where), *_answers(row, where))]
     if "text" not in row:
-        raise data.DataError(
-            f"{where}: no field that is known here, only {', '.join(map(str, row)) or 'none'}; {_SHAPES}"
-        )
+        names = ", ".join(map(str, row)) or "none"
+        raise data.DataError(f"{where}: no field that is known here, only {names}; {_SHAPES}")
     return [Item(None, data.checked(row, ("text",), where)["text"], where)]
 
 
@@ -178,8 +188,7 @@ def _paraphrases(row, where):
     given = row[field] if field else []
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not all(isinstance(q, str) and q.strip() for q in given):
-        found = data.shortened(row[field])
-        raise data.DataError(f"{where}: field {field!r} must be a list of questions, found {found}")
+        raise data.DataError(f"{where}: field {field!r} must be a list of questions, not {data.shortened(row[field])}")
     return tuple(given)
 
 
@@ -213,10 +222,8 @@ def _chat(messages, where, left_out):
             items.append(Item(asked, content, at if items else where, system))
             asked = None
         else:
-            raise data.DataError(
-                f"{at}: role {data.shortened(role)} here; a chat is one system prompt at most, then user and assistant "
-                "by turns"
-            )
+            turns = "a chat is one system prompt at most, then user and assistant by turns"
+            raise data.DataError(f"{at}: role {data.shortened(role)} here; {turns}")
     if asked is not None or not items:
         raise data.DataError(f"{where}: the chat ends without an answer; what is forgotten is the assistant's")
     return items
@@ -261,6 +268,15 @@ def unplaced(corpus, tokenizer, template):
     return (f"{n} system prompts are left out: the format of these prompts has no place for one",)
 
 
-def shared(one, other):
-    """What stands in both corpora: questions, and documents."""
-    return {i.question or i.answer for i in one.items} & {i.question or i.answer for i in other.items}
+def check_apart(corpora):
+    """Raises DataError where a question (or another wording of one) or a document, whatever its case and blanks, stands
+    in two of {purpose: corpus}; what is only measured may overlap."""
+    known = {}
+    for name, corpus in corpora.items():
+        texts = ((text, i.where) for i in corpus.items for text in (i.question or i.answer, *i.paraphrases))
+        known[name] = {" ".join(text.split()).casefold(): where for text, where in texts}
+    for one, other in combinations(known, 2):
+        if {one, other} != {"watch", "holdout"} and (both := [t for t in known[one] if t in known[other]]):
+            places = " and ".join(f"{known[name][both[0]]} (--{name})" for name in (one, other))
+            what = f"{places} are the same, {data.shortened(both[0])}, one of {len(both)} in both"
+            raise data.DataError(f"{what}; take what is shared out of one")

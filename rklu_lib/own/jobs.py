@@ -17,7 +17,6 @@ from rklu_lib.methods import REFUSALS
 from rklu_lib.own import checkpoints, inputs, measure, plan
 
 PROSE_TOKENS, PROSE_CHUNKS = 128, 64  # of general text, on which a perplexity is measured
-PURPOSES = ("forget", "retain", "watch", "holdout")
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,10 @@ class Job:
     def settings(self):
         """What decides the result, as JSON: a run is resumed only with the same."""
         held = {"model": str(self.model), "method": self.method.name, "seed": self.seed, "save_dtype": self.save_dtype}
-        held |= {"target": self.target, "reference": self.reference and str(self.reference)}
+        held |= {"target": self.target, "reference": self.reference and str(self.reference), "torch": torch.__version__}
         held |= {"max_perplexity_rise": self.max_perplexity_rise, "profile": dataclasses.asdict(self.profile)}
         held |= {"files": {k: list(c.sources) for k, c in self.corpora.items() if c}}
         held["tokens"] = hashlib.sha256(repr(self.examples).encode()).hexdigest()[:16]  # the prose's and prompts' too
-        held["torch"] = torch.__version__
         return json.loads(json.dumps(held))
 
 
@@ -107,13 +105,9 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
         begun = "; a run to it was begun, and --resume goes on once it is gone" if unfinished(out).exists() else ""
         raise ValueError(f"{out} exists; name a new directory{begun}")
     corpora |= {"retain": inputs.read(retain), "watch": inputs.read(watch), "holdout": inputs.read(holdout)}
-    for name in PURPOSES[1:]:
-        if both := inputs.shared(corpora["forget"], corpora[name]):
-            kind = f" (--forget and --{name})"
-            raise ValueError(f"{len(both)} questions stand in both files, such as {data.shortened(min(both))}{kind}")
+    inputs.check_apart(corpora)
     try:  # a place that cannot be written to is found out now
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryDirectory(dir=out.parent).cleanup()
+        tempfile.TemporaryDirectory(dir=files.nearest(out.parent)).cleanup()
     except OSError as error:
         raise OSError(f"{out} cannot be made ({error.strerror}); name another directory in --out") from None
     config, tokenizer = checkpoints.configuration(model), models.load_tokenizer(model)

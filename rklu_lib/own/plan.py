@@ -7,7 +7,7 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from rklu_lib import budget, data, models
+from rklu_lib import budget, data, files, models
 from rklu_lib.methods import AUGMENTED
 from rklu_lib.own import checkpoints
 
@@ -34,7 +34,7 @@ def estimate(job):
         "memory": sum(budget.held(n, p.dtype, lora).values()) + beside,
         "memory_there": checkpoints.memory(),
         "disk": disk,
-        "disk_there": shutil.disk_usage(job.out.parent).free,
+        "disk_there": shutil.disk_usage(files.nearest(job.out.parent)).free,
         "seconds": n * (6 * trained + 2 * measured) / (budget.EFFICIENCY * _speed(getattr(torch, p.dtype))),
     }
 
@@ -54,10 +54,9 @@ def refuse(job, found):
     """Raises ValueError where the memory or the disk cannot hold what `estimate` found."""
     if found["memory"] > found["memory_there"]:
         half = " --dtype bfloat16 takes five eighths;" if job.profile.dtype == "float32" else ""
-        raise ValueError(
-            f"training takes {_gb(found['memory'])} for weights, gradients and moments, and "
-            f"{_gb(found['memory_there'])} are free;{half} a larger machine or a smaller model is needed"
-        )
+        taken = f"training takes {_gb(found['memory'])} for weights, gradients and moments"
+        free = f"{_gb(found['memory_there'])} are free;{half} a larger machine or a smaller model is needed"
+        raise ValueError(f"{taken}, and {free}")
     if found["disk"] > found["disk_there"]:
         there = f"{_gb(found['disk_there'])} are free beside {job.out}"
         raise ValueError(f"the result and the run's state take {_gb(found['disk'])}, and {there}; name another --out")
@@ -92,9 +91,7 @@ def show(job, found):
     decode = job.tokenizer.decode
     said = ([decode([t]).replace("\n", "↵") for t in tokens[:SHOWN]] for tokens in (first.prompt, first.answer))
     prompt, answer = (data.printable("|".join(tokens)) for tokens in said)
-    shown = Text.assemble(
-        "\nThe first example, one token between bars; only what is marked is scored:\n", no_wrap=False
-    )
+    shown = Text("\nThe first example, one token between bars; only what is marked is scored:\n")
     shown.append(prompt, style="grey50").append("\n")
     shown.append(answer, style="bold underline green")
     notes = [Text(data.printable(f"Note: {n}")) for n in job.notes]

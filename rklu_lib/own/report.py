@@ -18,6 +18,7 @@ from rklu_lib import budget, data, files, metrics, records
 from rklu_lib.own import measure
 
 ASSETS = Path(__file__).with_name("assets")
+TEMPLATES = {"loader": jinja2.FileSystemLoader(ASSETS), "undefined": jinja2.StrictUndefined}
 MASK, OTHER = "███", "•••"
 COLOURS = {"original": "#444444", "unlearned": "#0072B2"}
 SETTINGS = ("template", "dtype", "batch_size", "micro_batch_size", "augment_epochs", "augment_lr", "unlearn_epochs")
@@ -43,20 +44,16 @@ def content(job, found):
     kept, history = found["kept"], found["history"]
     return plain({
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "by": job.by,
-        "machine": records.machine(),
-        "code": records.code_version(),
+        "by": job.by, "machine": records.machine(), "code": records.code_version(),
         "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers", "accelerate")},
         "model": {"name": Path(str(job.model)).name if Path(job.model).is_dir() else str(job.model),
                   "type": job.config.model_type, "parameters": budget.parameters(job.config),
                   "dtype": job.source_dtype, "sha256": found["weights"][job.model]},
         "out": {"name": job.out.name, "dtype": job.save_dtype, "sha256": found["weights"][job.out]},
-        "method": job.method.name,
+        "method": job.method.name, "seed": job.seed,
         "settings": {name: job.settings["profile"][name] for name in SETTINGS},
-        "seed": job.seed,
         "files": {name: list(corpus.sources) for name, corpus in job.corpora.items() if corpus},
-        "notes": list(job.notes),
-        "redacted": job.redact,
+        "notes": list(job.notes), "redacted": job.redact,
         "rule": {"text": job.rule, "target": found["target"], "max_perplexity_rise": job.max_perplexity_rise,
                  "kept": kept + 1, "epochs": len(history), "met": found["target"] is not None
                  and history[kept]["forget_probability"] <= found["target"]},
@@ -117,10 +114,8 @@ def _elsewhere(job, before, after):
     for name in ("retain", "watch", "prose"):
         if examples := job.examples[name]:
             nll = {"before": before["nll"][name], "after": after["nll"][name]}
-            found[name] = {
-                "n": len(examples),
-                "perplexity": {k: measure.perplexity(v, examples) for k, v in nll.items()},
-            }
+            found[name] = {"n": len(examples)}
+            found[name]["perplexity"] = {k: measure.perplexity(v, examples) for k, v in nll.items()}
             found[name]["probability"] = {k: metrics.probability(v).mean() for k, v in nll.items()}
     return found
 
@@ -145,9 +140,7 @@ def _shown(before, after, item, redact):
 
 def page(report):
     """The report as one page of HTML that needs nothing else, no network and no fonts. Every text is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ASSETS), autoescape=True, undefined=jinja2.StrictUndefined
-    )
+    environment = jinja2.Environment(**TEMPLATES, autoescape=True)
     environment.filters["number"] = lambda x: "–" if x is None else f"{x:.3g}"
     environment.filters["percent"] = lambda x: "–" if x is None else f"{100 * x:.1f} %"
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in _SCRIPTS)
@@ -162,15 +155,13 @@ def card(report):
     """The model card, with the hub's metadata; it says what was done and quotes nothing of what was forgotten."""
     name = report["model"]["name"]
     base = {"base_model": name} if "/" in name else {}  # a local folder's name means nothing on the hub
-    about = ModelCardData(
-        library_name="transformers", pipeline_tag="text-generation", tags=["unlearning", "rklu"], **base
-    )
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ASSETS), undefined=jinja2.StrictUndefined)
+    base |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["unlearning", "rklu"]}
+    environment = jinja2.Environment(**TEMPLATES)
     environment.filters["perplexity"] = lambda x: "∞" if x is None else f"{x:.4g}"  # JSON has no infinity
     environment.filters["name"] = lambda text: f"`{' '.join(data.printable(text).replace('`', chr(39)).split())}`"
     environment.filters["plain"] = lambda text: html.escape(" ".join(data.printable(text).split()), quote=False)
     text = environment.get_template("card.md.j2").render(r=report)
-    return ModelCard(f"---\n{about.to_yaml()}\n---\n\n{text}\n")
+    return ModelCard(f"---\n{ModelCardData(**base).to_yaml()}\n---\n\n{text}\n")
 
 
 def write(report, folder):

@@ -121,6 +121,7 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
     stage = on_stage or (lambda *_: None)
     hashed = (job.model, (resumable or resume) and job.reference)  # a minute of a 7 B, so once, if anybody asks
     weights = {m: checkpoints.sha256(m) for m in hashed if m}
+    job.out.parent.mkdir(parents=True, exist_ok=True)
     with _alone(job), _workplace(job, weights, resumable, resume) as (folder, keeps):
         reference, target = None, job.target
         if job.reference:
@@ -135,6 +136,10 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
         for name in ("forget", "retain"):
             models.check(model, job.examples[name], name)
         before = _measured(job, model)
+        known = float(metrics.probability(before["nll"]["forget"]).mean())
+        if target is not None and known <= target:
+            fix = "is this the prompt format that it was tuned on (--template)? Else name a lower --target"
+            raise ValueError(f"{job.model} gives the answers {known:.3g} a token, and {target:.3g} is asked for; {fix}")
         history = _train(job, model, before, target, folder, keeps, stage, on_epoch or (lambda notes: None))
         kept = choose(history, target, job.max_perplexity_rise)
         if kept is None:

@@ -66,8 +66,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
         there = f"{out.parent} is no folder that can be written to; name another file in --out"
         raise ValueError(f"{out} exists; name a new file" if out.exists() else there)
     corpora = {"forget": inputs.read(forget), "holdout": inputs.read(holdout)}
-    if both := inputs.shared(*corpora.values()):
-        raise ValueError(f"{len(both)} questions stand in both files, such as {min(both)!r} (--forget and --holdout)")
+    inputs.check_apart(corpora)
     files = {k: list(c.sources) for k, c in corpora.items() if c}
     asked = [p for p in rows.PROBES if p not in skip and (p != "membership" or holdout)]
     config, tokenizer = checkpoints.configuration(model), models.load_tokenizer(model)
