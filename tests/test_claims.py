@@ -9,7 +9,7 @@ from helpers import FKLU, LOGS, RKLU, ROOT, of_forget05, record, seeded
 from scipy import stats
 
 from rklu_lib.records import RECORDS, RunSpec, load
-from rklu_pages.results import claims
+from rklu_pages.results import claims, knobs
 
 LEDGER = claims.claims()
 PAGE = ROOT / "notebooks" / "claims.ipynb"
@@ -322,7 +322,7 @@ def test_the_best_of_each_setting_is_found_among_the_records():
     for path in folder.glob("RKLU,alpha=*/seed0.json"):
         best = max(json.loads(path.read_text())["epochs"], key=lambda e: e["forget_quality_benchmark"])
         peaks[path.parent.name.partition("=")[2]] = best["forget_quality_benchmark"], best["model_utility"]
-    row = claims.knobs("mini", "forget10", 0).loc["alpha"]
+    row = knobs.reached("mini", "forget10", 0).loc["alpha"]
     assert row["tried"] == len(peaks) >= 8 and row["with"] == max(peaks, key=peaks.get)
     assert (row["highest p"], row["utility there"]) == peaks[row["with"]]
     assert row["passes 0.05"] == (max(peaks.values())[0] > 0.05)
@@ -339,14 +339,14 @@ def test_a_change_of_the_fine_tuning_is_scored_between_base_models_of_its_own():
         stats.ks_2samp(r.questions["truth_ratio_benchmark"][k], truth).statistic
         for r, k in ((student, best["epoch"] - 1), (original, 0))
     ]
-    row = claims.knobs("mini", "forget10", 0).loc["finetune_epochs"]
+    row = knobs.reached("mini", "forget10", 0).loc["finetune_epochs"]
     np.testing.assert_allclose(row["best balance"], (1 - distances[0] / distances[1]) * kept)
     assert row["tried"] == 1 and row["highest p"] == best["forget_quality_benchmark"]
 
 
 def test_settings_without_records_are_left_out():
-    table = claims.knobs("llama2-7b", "forget10", 0)
-    assert table.empty and claims.knobs_as_text(table).empty
+    table = knobs.reached("llama2-7b", "forget10", 0)
+    assert table.empty and knobs.as_text(table).empty
 
 
 @pytest.mark.parametrize("model", ["full", "retain90"])

@@ -15,7 +15,7 @@ from rklu_lib import data, evaluation, methods, metrics, models, profiles, runs,
 from rklu_lib.records import RunSpec
 from rklu_pages.drawing import tables
 from rklu_pages.results import claims, paper
-from rklu_pages.tasks import passages
+from rklu_pages.tasks import accuracies, passages
 
 GUTENBERG = "Title: X\r\n\r\n*** START OF THIS EBOOK ***\r\n{}\r\n*** END OF THIS EBOOK ***\r\nX"
 
@@ -273,15 +273,15 @@ def test_a_pretrained_model_has_one_original_and_no_oracle(workshop, tmp_path, t
 
 def test_what_is_asked_of_a_model_is_kept_beside_its_record(workshop, monkeypatch):
     specs, asked = novel("original", "GA"), []
-    monkeypatch.setattr(passages.suite, "measure", lambda m, t, p: asked.append(m) or {
+    monkeypatch.setattr(accuracies.suite, "measure", lambda m, t, p: asked.append(m) or {
         "t": {"accuracy": 0.5, "chance": 0.25, "n": 8}})  # fmt: skip
     runs.ensure(specs, executor=Here())
-    first, again = passages.capabilities(specs), passages.capabilities(specs)
+    first, again = accuracies.capabilities(specs), accuracies.capabilities(specs)
     assert first == again and len(asked) == 2
     assert specs[1].record_path.with_name("capability-seed0.json").is_file()
     workshop(unlearn_lr=1e-4)
     runs.ensure(specs, executor=Here())
-    passages.capabilities(specs)
+    accuracies.capabilities(specs)
     assert len(asked) == 3  # the original is as it was
     said = passages.continuations(specs, chunk=1, tokens=8)
     p, tokenizer = specs[0].values, models.load_tokenizer(specs[0].checkpoint_path)
@@ -301,14 +301,14 @@ def noted(right, **scores):
 def test_a_model_as_downloaded_is_asked_once_and_stands_first(workshop, tmp_path, monkeypatch, tiny_model, tokenizer):
     models.save(tiny_model(), tokenizer, tmp_path / "own")
     asked = []
-    monkeypatch.setattr(passages.suite, "measure", lambda m, t, p: asked.append(m) or noted("1100")["tasks"])
-    assert passages.downloaded("tiny", measure=True) is None and not asked  # from scratch: there is none
+    monkeypatch.setattr(accuracies.suite, "measure", lambda m, t, p: asked.append(m) or noted("1100")["tasks"])
+    assert accuracies.downloaded("tiny", measure=True) is None and not asked  # from scratch: there is none
     workshop(model=str(tmp_path / "own"), n_items=4)
-    assert passages.downloaded("tiny") is None
-    assert "Nothing is recorded" in passages.origin(None, "tiny").data
-    assert passages.beside_published(None).empty
-    first = passages.downloaded("tiny", measure=True)
-    assert passages.downloaded("tiny", measure=True) == first == passages.downloaded("tiny") and len(asked) == 1
+    assert accuracies.downloaded("tiny") is None
+    assert "Nothing is recorded" in accuracies.origin(None, "tiny").data
+    assert accuracies.beside_published(None).empty
+    first = accuracies.downloaded("tiny", measure=True)
+    assert accuracies.downloaded("tiny", measure=True) == first == accuracies.downloaded("tiny") and len(asked) == 1
     assert first["settings"] == {
         "model": str(tmp_path / "own"),
         "dtype": "float32",
@@ -316,41 +316,45 @@ def test_a_model_as_downloaded_is_asked_once_and_stands_first(workshop, tmp_path
         "n_items": 4,
     }
     assert {"code", "machine", "packages", "tasks"} <= set(first) and "lm-eval" in first["packages"]
-    assert "own, float32" in passages.origin(first, "tiny").data
+    assert "own, float32" in accuracies.origin(first, "tiny").data
     workshop(model=str(tmp_path / "own"), n_items=5)
-    assert passages.downloaded("tiny", measure=True)["settings"]["n_items"] == 5 and len(asked) == 2
+    assert accuracies.downloaded("tiny", measure=True)["settings"]["n_items"] == 5 and len(asked) == 2
     specs = [RunSpec("tiny", "forget10", name) for name in ("original", "GA")]
-    models_, notes = passages.recorded(specs, measure=False)
+    models_, notes = accuracies.recorded(specs, measure=False)
     assert models_ == ["as downloaded"] and len(notes) == 1
-    said = passages.missing(specs, {"forget10": (models_, notes)}).data
+    said = accuracies.missing(specs, {"forget10": (models_, notes)}).data
     assert "so not shown: Original on forget10, GA on forget10" in said
-    assert "not shown: as downloaded, Original on forget10" in passages.missing(specs[:1], {"forget10": ([], [])}).data
-    monkeypatch.setattr(passages, "capabilities", lambda specs, measure: [noted("1000"), noted("0110")])
-    found = passages.recorded(specs)
-    assert found[0] == ["as downloaded", *specs]
-    assert "Everything" in passages.missing(specs, {"forget10": found}).data
-    assert list(passages.table1({"forget10": found}).index) == ["as downloaded", "Original", "GA"]
-    monkeypatch.setattr(
-        passages, "capabilities", lambda specs, measure: [noted("1000", asked="y"), noted("0110", asked="y")]
+    assert (
+        "not shown: as downloaded, Original on forget10" in accuracies.missing(specs[:1], {"forget10": ([], [])}).data
     )
-    assert passages.recorded(specs)[0] == specs  # of other items its accuracy would only mislead
+    monkeypatch.setattr(accuracies, "capabilities", lambda specs, measure: [noted("1000"), noted("0110")])
+    found = accuracies.recorded(specs)
+    assert found[0] == ["as downloaded", *specs]
+    assert "Everything" in accuracies.missing(specs, {"forget10": found}).data
+    assert list(accuracies.table1({"forget10": found}).index) == ["as downloaded", "Original", "GA"]
+    monkeypatch.setattr(
+        accuracies, "capabilities", lambda specs, measure: [noted("1000", asked="y"), noted("0110", asked="y")]
+    )
+    assert accuracies.recorded(specs)[0] == specs  # of other items its accuracy would only mislead
 
 
 def test_the_notebooks_tables_stand_where_nothing_is_recorded():
     nothing = {"forget05": ([], []), "forget10": ([], [])}
-    assert passages.table1(nothing).empty and passages.by_task([], []).empty and passages.item_by_item([], []).empty
-    assert passages.accuracies(nothing) == {}
-    for table in (passages.table1(nothing), passages.by_task([], []), passages.item_by_item([], [])):
+    assert (
+        accuracies.table1(nothing).empty and accuracies.by_task([], []).empty and accuracies.item_by_item([], []).empty
+    )
+    assert accuracies.cell(nothing) == {}
+    for table in (accuracies.table1(nothing), accuracies.by_task([], []), accuracies.item_by_item([], [])):
         tables.show(table, "Nothing.", "nothing", passages.as_text(table))
 
 
 def test_models_are_compared_item_by_item_with_the_original():
     specs = [RunSpec("smoke", "forget10", name) for name in ("original", "GA", "NPO")]
     notes = [noted("111110"), noted("000001"), noted("111110", asked="other items")]
-    found = passages.item_by_item(specs, notes)
+    found = accuracies.item_by_item(specs, notes)
     assert found.to_dict("index") == {"GA": {"items": 6, "lost": 5, "gained": 1, "p": pytest.approx(14 / 64)}}
     assert passages.as_text(found).loc["GA"].tolist() == ["6", "5", "1", "0.219"]
-    assert passages.item_by_item(specs[1:], notes[1:]).empty
+    assert accuracies.item_by_item(specs[1:], notes[1:]).empty
 
 
 def test_errors_stand_after_what_they_are_of():
@@ -358,21 +362,23 @@ def test_errors_stand_after_what_they_are_of():
     notes = [noted("1100"), noted("1000")]
     for note in notes:
         note["tasks"]["u"] = note["tasks"]["t"] | {"chance": 0.5}
-    table = passages.by_task(specs, notes)
+    table = accuracies.by_task(specs, notes)
     error = 100 * (0.25 * 0.75 / 3) ** 0.5
     assert table.loc["GA", "t ±"] == pytest.approx(error)
     assert table.loc["GA", "mean ±"] == pytest.approx(error / 2**0.5)
     text = passages.as_text(table)
     assert list(text.columns) == ["t", "u", "mean"] and text.loc["GA", "t"] == "25.00 ± 25.00"
     assert text.loc["(guessing)"].tolist() == ["25.00", "50.00", "37.50"] and text.loc["(items)", "t"] == "4"
-    assert passages.as_text(passages.table1({"forget10": (specs, notes)}))["forget10", "ours"]["GA"] == "25.00 ± 17.68"
+    assert (
+        passages.as_text(accuracies.table1({"forget10": (specs, notes)}))["forget10", "ours"]["GA"] == "25.00 ± 17.68"
+    )
 
 
 def test_a_downloaded_models_scores_stand_beside_the_published_ones():
     note = {"settings": {"model": "HuggingFaceTB/SmolLM2-135M-Instruct"}, "tasks": {}}
     for task, p in (("hellaswag", 0.4), ("arc_easy", 0.5), ("arc_challenge", 0.3)):
         note["tasks"][task] = {"accuracy": p - 0.1, "accuracy_norm": p, "chance": 0.25, "n": 101}
-    found = passages.beside_published(note)
+    found = accuracies.beside_published(note)
     assert list(found.index) == ["HellaSwag", "ARC (average)"]  # PIQA was not asked
     assert found["published"].tolist() == [40.9, 37.3] and found["items"].tolist() == [101, 202]
     np.testing.assert_allclose(found[["acc_norm", "acc"]], [[40, 30], [40, 30]])
@@ -394,11 +400,11 @@ def test_table_1s_claims_in_the_papers_own_numbers():
         names = part["method"].replace("Original", "original")
         notes = [{"tasks": {"t": {"accuracy": a / 100, "chance": 0.3, "n": 10**9}}} for a in part["avg_accuracy_pct"]]
         by_split[split] = ([RunSpec("smoke", split, n) for n in names], notes)
-    table = passages.table1(by_split)
+    table = accuracies.table1(by_split)
     np.testing.assert_allclose(table["forget05", "paper"], table["forget05", "ours"])
-    found = claims.of_cell(passages.accuracies(by_split), "forget10", "Table 1").set_index("claim")["here"]
+    found = claims.of_cell(accuracies.cell(by_split), "forget10", "Table 1").set_index("claim")["here"]
     assert found["RKLU keeps the highest mean accuracy, on forget10"] == "holds"
     declines = "For most methods the decline in accuracy is more severe on forget10 than on forget05"
     assert found[declines] == "holds"  # but not for DPO, printed 54.74 and 55.71
-    tasks = passages.by_task(*by_split["forget10"])
+    tasks = accuracies.by_task(*by_split["forget10"])
     assert tasks.loc["(guessing)", "mean"] == pytest.approx(30) and tasks.loc["(items)", "t"] == 10**9

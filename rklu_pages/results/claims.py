@@ -11,7 +11,7 @@ from rklu_lib.methods import TABLE_8
 from rklu_lib.records import load
 from rklu_pages.results import comparison, paper
 from rklu_pages.results.verdicts import FAILS, HOLDS, IN_PART, UNDECIDED, UNTESTED
-from rklu_pages.tasks import passages
+from rklu_pages.tasks import accuracies, passages
 
 MEASURES = (*comparison.MEASURES, *passages.SCORES)
 EVEN, DECIMALS = "even", {"bleu_pct": 0.005, "rouge_pct": 0.005}  # printed with two decimals
@@ -91,7 +91,7 @@ def decide(entry, cells):
 
 def _compared(cell, measure, high, low, by):
     """Is one side higher, by more than `by`? None: not known. EVEN: equal as far as the scores can tell, which is to
-    two decimals for BLEU and ROUGE-L, and at 5 % for accuracies, see `passages.alike`."""
+    two decimals for BLEU and ROUGE-L, and at 5 % for accuracies, see `accuracies.alike`."""
     sides = [cell.get(s, {}) if isinstance(s, str) else {measure: s} for s in (high, low)]
     a, b = (side.get(measure) for side in sides)
     if pd.isna(a) or pd.isna(b):
@@ -100,7 +100,7 @@ def _compared(cell, measure, high, low, by):
         return None  # "GA@last" and "GA", whose peak is the last epoch: nothing came after
     near = abs(a - b - by) <= DECIMALS.get(measure, 0)
     if measure == "avg_accuracy_pct" and all("tasks" in side for side in sides):
-        near = passages.alike(*(side["tasks"] for side in sides))
+        near = accuracies.alike(*(side["tasks"] for side in sides))
     return EVEN if near else bool(a > b + by)
 
 
@@ -181,7 +181,7 @@ def recorded(profile, split, seeds, methods):
         record = load(spec)
         if record is not None:
             scores = record.reported("last") if spec.task == "passages" else comparison.ours(record, rule or "peak")
-            cells[seed][name] = scores | passages.noted_accuracy(spec)
+            cells[seed][name] = scores | accuracies.noted_accuracy(spec)
     return cells
 
 
@@ -251,41 +251,6 @@ def _counted(phi, llama):
         "Most methods lose more utility on Phi": (more > len(methods) / 2, f"{more} of {len(methods)}"),
     }
     return [{"claim": c, "held": held, "count": count if methods else ""} for c, (held, count) in said.items()]
-
-
-def knobs(profile, split, seed):
-    """What one change to RKLU reaches, of the changes recorded: the values tried, the highest forget quality with the
-    utility there, and the best balance (see `comparison.along`), each with the value that gives it."""
-    folder = runs.RunSpec(profile, split, "RKLU", seed).record_path.parents[1]
-    found = {"nothing": {"RKLU": "RKLU"}}  # what is changed -> {label of the run: how its value is shown}
-    for path in sorted(folder.glob(f"RKLU[,+]*/seed{seed}.json")):
-        label = path.parent.name
-        field, _, value = label.removeprefix("RKLU,").partition("=")
-        found.setdefault(field if value else "retain term", {})[label] = value or label
-    found |= {name: {label: label} for name, label in (("direction", "FKLU"), ("no student", "teacher"))}
-    rows = {}
-    for change, shown in found.items():
-        parts = {}
-        for label, value in shown.items():
-            spec = runs.named(profile, split, label, seed)
-            record, *bases = (load(s) for s in (spec, spec.base("original"), spec.base("oracle")))
-            if record and all(bases):
-                parts[value] = comparison.along([record], "alpha", *bases)
-        if parts:
-            tried = pd.concat(parts).droplevel(1)
-            most, best = tried["forget quality"].idxmax(), tried["balance"].idxmax()
-            highest, utility = tried.loc[most, ["forget quality", "model utility"]]
-            balance = tried.loc[best, "balance"]
-            rows[change] = (len(tried), highest, most, utility, highest > 0.05, balance, best)
-    columns = ["tried", "highest p", "with", "utility there", "passes 0.05", "best balance", "by"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("changed")
-
-
-def knobs_as_text(table):
-    """A table of `knobs` as text."""
-    forms = {"highest p": "{:.2g}", "utility there": "{:.3f}", "best balance": "{:.3f}"}
-    yes = {"passes 0.05": table["passes 0.05"].map({True: "yes", False: "no"})}
-    return table.assign(**{name: table[name].map(form.format) for name, form in forms.items()} | yes)
 
 
 def ledger(profile, seeds=(0, 1, 2)):

@@ -1,0 +1,42 @@
+"""What one change to RKLU reaches, of the changes that are recorded."""
+
+import pandas as pd
+
+from rklu_lib import runs
+from rklu_lib.records import load
+from rklu_pages.results import comparison
+
+
+def reached(profile, split, seed):
+    """What one change to RKLU reaches, of the changes recorded: the values tried, the highest forget quality with the
+    utility there, and the best balance (see `comparison.along`), each with the value that gives it."""
+    folder = runs.RunSpec(profile, split, "RKLU", seed).record_path.parents[1]
+    found = {"nothing": {"RKLU": "RKLU"}}  # what is changed -> {label of the run: how its value is shown}
+    for path in sorted(folder.glob(f"RKLU[,+]*/seed{seed}.json")):
+        label = path.parent.name
+        field, _, value = label.removeprefix("RKLU,").partition("=")
+        found.setdefault(field if value else "retain term", {})[label] = value or label
+    found |= {name: {label: label} for name, label in (("direction", "FKLU"), ("no student", "teacher"))}
+    rows = {}
+    for change, shown in found.items():
+        parts = {}
+        for label, value in shown.items():
+            spec = runs.named(profile, split, label, seed)
+            record, *bases = (load(s) for s in (spec, spec.base("original"), spec.base("oracle")))
+            if record and all(bases):
+                parts[value] = comparison.along([record], "alpha", *bases)
+        if parts:
+            tried = pd.concat(parts).droplevel(1)
+            most, best = tried["forget quality"].idxmax(), tried["balance"].idxmax()
+            highest, utility = tried.loc[most, ["forget quality", "model utility"]]
+            balance = tried.loc[best, "balance"]
+            rows[change] = (len(tried), highest, most, utility, highest > 0.05, balance, best)
+    columns = ["tried", "highest p", "with", "utility there", "passes 0.05", "best balance", "by"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("changed")
+
+
+def as_text(table):
+    """A table of `reached` as text."""
+    forms = {"highest p": "{:.2g}", "utility there": "{:.3f}", "best balance": "{:.3f}"}
+    yes = {"passes 0.05": table["passes 0.05"].map({True: "yes", False: "no"})}
+    return table.assign(**{name: table[name].map(form.format) for name, form in forms.items()} | yes)
