@@ -257,7 +257,7 @@ def test_a_corrected_slip_is_no_slip(corrected):
 
 
 HOLD = ["ga_rt_below_ga", "best_overall", "forget01_easy", "alpha_baselines", "capability_best", "more_data"]
-HOLD += ["copyright_accuracy", "no_leak"]
+HOLD += ["copyright_accuracy", "no_leak", "without_retain"]
 
 
 def test_sentences_that_hold_and_sentences_that_do_not():
@@ -265,14 +265,15 @@ def test_sentences_that_hold_and_sentences_that_do_not():
     assert sorted(said.index[said.holds]) == sorted(HOLD)
     assert sorted(said.index[~said.holds]) == [
         "copyright_utility", "dpo_weakest", "ga_forgets", "ga_rt_table", "ga_utility", "npo_large", "retain_helps",
-        "rkl_utility", "six_datasets", "top_five", "without_retain"]  # fmt: skip
+        "rkl_utility", "six_datasets", "top_five"]  # fmt: skip
     assert set(said.index) | {"three_seeds"} == set(paper.reported("statements").id)
 
 
 @pytest.mark.parametrize(("key", "table", "row", "column", "value"), [
     ("rkl_utility", "table7", {"method": "RKLU"}, "avg_accuracy_pct", "57.21"),
     ("copyright_utility", "table2", {"method": "TA"}, "perplexity", "13.14"),
-    ("without_retain", "table8", {"set": "forget10", "method": "NPO"}, "forget_quality", "0.0095"),
+    ("without_retain", "table8", {"set": "forget10", "method": "NPO"}, "forget_quality", "0.9950"),
+    ("without_retain", "table8", {"set": "forget10", "method": "RKLU"}, "forget_quality", "0.0182"),
     ("npo_large", "table8", {"set": "forget10", "method": "NPO"}, "forget_quality", "0.0095"),
     ("ga_forgets", "table8", {"set": "forget05", "method": "GA"}, "forget_quality", "0.3900"),
     ("best_overall", "table8", {"set": "forget10", "method": "NPO+RT"}, "forget_quality", "0.9958"),

@@ -110,7 +110,7 @@ def test_a_target_that_is_not_reached_is_said_with_what_may_reach_it(own, tmp_pa
     assert "The target of 1e-09 was not reached: raise --lr, --epochs or --alpha" in flat(result.stderr)
     assert re.search(r"\d of 8 probed answers leak\. Read .*report\.html", flat(result.stdout))
     bound = {"max-perplexity-rise": 1e-6, "lr": 0.05, "epochs": 2, "method": "GA", "out": tmp_path / "bound"}
-    result = own("--target", "0.5", **bound)
+    result = own("--target", "1e-9", **bound)
     assert result.exit_code == 2 and "every epoch raised the perplexity beyond the bound" in flat(result.output)
 
 

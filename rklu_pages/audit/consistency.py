@@ -97,7 +97,7 @@ def statements():
     leak = lists[(lists.table == "4") & lists.text.str.lower().str.contains("karachi")].method
     six = lists[lists.text.str.count(",") != 4]
     in_tables = ", ".join(k for k in ("2", "5", "8") if "GA+RT" in set(reported(f"table{k}").method))
-    alone = q.loc[~q.index.str.contains(r"\+") & (q.forget10 > 0.05), "forget10"].to_dict()
+    alone = q.loc[~q.index.str.contains(r"\+"), "forget10"]
     found = {
         "six_datasets": (datasets == 6, f"{datasets} are listed"),
         "ga_rt_table": ("2" in in_tables, f"GA+RT is in tables {in_tables}"),
@@ -105,7 +105,8 @@ def statements():
                            f"{u.at['GA+RT', 'forget05']:.4f} < {u.at['GA', 'forget05']:.4f}"),
         "best_overall": (all(b.startswith("RKLU") for b in best), "; ".join(best)),
         "forget01_easy": ((q.forget01 > 0.05).mean() > 0.5, f"{(q.forget01 > 0.05).sum()} of {len(q)} above 0.05"),
-        "without_retain": (max(alone, key=alone.get) == "RKLU", f"above 0.05: {alone}"),
+        "without_retain": (alone.idxmax() == "RKLU" and alone.max() > 0.05,
+                           f"above 0.05: {alone[alone > 0.05].to_dict()}"),
         "npo_large": ((npo < 0.05).any(), f"all {npo.size} cells are at least {npo.min():.4f}, threshold 0.05"),
         "retain_helps": (sum(helped.values()) > 8, f"higher with it: {helped}, each of 8"),
         "ga_forgets": ((ga > 0.05).any(), f"all {ga.size} cells are at most {ga.max():.4f}, threshold 0.05"),
