@@ -100,6 +100,8 @@ def test_nothing_comes_after_a_peak_at_the_last_epoch():
     after = entry("GA@last", "GA", by=0.05)
     assert claims.decide(after, {0: {"GA@last": {"model_utility": 0.4}} | cell(GA=0.4)})[0] == "not tested"
     assert claims.decide(after, {0: {"GA@last": {"model_utility": 0.4}} | cell(GA=0.1)})[0] == "holds"
+    on_two_sets = {0: {"GA on forget05": {"model_utility": 0.4}} | cell(GA=0.4)}
+    assert claims.decide(entry("GA on forget05", "GA"), on_two_sets)[0] == "not told apart"
 
 
 def test_a_claim_must_hold_on_every_seed():

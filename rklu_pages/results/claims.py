@@ -96,7 +96,7 @@ def _compared(cell, measure, high, low, by):
     a, b = (side.get(measure) for side in sides)
     if pd.isna(a) or pd.isna(b):
         return None
-    if isinstance(high, str) and isinstance(low, str) and _parts(high)[0] == _parts(low)[0] and a == b:
+    if isinstance(high, str) and isinstance(low, str) and _parts(high)[::2] == _parts(low)[::2] and a == b:
         return None  # "GA@last" and "GA", whose peak is the last epoch: nothing came after
     near = abs(a - b - by) <= DECIMALS.get(measure, 0)
     if measure == "avg_accuracy_pct" and all("tasks" in side for side in sides):
