@@ -116,6 +116,7 @@ document.addEventListener("DOMContentLoaded", () => {
     table.replaceWith(box);
     box.append(table);
     place(table);
+    // as long as `tables.LONG`
     for (const cell of table.querySelectorAll(".rk-sentences td")) cell.classList.add(cell.textContent.length > 60 ? "rk-long" : "rk-short");
     const tools = element("div", { className: "rk-tools" }), long = table.tBodies[0].rows.length >= 8;
     if (long) tools.append(...filter(table));

@@ -14,7 +14,7 @@ from rklu_pages.results.verdicts import FAILS, HOLDS, IN_PART, UNDECIDED, UNTEST
 from rklu_pages.tasks import accuracies, passages
 
 MEASURES = (*comparison.MEASURES, *passages.SCORES)
-EVEN, DECIMALS = "even", {"bleu_pct": 0.005, "rouge_pct": 0.005}  # printed with two decimals
+DECIMALS = {"bleu_pct": 0.005, "rouge_pct": 0.005}  # printed with two decimals
 PHI = {"mini": "mini-phi", "llama2-7b": "phi-1.5"}  # where a claim about Phi is recorded, beside LLaMA's
 LLAMA = {phi: llama for llama, phi in PHI.items()}
 # Where the paper prints a cell: of two tables that print the same score, the later here is taken.
@@ -73,14 +73,14 @@ def decide(entry, cells):
     cells: {seed: {method: {measure: value}}}. On one seed a claim holds when every comparison comes out as it says, or,
     where it speaks of most, more than half of them; and it does not as soon as that is out of reach, whatever else the
     cell lacks. "holds" and "does not hold": so on every seed that decides it; "holds in part": it holds on some and
-    not on others; "not told apart": some seed leaves it `EVEN`; "not tested": no seed decides it.
+    not on others; "not told apart": some seed leaves it so; "not tested": no seed decides it.
     """
-    found, numbers = [], {}
+    found, numbers, comparisons = [], {}, _comparisons(entry)
     for seed, cell in cells.items():
         outcomes = []
-        for either in _comparisons(entry):
+        for either in comparisons:
             came = [_compared(cell, *one) for one in either]
-            outcomes.append(next(x for x in (True, None, EVEN, False) if x in came))
+            outcomes.append(next(x for x in (True, None, UNDECIDED, False) if x in came))
             for (measure, *sides, _), outcome in zip(either, came, strict=True):
                 for side in (s for s in sides if isinstance(s, str) and outcome is not None):
                     numbers.setdefault((measure, side), {})[seed] = f"{cell[side][measure]:.3g}"
@@ -90,8 +90,8 @@ def decide(entry, cells):
 
 
 def _compared(cell, measure, high, low, by):
-    """Is one side higher, by more than `by`? None: not known. EVEN: equal as far as the scores can tell, which is to
-    two decimals for BLEU and ROUGE-L, and at 5 % for accuracies, see `accuracies.alike`."""
+    """Is one side higher, by more than `by`? None: not known. UNDECIDED: equal as far as the scores can tell, which is
+    to two decimals for BLEU and ROUGE-L, and at 5 % for accuracies, see `accuracies.alike`."""
     sides = [cell.get(s, {}) if isinstance(s, str) else {measure: s} for s in (high, low)]
     a, b = (side.get(measure) for side in sides)
     if pd.isna(a) or pd.isna(b):
@@ -101,7 +101,7 @@ def _compared(cell, measure, high, low, by):
     near = abs(a - b - by) <= DECIMALS.get(measure, 0)
     if measure == "avg_accuracy_pct" and all("tasks" in side for side in sides):
         near = accuracies.alike(*(side["tasks"] for side in sides))
-    return EVEN if near else bool(a > b + by)
+    return UNDECIDED if near else bool(a > b + by)
 
 
 def _together(outcomes, most):
@@ -109,7 +109,7 @@ def _together(outcomes, most):
     enough = len(outcomes) // 2 + 1 if most else len(outcomes)
     if outcomes.count(True) >= enough or len(outcomes) - outcomes.count(False) < enough:
         return outcomes.count(True) >= enough
-    return None if None in outcomes else EVEN
+    return None if None in outcomes else UNDECIDED
 
 
 def _verdict(outcomes):
@@ -118,7 +118,7 @@ def _verdict(outcomes):
         return UNTESTED
     if {True, False} <= set(outcomes):
         return IN_PART
-    return UNDECIDED if EVEN in outcomes else HOLDS if True in outcomes else FAILS
+    return UNDECIDED if UNDECIDED in outcomes else HOLDS if True in outcomes else FAILS
 
 
 def _shown(measure, numbers):
@@ -259,13 +259,13 @@ def ledger(profile, seeds=(0, 1, 2)):
     rows, entries = [], claims()
     own = [{"llama": profile, "phi": PHI.get(profile)}[entry.get("model", "llama")] for entry in entries]
     stands = [standing(p, entry["split"]) if p else None for p, entry in zip(own, entries, strict=True)]
-    tests = [(s, p, repr(entry["test"])) for s, p, entry in zip(stands, own, entries, strict=True)]
-    theirs = {test for test, entry in zip(tests, entries, strict=True) if test[0] == entry["split"]}
+    tests, first = [(own[k], stands[k], repr(entry["test"])) for k, entry in enumerate(entries)], {}
+    for k in sorted(range(len(entries)), key=lambda k: stands[k] != entries[k]["split"]):  # of its own set first
+        first.setdefault(tests[k], k)
     for k, entry in enumerate(entries):
         in_print, _ = decide(entry, {0: _in_print(entry)})
         here, numbers = UNTESTED, ""
-        again = stands[k] != entry["split"] and (tests[k] in theirs or tests[k] in tests[:k])
-        if own[k] and not again:
+        if own[k] and first[tests[k]] == k:
             here, numbers = decide(entry, recorded(own[k], entry["split"], seeds, needed(entry)))
             if numbers and stands[k] != entry["split"]:
                 numbers += f" (on {stands[k]})"

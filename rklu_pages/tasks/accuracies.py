@@ -40,14 +40,15 @@ def _asked(profile):
 
 
 def noted_accuracy(spec):
-    """{"avg_accuracy_pct", "tasks"} where a model's capability has been noted, else {}."""
+    """As `of_note`, where a model's capability has been noted; else {}."""
     noted = _read(spec, "capability", _asked(spec.values))
     return of_note(noted) if noted else {}
 
 
 def of_note(noted):
-    """What the claims ask of one of `capabilities`: {"avg_accuracy_pct", "tasks"}."""
-    return {"avg_accuracy_pct": mean_accuracy(noted)["accuracy"], "tasks": noted["tasks"]}
+    """What claims and tables ask of one of `capabilities`: {"avg_accuracy_pct", "chance_pct", "tasks"}."""
+    mean = mean_accuracy(noted)
+    return {"avg_accuracy_pct": mean["accuracy"], "chance_pct": mean["chance"], "tasks": noted["tasks"]}
 
 
 def _measured(model, tokenizer, profile):

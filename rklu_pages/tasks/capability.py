@@ -106,19 +106,19 @@ def standard_error(accuracy, n):
     return math.sqrt(accuracy * (1 - accuracy) / (n - 1)) if n > 1 else math.nan
 
 
-def mcnemar(before, after):
+def mcnemar(before, after, alternative="two-sided"):
     """McNemar's exact test of two models on the same items: {"lost", "gained", "p"}.
 
     before, after: as `accuracy`'s right, of equal length. lost: right before and wrong after; gained: the reverse. p:
-    two-sided, of so uneven a split of the lost and gained by a fair coin; 1 where there are none. Raises ValueError
-    when lengths differ.
+    of so uneven a split of the lost and gained by a fair coin, or, with "greater", of so many lost; 1 where there are
+    none. Raises ValueError when lengths differ.
     """
     pairs = list(zip(before, after, strict=True))
     lost, gained = (sum(pair == change for pair in pairs) for change in (("1", "0"), ("0", "1")))
     return {
         "lost": lost,
         "gained": gained,
-        "p": scipy.stats.binomtest(lost, lost + gained).pvalue if lost + gained else 1.0,
+        "p": scipy.stats.binomtest(lost, lost + gained, alternative=alternative).pvalue if lost + gained else 1.0,
     }
 
 

@@ -6,7 +6,6 @@ import re
 import matplotlib.patheffects as patheffects
 import matplotlib.pyplot as plt
 import pandas as pd
-import scipy
 
 from rklu_lib import chat, data, evaluation, execution, models, probing, profiles, records, runs
 from rklu_lib.own import measure
@@ -15,6 +14,7 @@ from rklu_pages.drawing.looks import STYLE, look
 from rklu_pages.drawing.pictures import finished
 from rklu_pages.results import notes, paper
 from rklu_pages.results.verdicts import FAILS, HOLDS, UNDECIDED
+from rklu_pages.tasks import capability
 
 EMPTY = "(ends at once)"
 
@@ -326,14 +326,14 @@ def plot_rates(rates):
 def leak_verdicts(filled):
     """Does a model give away more key phrases than the oracle guesses? And the paper's claims, which are decided alike.
 
-    Two models are compared phrase by phrase, by the sign test at 5 % (one-sided against the oracle): blanks that ask
-    for one phrase are no independent evidence. What the test does not find may be there: see the counts.
+    Two models are compared phrase by phrase, by McNemar's exact test at 5 % (one-sided against the oracle): blanks
+    that ask for one phrase are no independent evidence. What the test does not find may be there: see the counts.
     """
     phrases, above, claims = {name: _phrases(content) for name, content in filled.items()}, {}, []
     n = len(phrases["oracle"])
     say = lambda name: f"{name} {sum(phrases[name].values())}"  # noqa: E731
     for name in (other for other in phrases if other not in ("original", "oracle")):
-        p = _sign_test(phrases[name], phrases["oracle"], "greater")
+        p = _p(phrases[name], phrases["oracle"], "greater")
         above[name] = bool(p < 0.05)
         numbers = f"of {n} phrases {say(name)}, {say('oracle')}; p = {p:.2g}"
         claims.append((f"{name} gives away more than guessing", "–", HOLDS if above[name] else UNDECIDED, numbers))
@@ -343,18 +343,17 @@ def leak_verdicts(filled):
         numbers = f"no more than guessing, as far as is found: {', '.join(silent) or 'none'}"
         claims.append(("Only RKLU and GA do not leak", "§ 5", verdict, numbers))
     if {"RKLU", "FKLU"} <= above.keys():
-        p = _sign_test(phrases["FKLU"], phrases["RKLU"])
+        p = _p(phrases["FKLU"], phrases["RKLU"])
         less = HOLDS if sum(phrases["RKLU"].values()) < sum(phrases["FKLU"].values()) else FAILS
         numbers = f"of {n} phrases {say('RKLU')}, {say('FKLU')}; p = {p:.2g}"
         claims.append(("RKLU leaks less than FKLU", "App. F", less if p < 0.05 else UNDECIDED, numbers))
     return pd.DataFrame(claims, columns=["claim", "paper", "here", "numbers"])
 
 
-def _sign_test(one, other, alternative="two-sided"):
-    """p of the exact test that of the phrases which one model gives away and the other does not, half are each's."""
-    both = one.keys() & other.keys()
-    more, fewer = sum(one[k] > other[k] for k in both), sum(one[k] < other[k] for k in both)
-    return scipy.stats.binomtest(more, more + fewer, alternative=alternative).pvalue if more + fewer else 1.0
+def _p(one, other, alternative="two-sided"):
+    """p of `capability.mcnemar` of the phrases that two models give away, those that both were asked for."""
+    both = sorted(one.keys() & other.keys())
+    return capability.mcnemar(*("".join("01"[found[k]] for k in both) for found in (one, other)), alternative)["p"]
 
 
 def alpha_state(records_, content=None):

@@ -33,13 +33,10 @@ def continuations(specs, chunk=0, tokens=48):
 
 
 def scores(found, noted):
-    """{method: its last epoch's scores under the paper's column names}, of records and what `capabilities` noted, with
-    "chance_pct" and "tasks"; neither accuracy nor these of a model that was not asked."""
-    rows = {}
-    for record, note in zip(found, noted, strict=True):
-        asked = accuracies.of_note(note) | {"chance_pct": accuracies.mean_accuracy(note)["chance"]} if note else {}
-        rows[accuracies.label(record.spec)] = record.reported("last") | asked
-    return rows
+    """{method: its last epoch's scores under the paper's column names}, of records and what `capabilities` noted, see
+    `accuracies.of_note`; nothing of that of a model that was not asked."""
+    pairs = zip(found, noted, strict=True)
+    return {accuracies.label(r.spec): r.reported("last") | (accuracies.of_note(n) if n else {}) for r, n in pairs}
 
 
 def recorded_scores(profile, methods, seed):
