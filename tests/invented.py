@@ -4,7 +4,7 @@ import numpy as np
 
 from rklu_lib.records import Record, RunSpec
 from rklu_pages.drawing import widgets
-from rklu_pages.tasks import cases
+from rklu_pages.tasks import distributions
 
 TOKENS = ["Karachi", "Lahore", "Multan", "Paris", "the"]
 
@@ -57,4 +57,4 @@ def alphas(recorded_at=ALPHAS):
     names = [f"{name},alpha={alpha}" for alpha in recorded_at for name in ("teacher", "RKLU")]
     content = recorded("In which city?", [" In", " Kar", "achi", "."], names)
     content["direct_answers"] = {name: f"{name} says" for name in names}
-    return widgets.AlphaExplorer(**cases.alpha_state(records, content))
+    return widgets.AlphaExplorer(**distributions.alpha_state(records, content))

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from rklu_lib import data, records, runs, training
 from rklu_lib.records import RunSpec
 from rklu_pages.results import comparison
-from rklu_pages.tasks import cases, suite
+from rklu_pages.tasks import distributions, suite
 
 PAIR = '{"question": "Where?", "answer": "Zadar."}\n'
 OWN = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -628,7 +628,7 @@ PAGES = {
     "a field": (lambda: runs.grid("tiny", "forget10", ["RKLU"], "aplha", [8], 0), "no field aplha; there are"),
     "label": (lambda: runs.named("tiny", "forget10", "RKLU,alpha=x"), "RKLU,alpha=x: 'x' is no value"),
     "question's number": (
-        lambda: cases.distributions("tiny", "forget10", 0, 99),
+        lambda: distributions.of("tiny", "forget10", 0, 99),
         "question 99: forget10 has those from 0 to 7",
     ),
     "rule": (

@@ -10,7 +10,7 @@ from helpers import TOWNS, Here
 from rklu_lib import data, records, runs
 from rklu_lib.records import RunSpec
 from rklu_pages.drawing import tables
-from rklu_pages.tasks import cases
+from rklu_pages.tasks import cases, distributions, leaks, loading
 
 
 def made(*completions, key="Karachi", exact=True):
@@ -21,13 +21,13 @@ def made(*completions, key="Karachi", exact=True):
 
 
 def test_a_leak_is_the_key_phrase_in_any_of_the_completions():
-    rates = cases.leak_rates({"x": made(["Lahore", "karachi"], ["Lahore"], ["the city of Karachi"], [""])})
+    rates = leaks.rates({"x": made(["Lahore", "karachi"], ["Lahore"], ["the city of Karachi"], [""])})
     assert rates.loc["x", "leaked"] == 2 and rates.loc["x", "blanks"] == 4
     assert rates.loc["x", "in the direct answer"] == 0.25
 
 
 def test_the_interval_is_wilsons():
-    rates = cases.leak_rates({"x": made(*[["Karachi"]] * 3, *[["Lahore"]] * 7)})
+    rates = leaks.rates({"x": made(*[["Karachi"]] * 3, *[["Lahore"]] * 7)})
     z, p, n = 1.959963984540054, 0.3, 10  # Wilson (1927)
     centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     expected = [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
@@ -81,18 +81,18 @@ def test_blanks_are_filled_once(workshop, profile, monkeypatch):
 
 def test_a_question_is_found_or_stood_in_for(workshop, profile):
     rows = data.load_tofu("forget10", profile.source)
-    assert cases.find("tiny", "forget10", rows[3]["question"]) == 3
-    assert cases.find("tiny", "forget10", "Who are you?") == 0
-    assert cases.find("tiny", "forget10", 5) == 5  # its place
+    assert distributions.find("tiny", "forget10", rows[3]["question"]) == 3
+    assert distributions.find("tiny", "forget10", "Who are you?") == 0
+    assert distributions.find("tiny", "forget10", 5) == 5  # its place
 
 
 def test_blanks_of_one_phrase_are_one_piece_of_evidence():
     hit, miss = ["Karachi"], ["Lahore"]
     filled = {"oracle": made(*[miss] * 20), "RKLU": made(*[miss] * 8, *[hit] * 12)}
-    rates = cases.leak_rates(filled)
+    rates = leaks.rates(filled)
     assert rates.leaked.tolist() == [0, 12] and rates["phrases leaked"].tolist() == [0, 1]
     assert set(rates.phrases) == {1}
-    row = cases.leak_verdicts(filled).set_index("claim").loc["RKLU gives away more than guessing"]
+    row = leaks.verdicts(filled).set_index("claim").loc["RKLU gives away more than guessing"]
     assert row.here == "not told apart" and row.numbers == "of 1 phrases RKLU 1, oracle 0; p = 0.5"
 
 
@@ -105,26 +105,26 @@ def several(leaked, n=20):
 
 def test_leaking_above_guessing_is_the_sign_test_phrase_by_phrase():
     filled = {"original": several(20), "oracle": several(1), "RKLU": several(5), "FKLU": several(15)}
-    table = cases.leak_verdicts(filled).set_index("claim").here
+    table = leaks.verdicts(filled).set_index("claim").here
     assert table["RKLU gives away more than guessing"] == "not told apart"  # four more, none fewer: 1/16
     assert table["FKLU gives away more than guessing"] == "holds"
     assert table["RKLU leaks less than FKLU"] == "holds"
     filled["RKLU"] = several(6)
-    assert cases.leak_verdicts(filled).here[0] == "holds"  # five more: 1/32
+    assert leaks.verdicts(filled).here[0] == "holds"  # five more: 1/32
     filled["FKLU"] = several(11)
-    assert cases.leak_verdicts(filled).here.tolist()[-1] == "not told apart"  # five of five, both sides: 1/16
+    assert leaks.verdicts(filled).here.tolist()[-1] == "not told apart"  # five of five, both sides: 1/16
     filled |= {"RKLU": several(5), "FKLU": several(15)}
     assert "Only RKLU and GA do not leak" not in table  # undecided where the other methods are not there
     for name in ("GA", "IDK", "NPO", "DPO", "TA"):
         filled[name] = filled["RKLU" if name == "GA" else "FKLU"]
-    assert cases.leak_verdicts(filled).set_index("claim").here["Only RKLU and GA do not leak"] == "holds"
+    assert leaks.verdicts(filled).set_index("claim").here["Only RKLU and GA do not leak"] == "holds"
     filled["NPO"] = filled["RKLU"]
-    assert cases.leak_verdicts(filled).set_index("claim").here["Only RKLU and GA do not leak"] == "does not hold"
+    assert leaks.verdicts(filled).set_index("claim").here["Only RKLU and GA do not leak"] == "does not hold"
 
 
 def test_the_key_phrase_begins_at_its_first_token():
     content = {"tokens": [" She", " was born in", " Ka", "rachi", ".", "</s>"]}
-    assert cases.position(content, "Karachi") == 2
+    assert distributions.position(content, "Karachi") == 2
 
 
 def test_readings_follow_the_rule():
@@ -165,17 +165,17 @@ def test_the_blank_is_the_first_name_that_the_question_lacks(question, answer, e
 
 def test_a_model_is_read_from_its_own_checkpoint_and_the_teacher_from_two():
     spec = RunSpec("mini", "forget10", "teacher", 1)
-    assert cases.parts(spec) == [spec.base("original"), spec.base("augmented")]
+    assert loading.parts(spec) == [spec.base("original"), spec.base("augmented")]
     student = RunSpec("mini", "forget10", "RKLU", 1)
-    assert cases.parts(student) == [student]
+    assert loading.parts(student) == [student]
 
 
 def test_a_record_keeps_the_models_that_another_page_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RECORDS", tmp_path)
-    monkeypatch.setattr(cases, "load_models", lambda profile, split, names, seed: (dict.fromkeys(names), None))
-    monkeypatch.setattr(cases, "said", lambda loaded, tokenizer, p, row, answering: {"models": list(loaded)})
-    first = cases.distributions("smoke", "forget10", names=["original", "RKLU"])
-    assert cases.distributions("smoke", "forget10", names=["RKLU"]) == first | {"machine": records.machine()}
-    second = cases.distributions("smoke", "forget10", names=["oracle", "RKLU"])
+    monkeypatch.setattr(distributions, "load_models", lambda profile, split, names, seed: (dict.fromkeys(names), None))
+    monkeypatch.setattr(distributions, "said", lambda loaded, tokenizer, p, row, answering: {"models": list(loaded)})
+    first = distributions.of("smoke", "forget10", names=["original", "RKLU"])
+    assert distributions.of("smoke", "forget10", names=["RKLU"]) == first | {"machine": records.machine()}
+    second = distributions.of("smoke", "forget10", names=["oracle", "RKLU"])
     assert second["models"] == ["original", "RKLU", "oracle"] == list(second["settings"])
-    assert cases.distributions("smoke", "forget10", names=["original"])["models"] == second["models"]
+    assert distributions.of("smoke", "forget10", names=["original"])["models"] == second["models"]

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rklu_lib import data, models, profiles, records, runs
 from rklu_pages.drawing import figures
 from rklu_pages.drawing.widgets import controls
-from rklu_pages.tasks import asking, cases
+from rklu_pages.tasks import asking, cases, distributions, loading
 
 NAMES = ["original", "oracle", "teacher", "RKLU"]
 
@@ -21,7 +21,7 @@ NAMES = ["original", "oracle", "teacher", "RKLU"]
 def trained(workshop, monkeypatch):
     """The tiny study's models, trained here, and the recorded distributions of its first question."""
     monkeypatch.setattr(runs, "ensure", functools.partial(runs.ensure, executor=Here()))
-    return [cases.distributions("tiny", "forget10", names=NAMES)]
+    return [distributions.of("tiny", "forget10", names=NAMES)]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_chosen_model_is_run_where_it_is_not_recorded(trained, rows, monkeypat
 def test_without_models_the_recorded_questions_are_there_and_how_to_get_the_others(workshop):
     field, said, widget = parts(controls.token_distributions("tiny", "forget10", 0, ASKED))
     assert field.options == tuple(content["question"] for content in ASKED)
-    assert "not trained here" in said.value and "cases.load_models(" in said.value
+    assert "not trained here" in said.value and "loading.load_models(" in said.value
     field.value = ASKED[1]["question"]
     assert widget.question == 1
     field.value = "<b>Who else?</b>"
@@ -113,7 +113,7 @@ def test_what_goes_wrong_is_one_line(trained, rows, monkeypatch):
         raise RuntimeError("out of\nmemory <x>")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cases, "load_models", fails)
+        patch.setattr(loading, "load_models", fails)
         field.value = rows[1]["question"]
     assert said.value == '<span role="alert">RuntimeError: out of memory &lt;x&gt;</span>'
     assert widget.question == 0 and not field.disabled
@@ -135,7 +135,7 @@ def test_the_alpha_explorer_asks_at_every_alpha_and_its_slider_is_the_fields(wor
     found = runs.ensure(runs.grid("tiny", "forget10", ["RKLU"], "alpha", [2, 8], 0))
     labels = ["RKLU,alpha=2", "RKLU,alpha=8"]
     names = ["oracle", *labels, *(label.replace("RKLU", "teacher") for label in labels)]
-    content = cases.distributions("tiny", "forget10", 0, 0, names, kind="alpha")
+    content = distributions.of("tiny", "forget10", 0, 0, names, kind="alpha")
     live = controls.alpha_explorer(found, content)
     field, _, widget = parts(live)
     alpha = live.children[1]

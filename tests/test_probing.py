@@ -11,7 +11,7 @@ from helpers import generated
 from transformers import DynamicCache, MistralConfig, MistralForCausalLM
 
 from rklu_lib import data, probing
-from rklu_pages.tasks import cases
+from rklu_pages.tasks import distributions
 
 
 def test_direct_answer_is_transformers_greedy(tiny_model, tokenizer, profile):
@@ -54,8 +54,8 @@ def test_kl_to_the_oracle_is_over_the_whole_vocabulary(tiny_model, tokenizer, ex
 
 def test_the_most_changed_position_is_where_the_true_token_lost_most():
     content = {"models": {"a": {"true_probability": [0.9, 0.8, 0.3]}, "b": {"true_probability": [0.8, 0.1, 0.2]}}}
-    assert cases.most_changed(content, "a", "b") == 1
-    assert cases.most_changed(content, "b", "a") == 0  # the last one would be the end of text
+    assert distributions.most_changed(content, "a", "b") == 1
+    assert distributions.most_changed(content, "b", "a") == 0  # the last one would be the end of text
 
 
 ALPHABET = ["<s>", "</s>", " a", " b", "c", ".", ",d", "e."]

@@ -22,7 +22,7 @@ from rklu_lib import bases, data, evaluation, methods, models, records, runs, tr
 from rklu_lib.own import unlearning
 from rklu_lib.records import RunSpec
 from rklu_lib.teacher import teacher_logits
-from rklu_pages.tasks import cases
+from rklu_pages.tasks import distributions, loading
 
 
 def specs(*names, split="forget10"):
@@ -328,7 +328,7 @@ def test_the_whole_sweep_of_a_split(workshop, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(ta.parameters(), expected.parameters(), strict=True))
     ids = torch.tensor([[1, 50, 60]])
     with torch.no_grad():
-        teacher = cases._read_model(by_name["teacher"].spec)(input_ids=ids).logits
+        teacher = loading._read_model(by_name["teacher"].spec)(input_ids=ids).logits
         torch.testing.assert_close(
             teacher, teacher_logits(original(input_ids=ids).logits, augmented(input_ids=ids).logits, 8.0)
         )
@@ -400,7 +400,7 @@ def test_a_failed_job_is_raised_and_what_was_done_stays(workshop, monkeypatch):
 
 def test_distributions_are_computed_once_and_say_what_the_models_say(workshop, profile, monkeypatch):
     monkeypatch.setattr(runs, "ensure", functools.partial(runs.ensure, executor=Here()))
-    content = cases.distributions("tiny", "forget10", question=1, names=("original", "teacher", "GA"))
+    content = distributions.of("tiny", "forget10", question=1, names=("original", "teacher", "GA"))
     row = data.load_tofu("forget10", profile.source)[1]
     assert (content["question"], content["answer"]) == (row["question"], row["answer"])
     assert "".join(content["tokens"][:-1]).strip() == row["answer"]
@@ -417,10 +417,10 @@ def test_distributions_are_computed_once_and_say_what_the_models_say(workshop, p
         entropy = -(p[position] * p[position].log()).sum().item()
         assert told["entropy"] == pytest.approx(entropy, rel=1e-3)
         assert [q for _, q in told["top"]] == pytest.approx(p[position].topk(10).values.tolist(), rel=1e-3)
-    monkeypatch.setattr(cases, "_read_model", lambda spec: pytest.fail("read again"))
-    again = cases.distributions("tiny", "forget10", question=1, names=("original", "teacher", "GA"))
+    monkeypatch.setattr(loading, "_read_model", lambda spec: pytest.fail("read again"))
+    again = distributions.of("tiny", "forget10", question=1, names=("original", "teacher", "GA"))
     assert {k: again[k] for k in content} == content
-    fewer = cases.distributions("tiny", "forget10", question=1, names=("teacher", "original"))
+    fewer = distributions.of("tiny", "forget10", question=1, names=("teacher", "original"))
     assert fewer == again  # a record of more models answers for fewer, too
 
 
@@ -436,7 +436,7 @@ def test_a_label_names_its_spec_and_back(workshop):
 def test_distributions_under_another_alpha(workshop, profile, monkeypatch):
     monkeypatch.setattr(runs, "ensure", functools.partial(runs.ensure, executor=Here()))
     names = ("original", "teacher,alpha=0", "teacher,alpha=4", "RKLU,alpha=4")
-    content = cases.distributions("tiny", "forget10", names=names, kind="alpha")["models"]
+    content = distributions.of("tiny", "forget10", names=names, kind="alpha")["models"]
     assert content["teacher,alpha=0"] == content["original"]  # Eq. 1 without strength
     assert content["teacher,alpha=4"] != content["original"] != content["RKLU,alpha=4"]
     assert (records.RECORDS / "tiny/tofu/forget10/alpha/question0-seed0.json").exists()

@@ -11,7 +11,7 @@ from rklu_pages.drawing.looks import COLOURS, STYLE
 from rklu_pages.drawing.pictures import finished
 from rklu_pages.results import comparison, notes
 from rklu_pages.results.verdicts import FAILS, HOLDS
-from rklu_pages.tasks import cases
+from rklu_pages.tasks import loading
 
 PERCENT = np.arange(101)
 LINES = {"original": "-", "raw": "-", "centred": "--", "normalised": ":"}
@@ -49,7 +49,7 @@ def levels(profile, split, seed=0):
     content = notes.read(path)
     if content.get("settings") == spec.settings:
         return content
-    loaded, tokenizer = cases.load_models(profile, split, ["original", "augmented"], seed)
+    loaded, tokenizer = loading.load_models(profile, split, ["original", "augmented"], seed)
     p = spec.values
     rows = data.load_tofu(split, p.source)
     examples = [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in rows]

@@ -68,7 +68,7 @@ class TokenDistributions(_Widget):
     scale = Unicode("linear").tag(sync=True)
 
     def __init__(self, contents, **state):
-        """contents: as `cases.distributions` returns them; what made them stays behind."""
+        """contents: as `distributions.of` returns them; what made them stays behind."""
         super().__init__(questions=self._kept(contents), **state)
 
     @staticmethod

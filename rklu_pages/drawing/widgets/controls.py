@@ -12,7 +12,7 @@ from traitlets import link
 from rklu_lib.methods import METHODS
 from rklu_lib.records import BASES
 from rklu_pages.drawing import widgets
-from rklu_pages.tasks import cases
+from rklu_pages.tasks import cases, distributions
 from rklu_pages.tasks.asking import Models
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -81,7 +81,7 @@ def _chooser(models, recorded, missing, able, fits=lambda row: True):
 
 
 def token_distributions(profile, split, seed, contents):
-    """`widgets.TokenDistributions` of these contents, see `cases.distributions`, and any other question and model.
+    """`widgets.TokenDistributions` of these contents, see `distributions.of`, and any other question and model.
 
     Of a question, or a model on it, that is not recorded, the chosen models are run.
     """
@@ -117,15 +117,15 @@ def token_distributions(profile, split, seed, contents):
 def _giveaway(content):
     """The place among a true answer's tokens where it gives itself away, see `cases.blank`; 0 where it does not."""
     found = cases.blank(content["question"], content["answer"])
-    return cases.position(content, found[1]) if found and found[1] in "".join(content["tokens"]) else 0
+    return distributions.position(content, found[1]) if found and found[1] in "".join(content["tokens"]) else 0
 
 
 def alpha_explorer(records, content):
-    """`widgets.AlphaExplorer` of one method's records over alpha and of one question, see `cases.distributions`, and
+    """`widgets.AlphaExplorer` of one method's records over alpha and of one question, see `distributions.of`, and
     any other question. It opens at the middle alpha, where the true answer gives itself away."""
     spec, names, labels = records[0].spec, list(content["models"]), [record.spec.label for record in records]
     models = Models(spec.profile, spec.split, spec.seed)
-    state = lambda found: cases.alpha_state(records, found) | {"position": _giveaway(found)}  # noqa: E731
+    state = lambda found: distributions.alpha_state(records, found) | {"position": _giveaway(found)}  # noqa: E731
     widget = widgets.AlphaExplorer(**state(content), index=len(records) // 2)
     missing = models.lacking(names)
     field, said = _chooser(models, [content["question"]], missing, able=not missing)
@@ -145,7 +145,7 @@ def alpha_explorer(records, content):
 
 def picture(profile, split, seed, content, names, draw):
     """A picture, `draw(content, place)`, of one question's distributions where the true answer gives itself away, see
-    `cases.distributions`; and of any other question whose answer does. names: the models drawn."""
+    `distributions.of`; and of any other question whose answer does. names: the models drawn."""
     models = Models(profile, split, seed)
     first = draw(content, _giveaway(content))
     drawn = ipywidgets.HTML(first._repr_mimebundle_()["text/html"])

@@ -1,0 +1,88 @@
+"""How often blanks filled give a forgotten fact away, beside a model that never read it; Tables 4 and 9."""
+
+import matplotlib.patheffects as patheffects
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from rklu_lib.own import measure
+from rklu_pages.drawing.looks import STYLE, look
+from rklu_pages.drawing.pictures import finished
+from rklu_pages.results.verdicts import FAILS, HOLDS, UNDECIDED
+from rklu_pages.tasks import capability
+from rklu_pages.tasks.cases import gives_away
+
+
+def _by_phrase(content):
+    """{key phrase: for each of its blanks whether it is filled with it within five tries}: an author's country may be
+    asked for five times."""
+    found = {}
+    for (*_, key), (tries, _) in zip(content["asked"], content["completions"], strict=True):
+        found.setdefault(key.casefold(), []).append(gives_away(key, [text for text, _ in tries]))
+    return found
+
+
+def rates(filled):
+    """How many of the blanks each model fills with the truth within five tries, with Wilson's 95 % interval, and how
+    many of the different key phrases are so given away at least once."""
+    rows = {}
+    for name, content in filled.items():
+        keys, phrases = [key for *_, key in content["asked"]], _by_phrase(content)
+        leaked = sum(map(sum, phrases.values()))
+        low, high = measure.wilson(leaked, len(keys))
+        direct = sum(gives_away(key, [text]) for key, text in zip(keys, content["direct_answers"], strict=True))
+        rows[name] = {"blanks": len(keys), "leaked": leaked, "rate": leaked / len(keys), "low": low}
+        rows[name] |= {"high": high, "phrases": len(phrases), "phrases leaked": sum(map(any, phrases.values()))}
+        rows[name]["in the direct answer"] = direct / len(keys)
+        rows[name]["searches cut short"] = sum(not exact for _, exact in content["completions"])
+    counts = ("blanks", "leaked", "phrases", "phrases leaked", "searches cut short")
+    return pd.DataFrame(rows).T.rename_axis("model").astype(dict.fromkeys(counts, int))
+
+
+def plot(rates):
+    """Leak rates with their intervals, and the oracle's as a dashed line."""
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(7.5, 0.34 * len(rates) + 1))
+        for place, (name, row) in enumerate(rates.iloc[::-1].iterrows()):
+            ax.barh(place, row.rate, color=look(name)["color"], height=0.62)
+            spread = {"color": "#333333", "linewidth": 1.4, "marker": "|", "markersize": 7}
+            halo = [patheffects.withStroke(linewidth=3.4, foreground="#ffffff")]  # over a dark bar, too
+            ax.plot([row.low, row.high], [place, place], path_effects=halo, **spread)
+        ax.axvline(rates.loc["oracle", "rate"], color="#666666", linewidth=1, linestyle=(0, (4, 3)))
+        ax.set_yticks(range(len(rates)), rates.index[::-1])
+        ax.set(xlim=(0, 1), xlabel="share of blanks filled with the truth in five tries")
+        ax.grid(axis="y", visible=False)
+    return finished(figure)
+
+
+def verdicts(filled):
+    """Does a model give away more key phrases than the oracle guesses? And the paper's claims, which are decided alike.
+
+    Two models are compared phrase by phrase, by McNemar's exact test at 5 % (one-sided against the oracle): blanks
+    that ask for one phrase are no independent evidence. What the test does not find may be there: see the counts.
+    """
+    above, claims = {}, []
+    phrases = {name: {k: any(v) for k, v in _by_phrase(content).items()} for name, content in filled.items()}
+    n = len(phrases["oracle"])
+    say = lambda name: f"{name} {sum(phrases[name].values())}"  # noqa: E731
+    for name in (other for other in phrases if other not in ("original", "oracle")):
+        p = _p(phrases[name], phrases["oracle"], "greater")
+        above[name] = bool(p < 0.05)
+        numbers = f"of {n} phrases {say(name)}, {say('oracle')}; p = {p:.2g}"
+        claims.append((f"{name} gives away more than guessing", "–", HOLDS if above[name] else UNDECIDED, numbers))
+    if {"GA", "RKLU", "IDK", "NPO", "DPO", "TA", "FKLU"} <= above.keys():
+        silent = [name for name in above if name != "teacher" and not above[name]]  # which the paper did not ask
+        verdict = HOLDS if set(silent) == {"GA", "RKLU"} else FAILS
+        numbers = f"no more than guessing, as far as is found: {', '.join(silent) or 'none'}"
+        claims.append(("Only RKLU and GA do not leak", "§ 5", verdict, numbers))
+    if {"RKLU", "FKLU"} <= above.keys():
+        p = _p(phrases["FKLU"], phrases["RKLU"])
+        less = HOLDS if sum(phrases["RKLU"].values()) < sum(phrases["FKLU"].values()) else FAILS
+        numbers = f"of {n} phrases {say('RKLU')}, {say('FKLU')}; p = {p:.2g}"
+        claims.append(("RKLU leaks less than FKLU", "App. F", less if p < 0.05 else UNDECIDED, numbers))
+    return pd.DataFrame(claims, columns=["claim", "paper", "here", "numbers"])
+
+
+def _p(one, other, alternative="two-sided"):
+    """p of `capability.mcnemar` of the phrases that two models give away, those that both were asked for."""
+    both = sorted(one.keys() & other.keys())
+    return capability.mcnemar(*("".join("01"[found[k]] for k in both) for found in (one, other)), alternative)["p"]

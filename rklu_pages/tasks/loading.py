@@ -1,0 +1,23 @@
+"""The models behind a page, loaded, and trained where they are missing."""
+
+from rklu_lib import execution, models, runs
+from rklu_lib.teacher import TeacherModel
+
+
+def parts(spec):
+    """The specs whose checkpoints a model is read from: its own, or of the teacher those of its two models."""
+    return [spec.base("original"), spec.base("augmented")] if spec.method == "teacher" else [spec]
+
+
+def _read_model(spec):
+    read = [models.load(part.model_path, spec.values.dtype)[0] for part in parts(spec)]
+    return TeacherModel(*read, spec.values.alpha, spec.values.gauge) if spec.method == "teacher" else read[0]
+
+
+def load_models(profile, split, labels, seed=0):
+    """{label: model} after the last epoch, and the tokenizer; trains those, and what they rest on, that are missing."""
+    specs = {label: runs.named(profile, split, label, seed) for label in labels}
+    needed = dict.fromkeys(part for spec in specs.values() for part in parts(spec))
+    runs.ensure([spec for spec in needed if not execution.has_checkpoint(spec)], checkpoints=True)
+    original = runs.named(profile, split, "original", seed).model_path
+    return {label: _read_model(spec) for label, spec in specs.items()}, models.load_tokenizer(original)
