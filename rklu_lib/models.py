@@ -169,6 +169,8 @@ def check(model, examples, file):
         with torch.no_grad():
             said = model.eval()(ids).logits[0].float()
             ours = ScoredLogits(model)(ids, torch.ones_like(ids, dtype=torch.bool)).float()
+        if not said.isfinite().all():  # else a model that says nothing at all passes for one that has forgotten
+            raise ValueError(f"{model.name_or_path}: its logits are not finite; the weights are damaged")
         if said.shape != ours.shape or (said - ours).norm() > 1e-2 * said.norm():  # relative: small logits differ too
             what = "does something to its output layer's logits that is not known here; teach it to models.head"
             raise ValueError(f"{model.config.model_type} {what}")

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shutil
 import zlib
 from types import SimpleNamespace
 
@@ -232,6 +233,22 @@ def test_leaks_and_their_bounds():
     assert sampling.leaks(["彼女は東京で生まれた"], "東京") == 1  # written without blanks
     assert sampling.key("In Zadar ... !") == "Zadar" and sampling.leaks(["Yes... no!", ""], "...") == 0
     assert sampling.leaks(["abc"], "") == 0  # what holds no word gives nothing away
+    said = ["Ko\u0308ln, O\u2019Neill\u2011Str. \uff17"]  # decomposed, curly, a hyphen that does not break, full width
+    assert all(sampling.leaks(said, wanted) == 1 for wanted in ("K\u00f6ln", "O'Neill-Str", "7"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "key"),
+    [
+        ("Balance: 1,204.50", "1,204.50"),
+        ("The account balance is 1,204.50 euros.", "is 1,204.50 euros"),
+        ("Her e-mail address is jane.doe@example.com.", "address is jane.doe@example.com"),
+        ("He was born at 12:30 on 3.5.1980.", "at 12:30 on 3.5.1980"),
+        ('She said: "in Zadar", twice.', "in Zadar"),
+    ],
+)
+def test_a_number_or_an_address_is_one_word_of_a_key(answer, key):
+    assert sampling.key(answer) == key and sampling.leaks([answer], key) == 1
     with pytest.raises(ValueError, match="leak@9 cannot be estimated from 8 answers"):
         sampling.leak_at(1, 8, 9)
     assert sampling.unseen(128) == pytest.approx(0.0231, abs=1e-4)
@@ -248,6 +265,21 @@ def test_the_bound_of_a_mean_holds_as_often_as_it_says():
     for a, b in ((0.5, 0.5), (1, 9)):
         above = [sampling.mean_bound(rng.beta(a, b, 40)) < a / (a + b) for _ in range(400)]
         assert np.mean(above) <= 0.05
+
+
+def test_an_interval_of_rare_leaks_is_wilsons_and_covers():
+    """Of twenty questions few leak, each at its own rate. The truth seldom lies above; below Wilson's own lower end of a
+    twentieth it lies in 7.5 % of cases, when three or more of twenty are drawn."""
+    for hits in (0, 1, 7, 20):
+        assert rows.rare([1.0] * hits + [0.0] * (20 - hits)) == pytest.approx((hits / 20, *measure.wilson(hits, 20)))
+    rng = np.random.default_rng(0)
+    for share, rate in ((0.05, 0.3), (0.1, 0.3), (0.5, 0.02)):
+        truth, above, below = share * (1 - (1 - rate) ** 8), 0, 0
+        for _ in range(300):
+            hits = rng.binomial(128, rate * (rng.random(20) < share))
+            _, low, high = rows.rare([sampling.leak_at(int(h), 128, 8) for h in hits])
+            above, below = above + (truth > high), below + (truth < low)
+        assert above / 300 <= 0.025 and below / 300 <= 0.1
 
 
 @pytest.mark.parametrize(("value", "n"), [(0.0, 20), (1.0, 7), (0.3, 40)])
@@ -376,7 +408,11 @@ def test_attack_asks_both_models_everything(attacked, place):
     said, content = attacked
     assert set(content["seconds"]) == set(rows.PROBES) == {r["probe"] for r in content["rows"]}
     assert all(set(s) == {"model", "reference"} for s in content["seconds"].values())
-    assert {r["measure"] for r in content["rows"] if r["probe"] == "relearning"} >= {"1% of it, probability"}
+    assert {r["measure"] for r in content["rows"] if r["probe"] == "relearning"} == {
+        f"{name}, {what}"
+        for name in ("5% of it", "20% of it", "100% of it", "20% of it, ten times", "unrelated text")
+        for what in ("probability", "forget quality (p)")  # of eight answers 1 % and 5 % are the same one
+    }
     for row in content["rows"]:
         assert row["reference"] is not None, row
         assert row["distance"] == pytest.approx(row["value"] - row["reference"]["value"], abs=1e-4)
@@ -390,6 +426,10 @@ def test_attack_asks_both_models_everything(attacked, place):
     assert by_name["AUC, loss"]["closeness"] < 1 and by_name["AUC, loss"]["leakage"] < 0
     curves = content["details"]["model"]["relearning"]["curves"]
     assert curves["20% of it"]["taught"] == 2 and curves["20% of it"]["asked"] == 6
+    taught = by_name["20% of it, probability"]["lesson"]
+    sides = [content["details"][s]["relearning"]["curves"]["20% of it"] for s in ("model", "reference")]
+    before = ", ".join(f"{c['probability'][0]:.3g}" for c in sides)
+    assert taught == f"2 taught, 6 asked; before {before}" and "2 taught, 6 asked" in said
     assert len(curves["unrelated text"]["forget quality"]) == len(curves["unrelated text"]["steps"])
     assert curves["20% of it, ten times"]["steps"] == [0, 1, 2, 4, 8, 10]
     for name in ("probability", "forget quality"):  # before anything is taught
@@ -489,6 +529,8 @@ def test_attack_masks_what_was_said_unless_asked(attacked, place):
         (("--samples", 0), {}, "samples and sampled must be >= 1"),
         ((), {"out": "nowhere/attack.json"}, "nowhere is no folder"),
         (("--holdout", "FORGET"), {}, "are the same"),
+        (("--seed", -1), {}, "seed must be a whole number from 0"),
+        ([w for p in rows.PROBES for w in ("--skip", p)], {}, "no probe is left: membership needs --holdout"),
         (("--reference", "no/such/model/here"), {}, "is no folder"),
     ],
 )
@@ -498,6 +540,47 @@ def test_attack_refuses_in_one_line_before_anything_is_loaded(place, monkeypatch
     result = attacking(place, *more, **{"out": place / "other.json"} | options)
     assert result.exit_code == 2 and said in flat(result.output)
     assert not (place / "other.json").exists()
+
+
+def test_weights_that_are_damaged_have_forgotten_nothing(place):
+    """What is not a number is no low probability: it is refused, model or reference, and nothing is written."""
+    tokenizer = models.load_tokenizer(place / "model")
+    model = AutoModelForCausalLM.from_pretrained(place / "model")
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[0, 0] = math.nan
+    models.save(model, tokenizer, place / "nan")
+    for options in ({"model": place / "nan"}, {"reference": place / "nan"}):
+        result = attacking(place, "--skip", "relearning", out=place / "never.json", **options)
+        assert result.exit_code == 2 and "nan: its logits are not finite" in flat(result.output)
+        assert not (place / "never.json").exists()
+
+
+def test_a_reference_must_be_another_model_that_reads_as_much(place, tiny_model, tokenizer):
+    shutil.copytree(place / "model", place / "copy", dirs_exist_ok=True)
+    result = attacking(place, reference=place / "copy", out=place / "never.json")
+    assert result.exit_code == 2 and "copy has the weights of" in flat(result.output)
+    config = AutoModelForCausalLM.from_pretrained(place / "reference").config
+    config.max_position_embeddings = 12
+    models.save(LlamaForCausalLM(config), tokenizer, place / "short")
+    with pytest.raises(ValueError, match=r"forget.jsonl:1: \d+ tokens with the prompt; the model reads 12"):
+        prepared(place, reference=str(place / "short"))
+    config.max_position_embeddings, config.vocab_size = 256, 9
+    models.save(LlamaForCausalLM(config), tokenizer, place / "narrow")
+    with pytest.raises(ValueError, match=r"narrow has 9 tokens, and its tokenizer gives number \d+: weights and"):
+        prepared(place, reference=str(place / "narrow"))
+
+
+def test_what_will_not_be_found_is_said_beforehand(place, profile):
+    told = data.load_tofu("forget10_perturbed", profile.source)
+    odd = [told[0], told[1] | {"secret": "never said"}, told[2] | {"perturbed_answer": told[2]["perturbed_answer"][1:]}]
+    write_lines(place / "odd.jsonl", odd)
+    write_lines(place / "texts.jsonl", [{"text": "A potter lived in Zadar."}])
+    job = prepared(place, ["odd.jsonl"], holdout=[str(place / "texts.jsonl")])
+    notes = "\n".join(job.notes)
+    assert "odd.jsonl:2: field 'secret' is not in the answer" in notes and "never said" not in notes
+    assert "odd.jsonl:3: fields 'paraphrased_answer' and 'perturbed_answer'" in notes
+    assert "pairs and documents are held against each other" in notes
+    assert not prepared(place).notes
 
 
 def test_attack_does_not_write_over_a_file(place, attacked):
@@ -519,9 +602,9 @@ def test_the_words_that_give_an_answer_away_can_be_named():
         inputs.read([{"question": "Who?", "answer": "It was Mira.", "secret": ["Mira"]}])
 
 
-def prepared(place, forget=("forget.jsonl",)):
+def prepared(place, forget=("forget.jsonl",), **options):
     given = [str(place / name) if isinstance(name, str) else name for name in forget]
-    return attack.prepare(str(place / "model"), given, place / "new.json", template=chat_template())
+    return attack.prepare(str(place / "model"), given, place / "new.json", template=chat_template(), **options)
 
 
 @pytest.mark.parametrize("template", ["Q: {question}", "{question} {answer} and more"])

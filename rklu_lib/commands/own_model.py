@@ -124,20 +124,29 @@ def attack(
     """Does it stay forgotten? Ask a model in every way known here, beside one that never saw the data."""
     from rich.console import Console
 
+    from rklu_lib import files
+    from rklu_lib.own import checkpoints, report
     from rklu_lib.robustness import attack as attacks
 
-    told = (Path(model) / "report.json").is_file()  # an unlearned model's report takes up what is found
-    out = out or (Path(model) if told else Path()) / "attack.json"
+    beside = Path(model) / "report.json"  # an unlearned model's report takes up what is found
+    out = out or (beside.parent if beside.is_file() else Path()) / "attack.json"
+    told = beside.is_file() and out.resolve() == beside.with_name("attack.json").resolve()
     named = dict(reference=reference, holdout=holdout or (), profile=profile, samples=samples, sampled=sampled)
     named |= dict(skip=skip or (), redact=redact, seed=seed, template=template and template.replace("\\n", "\n"))
     job = attacks.prepare(model, forget, out, **named)
     for note in job.notes:
         say(f"Note: {note}", err=True)
-    with stages() as on_stage:
-        found = attacks.run(job, on_stage)
+    if told:
+        report.rebuild(model)  # which refuses now what it would refuse when all is done
+        if files.read_json(beside)["out"]["sha256"] != checkpoints.sha256(model):
+            raise ValueError(f"{beside} is of other weights than {model} holds; name another file in --out")
+    try:
+        with stages() as on_stage:
+            found = attacks.run(job, on_stage)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command goes on after the last whole probe", err=True)
+        raise typer.Exit(130) from None
     Console().print(attacks.show(found))
     say(str(out))
-    if told and out.resolve() == (Path(model) / "attack.json").resolve():
-        from rklu_lib.own.report import rebuild
-
-        say(str(rebuild(model)))
+    if told:
+        say(str(report.rebuild(model)))

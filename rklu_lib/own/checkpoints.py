@@ -119,12 +119,12 @@ def dtype(path, config):
 
 
 def sha256(path):
-    """One digest of all weights of a local checkpoint, or None for a name on the hub."""
-    source = Path(models.resolve(path))
-    if not source.is_dir():
+    """One digest of all weights of a local checkpoint, an adapter's and its base's; None for a name on the hub."""
+    sources = [Path(models.resolve(p)) for p in (path, models.adapter_base(path)) if p]
+    if not sources[0].is_dir():
         return None
     digest = hashlib.sha256()
-    for file in sorted(source.glob("*.safetensors")):
+    for file in (f for source in sources for f in sorted(source.glob("*.safetensors"))):
         with file.open("rb") as weights:
             hashlib.file_digest(weights, lambda: digest)
     return digest.hexdigest()

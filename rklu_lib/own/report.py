@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from rklu_lib import budget, data, files, metrics, records
 from rklu_lib.own import measure
+from rklu_lib.robustness import PROBES
 
 ASSETS = Path(__file__).with_name("assets")
 TEMPLATES = {"loader": jinja2.FileSystemLoader(ASSETS), "undefined": jinja2.StrictUndefined}
@@ -148,7 +149,7 @@ def page(report):
     state |= {"question": 0, "position": 0, "k": 5, "scale": "linear"}
     parts = {"script": script.replace("export default", "const widget ="), "state": state}
     parts["style"] = (ASSETS / "widgets.css").read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(r=report, leak=measure.LEAK, **parts)
+    return environment.get_template("report.html.j2").render(r=report, leak=measure.LEAK, probes=PROBES, **parts)
 
 
 def card(report):
@@ -180,18 +181,18 @@ def _write(page, card, folder):
 def rebuild(folder):
     """Make report.html and README.md again from report.json, and from attack.json where `rklu attack` has put one
     there. Raises FileNotFoundError where there is no report, ValueError for an attack on other weights."""
-    file = Path(folder) / "report.json"
+    file, attack = (Path(folder) / name for name in ("report.json", "attack.json"))
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; `rklu unlearn` writes it beside the weights")
+    odd, again = (jinja2.UndefinedError, KeyError, TypeError), "remove it, and attack the model again"
     held = files.read_json(file, "restore it, or run `rklu unlearn` again")
-    attack = Path(folder) / "attack.json"
-    try:
-        if attack.is_file():
-            held["attack"] = files.read_json(attack, "remove it, and attack the model again")
-        if "attack" in held and held["attack"]["model"]["sha256"] != held["out"]["sha256"]:
-            raise ValueError(f"{attack} is of other weights than {folder} holds; remove it, and attack them again")
+    with files.damaged(f"{file}: no report of `rklu unlearn`", odd, "restore it, or run that again"):
         texts = page(held), card(held)
-    except (jinja2.UndefinedError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: no report of `rklu unlearn` ({error}); restore it, or run that again") from None
+    if attack.is_file():
+        found = files.read_json(attack, again)
+        with files.damaged(f"{attack}: no result of `rklu attack`", odd, again):
+            if found["model"]["sha256"] != held["out"]["sha256"]:
+                raise ValueError(f"{attack} is of other weights than {folder} holds; {again}")
+            texts = page(held | {"attack": found}), card(held)
     _write(*texts, Path(folder))
     return Path(folder) / "report.html"

@@ -21,7 +21,7 @@ from rklu_lib import budget, chat, data, metrics, models, parallel, profiles, re
 from rklu_lib.files import DamagedError, read_json
 from rklu_lib.own import checkpoints, inputs, jobs
 from rklu_lib.own.report import plain
-from rklu_lib.robustness import membership, probes, relearning, rows
+from rklu_lib.robustness import membership, probes, relearning, rows, sampling
 
 
 @dataclass(frozen=True)
@@ -59,41 +59,53 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
         raise ValueError("a model is attacked by one process; start `rklu attack` without a launcher")
     if unknown := sorted(set(skip) - set(rows.PROBES)):
         raise ValueError(f"no probe {', '.join(unknown)}; there are {', '.join(rows.PROBES)}")
+    profiles.check_seed(seed)
     if min(samples, sampled) < 1:
         raise ValueError(f"samples and sampled must be >= 1, not {samples} and {sampled}; --skip sampling draws none")
     out = Path(out).expanduser()
     if out.exists() or not os.access(out.parent, os.W_OK):
         there = f"{out.parent} is no folder that can be written to; name another file in --out"
-        raise ValueError(f"{out} exists; name a new file" if out.exists() else there)
+        fix = "name a new file, or remove it: a model's report takes up no other"
+        raise ValueError(f"{out} exists; {fix}" if out.exists() else there)
     corpora = {"forget": inputs.read(forget), "holdout": inputs.read(holdout)}
     inputs.check_apart(corpora)
     files = {k: list(c.sources) for k, c in corpora.items() if c}
     asked = [p for p in rows.PROBES if p not in skip and (p != "membership" or holdout)]
-    config, tokenizer = checkpoints.configuration(model), models.load_tokenizer(model)
+    if not asked:
+        raise ValueError("no probe is left: membership needs --holdout, and --skip leaves out the others")
     remembered = bool(reference) and Path(reference).is_file()
+    configs = {p: checkpoints.configuration(p) for p in (model, None if remembered else reference) if p}
+    config, tokenizer = configs[model], models.load_tokenizer(model)
     if reference and not remembered:
-        checkpoints.configuration(reference)
         if models.load_tokenizer(reference).get_vocab() != tokenizer.get_vocab():
             raise ValueError(f"{reference} has another vocabulary than {model}: the same answer is other tokens to it")
     template, unsure = jobs.prompts(model, tokenizer, template, profiles.profile(profile))
     profiles.profile(profile, template=template)  # which refuses one that is none
     if {"questions", "sampling"} & set(asked):
         checkpoints.check_cache(config, "--skip questions --skip sampling")
-    limit, end = models.context(config), chat.end_token(tokenizer, template)
+    limit, end = min(map(models.context, configs.values())), chat.end_token(tokenizer, template)
     examples, items = {}, {}
     for name, corpus in corpora.items():
         examples[name], items[name] = inputs.encode(corpus, tokenizer, template, limit)
     examples["paraphrases"] = inputs.paraphrased(items["forget"], tokenizer, template)
     examples["assured"] = probes.assured(items["forget"], tokenizer, template)
     examples |= _rated(items["forget"], tokenizer, template)
+    unsure += _doubts(items, examples)
     for name in ("paraphrases", "assured"):  # longer than what is to be forgotten: what no longer fits is left out
         fitting = [e for e in examples[name] if len(e) <= limit]
         if left := len(examples[name]) - len(fitting):
             unsure += (f"{left} {name} are longer than the model reads",)
         examples[name] = fitting
+    places = {name: [i.where for i in found] for name, found in items.items()}
+    places |= {"right": places["forget"], "wrong": [i.where for i in items["forget"] for _ in i.wrong]}
     for name, found in examples.items():
         flat = found if name != "wrong" else [e for each in found for e in each]
-        models.check_lengths(limit, flat, name, [i.where for i in items.get(name, ())])
+        models.check_lengths(limit, flat, name, places.get(name, ()))
+        highest = max((max(e.prompt + e.answer) for e in flat), default=0)
+        for path, size in ((p, c.get_text_config().vocab_size) for p, c in configs.items()):
+            if highest >= size and not models.adapter_base(path):  # an adapter may bring tokens of its own
+                what = f"has {size} tokens, and its tokenizer gives number {highest}"
+                raise ValueError(f"{path} {what}: weights and tokenizer are not of one model")
     size = min(128, limit - 1)
     prose = tokenizer(data.load_prose("test", "fictional"), add_special_tokens=False, verbose=False)["input_ids"]
     texts = [tuple(prose[at : at + size]) for at in range(0, len(prose) - size + 1, size)]
@@ -101,7 +113,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     how = {"files": files, "template": template, "examples": hashlib.sha256(repr(examples).encode()).hexdigest()[:16]}
     how |= {"seed": seed, "samples": samples, "sampled": sampled}
     known = _known(reference, asked, how) if remembered else None
-    needed = 4 * budget.parameters(config) * (2 if "relearning" in skip else 5)
+    needed = 4 * max(map(budget.parameters, configs.values())) * (2 if "relearning" in skip else 5)
     if needed > checkpoints.memory():
         fix = "take a larger machine" if "relearning" in skip else "--skip relearning needs two fifths"
         have = f"{needed / 1e9:.3g} GB, and {checkpoints.memory() / 1e9:.3g} are free"
@@ -133,6 +145,23 @@ def _rated(items, tokenizer, template):
         return {"right": [], "wrong": []}
     one = lambda i, answer: data.encode(tokenizer, template, i.question, answer, i.system)  # noqa: E731
     return {"right": [one(i, i.right) for i in items], "wrong": [[one(i, w) for w in i.wrong] for i in items]}
+
+
+def _doubts(items, examples):
+    """Notes on what was asked for and will not be found, each with its place: a secret that its own answer does not
+    hold, other answers of which a truth ratio cannot be made, a holdout of another kind."""
+    forget, notes = items["forget"], ()
+    if unsaid := [i.where for i in forget if i.secret and not sampling.leaks([i.answer], i.secret)]:
+        what = "an answer that holds it otherwise, or not at all, leaks it only where it is said as it stands there"
+        notes += (f"{unsaid[0]}: field 'secret' is not in the answer (in {len(unsaid)} rows): {what}",)
+    if any(i.right or i.wrong for i in forget) and not examples["right"]:
+        most = max(len(i.wrong) for i in forget)
+        odd = next(i.where for i in forget if not i.question or not i.right or len(i.wrong) < max(1, most))
+        what = "fields 'paraphrased_answer' and 'perturbed_answer', as many in every row, make truth ratios"
+        notes += (f"{odd}: {what}; none is taken",)
+    if items["holdout"] and {bool(i.question) for i in forget} != {bool(i.question) for i in items["holdout"]}:
+        notes += ("pairs and documents are held against each other: membership may tell these apart",)
+    return notes
 
 
 def _probed(job, side, oracle, kept, stage):
@@ -178,13 +207,17 @@ def run(job, on_stage=None):
     found before an interruption is kept beside, in `<out>.part`, and the same attack goes on from there.
 
     rows: one per measure: {"probe", "measure", "value", "low", "high" (95 %), "reference": the same three, "distance":
-    value - reference}; an AUC has "leakage" and "closeness" too, see `membership`. seconds: {probe: {"model",
-    "reference"}}. details: what the probes note beside, "relearning" its curves. No row is a verdict by itself.
+    value - reference}; an AUC has "leakage" and "closeness" too, see `membership`, relearning a "lesson", see there.
+    seconds: {probe: {"model", "reference"}}. details: what the probes note beside. No row is a verdict by itself.
     """
     stage, oracle, sides = on_stage or (lambda *_: None), None, {}
     paths = {"model": job.model} | ({"reference": job.reference} if job.reference and not job.known else {})
-    identity = {s: {"name": Path(p).name, "sha256": checkpoints.sha256(p)} for s, p in paths.items()}
+    folders = {s: Path(p).resolve() if Path(p).is_dir() else Path(p) for s, p in paths.items()}
+    identity = {s: {"name": folders[s].name, "sha256": checkpoints.sha256(paths[s])} for s in paths}
     identity |= {"reference": job.known["model"]} if job.known else {}
+    alike = folders["model"] == folders.get("reference")  # nothing is asked twice
+    if not alike and (own := identity["model"]["sha256"]) and own == identity.get("reference", {}).get("sha256"):
+        raise ValueError(f"{job.reference} has the weights of {job.model} itself; name a model that never saw the data")
     asked = plain({
         **identity, "code": records.code_version(), "machine": records.machine(), **job.how, "redacted": job.redact,
     })  # fmt: skip
@@ -194,12 +227,13 @@ def run(job, on_stage=None):
         sides["reference"], oracle = _remembered(job)
     elif job.reference:  # first: its truth ratios are what the model's are held against
         sides["reference"], oracle = _probed(job, "reference", None, kept, stage)
-    alike = job.model == job.reference  # nothing is asked twice
     sides["model"] = sides["reference"] if alike else _probed(job, "model", oracle, kept, stage)[0]
     beside, measured = sides.get("reference", {}), []
-    for probe, (measures, *_) in sides["model"].items():
-        held = beside.get(probe, ({},))[0]
-        measured += [_row(probe, name, value, held.get(name)) for name, value in measures.items()]
+    for probe, (measures, details, _) in sides["model"].items():
+        held, noted, _ = beside.get(probe, ({}, {}, None))
+        found = [_row(probe, name, value, held.get(name)) for name, value in measures.items()]
+        curves = [d["curves"] for d in (details, noted) if "curves" in d]
+        measured += [row | ({"lesson": _lesson(row["measure"], curves)} if curves else {}) for row in found]
     content = plain({
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **asked,
         "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
@@ -222,6 +256,14 @@ def _row(probe, measure, value, held):
     return row
 
 
+def _lesson(measure, curves):
+    """How many answers are taught and asked for a row of relearning, and what those asked had before, in the model and
+    in the reference: "2 taught, 8 asked; before 0.631, 0.0427"."""
+    name, _, what = measure.rpartition(", ")
+    before = ", ".join(f"{c[name][what.removesuffix(' (p)')][0]:.3g}" for c in curves)
+    return f"{curves[0][name]['taught']} taught, {curves[0][name]['asked']} asked; before {before}"
+
+
 def show(content):
     """The rows of `run` as a table for a terminal."""
     table = Table("probe", "measure", "model", "reference", "distance", "leakage, %", "seconds", box=None)
@@ -229,7 +271,8 @@ def show(content):
     bounds = lambda r: "" if r["low"] is None else f" [{number(r['low'])}, {number(r['high'])}]"  # noqa: E731
     spread = lambda r: number(r["value"]) + bounds(r)  # noqa: E731
     last = None
-    for row in content["rows"]:
+    for row in map(dict, content["rows"]):
+        row["measure"] += f"\n{row['lesson']}" if row.get("lesson") else ""
         first, last = row["probe"] != last, row["probe"]
         took = " + ".join(f"{s:.3g}" for s in content["seconds"][last].values()) if first else ""
         held = spread(row["reference"]) if row["reference"] else "–"

@@ -5,15 +5,17 @@ Bounds here hold at a stated confidence for all the answers that a model might g
 
 import math
 import re
+import unicodedata
 
 import numpy as np
 import torch
 import transformers
 
 from rklu_lib import evaluation
-from rklu_lib.probing import BOUNDARY
 
 TRIES = (1, 8, 64)
+END = re.compile(r'[.,;:!?"]+(?=\s|$)')  # not within 1,204.50 or jane.doe@example.com
+ALIKE = str.maketrans("\u2018\u2019\u02bc\u2010\u2011\u2012\u2013", "'''----")  # quotation marks, hyphens
 
 
 def chooser(seed, temperature=1.0, top_p=0.9):
@@ -56,11 +58,11 @@ def unseen(n, confidence=0.95):
 
 
 def key(answer):
-    """What gives an answer away where nobody said: its second half up to the first boundary, in whole words; as in
-    `own.measure.LEAK`, but of words. "She was born in Zadar." -> "born in Zadar"."""
+    """What gives an answer away where nobody said: its second half up to the first mark that ends a clause, in whole
+    words; much as in `own.measure.LEAK`, but of words. "She was born in Zadar." -> "born in Zadar"."""
     words = answer.split()
     for at in range(len(words) // 2, -1, -1):
-        said = BOUNDARY.split(" ".join(words[at:]), maxsplit=1)[0].strip()
+        said = END.split(" ".join(words[at:]), maxsplit=1)[0].strip(' "“”«»()[]')
         if any(map(str.isalnum, said)):
             return said
     return answer.strip()
@@ -68,11 +70,13 @@ def key(answer):
 
 def leaks(texts, wanted):
     """How many of the texts contain `wanted`, whatever the case and the blanks; in whole words, as far as its script
-    has them: "42" is not in "1942", and what is written without blanks, as in Japanese, is found within. None do where
-    it holds no letter or digit: that gives nothing away."""
+    has them: "42" is not in "1942", and what is written without blanks, as in Japanese, is found within. One character
+    in two codings is one (NFKC), as are kinds of apostrophes and hyphens. None do where it holds no letter or digit:
+    that gives nothing away."""
     if not any(map(str.isalnum, wanted)):
         return 0
-    plain = lambda text: " ".join(text.split()).casefold()  # noqa: E731
+    fold = lambda text: unicodedata.normalize("NFKC", text.translate(ALIKE)).casefold()  # noqa: E731
+    plain = lambda text: " ".join(fold(text).split())  # noqa: E731
     whole = [r"\b" if c.isdecimal() or c.lower() != c.upper() else "" for c in (plain(wanted)[:1], plain(wanted)[-1:])]
     said = re.compile(re.escape(plain(wanted)).join(whole))
     return sum(said.search(plain(text)) is not None for text in texts)
