@@ -187,7 +187,7 @@ def _named(job, failed):
     name = f"{spec.profile}, {spec.split}, {spec.label}, seed {spec.seed}"
     try:
         yield
-    except FloatingPointError as error:
+    except (FloatingPointError, torch.OutOfMemoryError) as error:  # of a card's memory another job may need less
         failed.append(f"{name}: {error}")
     except OSError as error:
         fix = "free some of the disk, or name another in RKLU_RUNS and RKLU_RECORDS; the same command goes on"

@@ -97,8 +97,8 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
     gradient_checkpointing: hold each layer's input only, and run the layer again in the backward pass.
     folder: where the state of the last whole epoch is kept; a run finds it there after an interruption.
     on_epoch(model, history) -> dict: noted in the history, whose last entry is this epoch's (evaluation goes here);
-    with "stop" True it ends the training. on_step(): called after every step. Raises FloatingPointError on a loss that
-    is not finite, before it reaches the weights.
+    with "stop" True it ends the training. on_step(): called after every step. Raises FloatingPointError on a loss or a
+    gradient that is not finite, before it reaches the weights.
     """
     accelerator = parallel.accelerator()
     kind, together, half = accelerator.device.type, parallel.processes(), models.bf16(precision)
@@ -130,12 +130,12 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
                     # not accelerate's mixed_precision: that is one setting per process, and a worker trains many models
                     with torch.autocast(kind, torch.bfloat16, enabled=half):
                         loss = terms(term)
-                    value = parallel.total(loss)
-                    if not math.isfinite(value):
-                        raise FloatingPointError(f"loss {value} in epoch {epoch + 1}; lower the learning rate {lr:g}")
+                    total += parallel.total(loss)
                     accelerator.backward(loss if together == 1 else together * loss)  # gradients are averaged
-                    total += value
-            accelerator.clip_grad_norm_(terms.parameters(), max_grad_norm)
+            norm = float(accelerator.clip_grad_norm_(terms.parameters(), max_grad_norm))
+            if not math.isfinite(total + norm):
+                what = f"gradient {norm}" if math.isfinite(total) else f"loss {total}"
+                raise FloatingPointError(f"{what} in epoch {epoch + 1}; lower the learning rate {lr:g}")
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()

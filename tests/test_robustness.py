@@ -268,8 +268,8 @@ def test_the_bound_of_a_mean_holds_as_often_as_it_says():
 
 
 def test_an_interval_of_rare_leaks_is_wilsons_and_covers():
-    """Of twenty questions few leak, each at its own rate. The truth seldom lies above; below Wilson's own lower end of a
-    twentieth it lies in 7.5 % of cases, when three or more of twenty are drawn."""
+    """Of twenty questions few leak, each at its own rate. The truth seldom lies above; a truth of a twentieth lies
+    below in 7.5 % of cases, when three or more of twenty are drawn: that is Wilson's own."""
     for hits in (0, 1, 7, 20):
         assert rows.rare([1.0] * hits + [0.0] * (20 - hits)) == pytest.approx((hits / 20, *measure.wilson(hits, 20)))
     rng = np.random.default_rng(0)

@@ -201,6 +201,15 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tiny_mode
     assert same_weights(model, before)
 
 
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tiny_model):
+    """A loss may be a number where its gradient is none: the root of 0 is 0, and infinitely steep."""
+    model, before = tiny_model(), tiny_model()
+    steps = lambda epoch: [[lambda scored: (next(scored.parameters()).sum() * 0).sqrt()]]  # noqa: E731
+    with pytest.raises(FloatingPointError, match=r"gradient nan in epoch 1; lower the learning rate 0\.5"):
+        training.fit(model, steps, epochs=1, epoch_steps=1, lr=0.5)
+    assert same_weights(model, before)
+
+
 @pytest.fixture(scope="module")
 def pair(profile, tiny_model, examples):
     """(original, augmented): the tiny Llama, and the same tuned on the forget set."""

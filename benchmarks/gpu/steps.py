@@ -3,10 +3,12 @@
 `steps.py FILE` computes on the GPU where there is one that is not hidden, and writes arrays by name.
 """
 
+import contextlib
 import copy
 import dataclasses
 import os
 import sys
+import traceback
 
 import numpy as np
 import torch
@@ -45,10 +47,14 @@ def unlearned(name, folder=None, stop=None, **changes):
     epoch."""
     p = dataclasses.replace(PROFILE, **changes)
     original, augmented, tokenizer, forget, retain = setting(p)
-    before = [theta.detach().clone() for theta in original.parameters()]
     chosen = methods.METHODS[name]
     refusals = methods.refused(p, tokenizer, forget, 0) if methods.REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, original, augmented, forget, retain if chosen.retain else [], refusals)
+    noise = torch.Generator().manual_seed(2)  # away from the original, where +KL's gradient is nothing but rounding
+    with torch.no_grad():
+        for theta in original.parameters():
+            theta.add_((0.02 * torch.randn(theta.shape, generator=noise)).to(theta))
+    before = [theta.detach().clone() for theta in original.parameters()]
 
     def note(model, history):
         if len(history) == stop:
@@ -65,11 +71,27 @@ def unlearned(name, folder=None, stop=None, **changes):
 
 def main(file):
     found = {"device": np.array(models.device())}
-    for name in TRAINED:
-        found[f"{name} loss"], found[f"{name} moved"] = unlearned(name)
-    for kind, changes in HALF.items():
-        found[f"{kind} loss"], found[f"{kind} moved"] = unlearned("RKLU", **changes)
-    original, augmented, tokenizer, forget, _ = setting()
+    for name, changes in ({n: {} for n in TRAINED} | HALF).items():
+        with noted(name):
+            found[f"{name} loss"], found[f"{name} moved"] = unlearned("RKLU" if changes else name, **changes)
+    with noted("teacher, logits and scores"):
+        found |= frozen()
+    np.savez(file, **found)
+
+
+@contextlib.contextmanager
+def noted(name):
+    """What fails is told, and lacks in the file: on a borrowed machine the other comparisons are worth having."""
+    try:
+        yield
+    except Exception:
+        print(f"{name}:", file=sys.stderr)
+        traceback.print_exc()
+
+
+def frozen():
+    """{name: array} of what is not trained: the teacher's logits, a model's own, its scores."""
+    found, (original, augmented, tokenizer, forget, _) = {}, setting()
     aids = methods.prepare(methods.METHODS["RKLU"], PROFILE, original, augmented, forget, [], [])
     found["teacher"] = aids.teacher.at(range(8))(0, None).float().cpu().numpy()
     batch = data.collate(forget, range(8)).to(models.device())
@@ -78,8 +100,7 @@ def main(file):
     asked = evaluation.load_questions(PROFILE, "forget10", tokenizer)
     scores, per_question = evaluation.evaluate(original, tokenizer, asked, PROFILE.max_new_tokens)
     found["nll"] = per_question["answer_nll"]
-    found |= {"utility": np.array([scores[c] for c in metrics.UTILITY_COMPONENTS if "rouge" not in c])}
-    np.savez(file, **found)
+    return found | {"utility": np.array([scores[c] for c in metrics.UTILITY_COMPONENTS if "rouge" not in c])}
 
 
 if __name__ == "__main__":

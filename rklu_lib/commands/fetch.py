@@ -78,4 +78,6 @@ def convert(gguf):
         settings["rope_theta"] = rope["rope_theta"]
     model = LlamaForCausalLM(LlamaConfig(**settings))
     model.load_state_dict(read.state_dict())
+    # of this file some versions of transformers read the format's opening token as the end of text
+    tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
     return model.eval(), tokenizer
