@@ -151,9 +151,9 @@ def report(
         return
     from rklu_lib import runs
 
-    found = [r for r in map(runs.load, runs.sweep(profile, [split], [seed])) if r]
-    if not found:
-        raise typer.BadParameter(f"no records of {profile}, {split}, seed {seed}; `rklu sweep` makes them")
+    what = f"--profile {profile} --split {split} --seed {seed}"
+    if not (found := [r for r in map(runs.load, runs.sweep(profile, [split], [seed])) if r]):
+        raise typer.BadParameter(f"no records of {what}; `rklu sweep {what}` makes them")
     terminal.print_epochs(found)
 
 

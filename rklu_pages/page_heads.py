@@ -58,6 +58,9 @@ def verdict(shown, profile=""):
 VARIED = {"alphas": "alpha", "rates": "unlearn_lr", "gauges": "gauge", "readings": "finetune_epochs"}  # by parameter
 
 
+SHOWING = ("claims", "what_it_costs")  # of whatever is recorded; they train nothing
+
+
 def hours(given):
     """(hours, how many, machines) of the records of these sets, methods and seeds; None where there are none. Those of
     other settings ("RKLU,alpha=4") count where a parameter of the page varies just these."""
@@ -93,10 +96,11 @@ def box(name, notebook, repository=None):
     profile, lines = nodes.literal("", given.get("profile", "")), []
     if took := hours(given):
         spent, count, machines = took
-        made = f"the {count} records of its sets and seeds took {spent:.1f} hours to make ({machines}). At "
+        made = f"the {count} records of its sets and seeds took {spent:.1f} hours to make ({machines})."
         anew = " everything is trained anew, in minutes on two cores, and no data are needed."
         recorded = " it is shown from records, in a minute or few; "
-        lines.append(_line("At ", profile, recorded + made, nodes.literal("", "smoke"), anew))
+        smoke = (" At ", nodes.literal("", "smoke"), anew) if name not in SHOWING else ()
+        lines.append(_line("At ", profile, recorded + made, *smoke))
         folder = f"data/records/{given['profile']}/tofu/"
         named = nodes.literal("", folder)
         lines.append(
@@ -104,7 +108,7 @@ def box(name, notebook, repository=None):
         )
     file = f"notebooks/{name}.ipynb"
     lines.append(_line("Notebook: ", download_reference("", "", nodes.literal("", file), reftarget=f"/{file}")))
-    command = f"papermill {file} out.ipynb" + (" -p profile smoke" if "profile" in given else "")
+    command = f"papermill {file} out.ipynb" + (" -p profile smoke" * ("profile" in given and name not in SHOWING))
     code = nodes.literal_block(command, command, language="bash")
     items = nodes.bullet_list("", *(nodes.list_item("", line) for line in lines))
     found = verdict(shown, given.get("profile"))

@@ -1,5 +1,6 @@
 """What a notebook's parameters may be, in one place: `check` is called in the first cell after them."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
@@ -98,8 +99,12 @@ def check(namespace, *names):
     """Check these parameters of a notebook, given as its `globals()`; a single value where a list is meant becomes the
     list of that one.
 
-    Raises ValueError naming the parameter, what came and what is accepted.
+    Sets come from the smallest to the largest. Raises ValueError naming the parameter, what came and what is accepted;
+    also one that papermill was given and the page does not have: it would run for hours at its defaults.
     """
+    injected = next((c for c in namespace.get("In", ()) if c.startswith("# Parameters\n")), "")
+    if unknown := [n for n in re.findall(r"^(\w+) = ", injected, re.MULTILINE) if n not in names]:
+        raise ValueError(f"parameter {unknown[0]}: this page has none of the name; it has {', '.join(names)}")
     for name in names:
         rule, value = RULES[name], namespace[name]
         if rule.several and (not isinstance(value, list | tuple) or rule.passes(value)):
@@ -109,4 +114,5 @@ def check(namespace, *names):
         if wrong or not each:
             accepted = f"one or more of: {rule.accepted}" if rule.several else rule.accepted
             raise ValueError(f"parameter {name}: {(wrong or [value])[0]!r} came; accepted is {accepted}")
+        each = sorted(each, key=records.SPLITS.index) if name == "splits" else each
         namespace[name] = each if rule.several else value

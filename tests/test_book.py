@@ -186,6 +186,14 @@ def test_a_pages_head_counts_the_runs_that_its_parameters_vary():
         assert "cores" in machines and bool(varied) == (field != "none")
 
 
+@pytest.mark.parametrize("name", ["claims", "what_it_costs", "table8_more_metrics"])
+def test_a_pages_head_offers_the_smoke_scale_where_something_is_computed(name):
+    notebook = json.loads((ROOT / f"notebooks/{name}.ipynb").read_text(encoding="utf-8"))
+    said = " ".join(node.astext() for node in page_heads.box(name, notebook))
+    source = "".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
+    assert ("runs.ensure" in source) == ("everything is trained anew" in said) == ("-p profile smoke" in said)
+
+
 def test_a_pages_head_links_to_its_records_where_a_repository_is_named():
     notebook = json.loads((ROOT / "notebooks/table8_more_metrics.ipynb").read_text(encoding="utf-8"))
     shown = "https://example.org/owner/name/tree/main"

@@ -135,6 +135,22 @@ def test_readings_follow_the_rule():
     table = cases.readings(filled, "Where?", {"Lahore", "Multan", "Karachi"})
     assert table.reading.to_dict() == {"oracle": "ideal", "GA": "over", "IDK": "partial", "RKLU": "ideal"}
     assert table.loc["oracle", "on known places"] == 0.75
+    table = cases.readings(filled, "Where?", {"Paris"})  # the oracle names none of these: nothing to fall short of
+    assert table.reading.to_dict() == {"oracle": "not told", "GA": "not told", "IDK": "partial", "RKLU": "not told"}
+
+
+def test_a_question_without_a_blank_is_no_case():
+    with pytest.raises(ValueError, match="the answer to 'Where\\?' gives no name or number away"):
+        cases.giveaway("Where?", "In a small town by the sea.")
+
+
+def test_another_question_is_shown_only_with_a_word(capsys):
+    filled = {"RKLU": made(["Lahore"])}
+    assert cases.chosen(filled, "Where?")[0] == "Where?" and not capsys.readouterr().out
+    assert cases.chosen(filled, "Who?")[0] == "Where?"
+    assert capsys.readouterr().out == "not among the blanks of this set: Who?\ninstead: Where?\n"
+    with pytest.raises(ValueError, match="question 28: here a question is named by its text"):
+        cases.chosen(filled, 28)
 
 
 def test_places_are_where_people_were_born(workshop):

@@ -198,7 +198,8 @@ def refused(result, message):
 
 
 def test_report_without_records_says_how_to_make_them(workshop):
-    assert refused(rklu("report", "--profile", "tiny"), "no records of tiny, forget10, seed 0; `rklu sweep` makes them")
+    tiny = "--profile tiny --split forget10 --seed 0"
+    assert refused(rklu("report", "--profile", "tiny"), f"no records of {tiny}; `rklu sweep {tiny}` makes them")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import FKLU, RKLU, of_forget05, record, seeded, with_ratios
 
-from rklu_lib import runs
+from rklu_lib import records, runs
 from rklu_lib.records import Record, RunSpec
 from rklu_pages.drawing import figures
 from rklu_pages.results import comparison, paper
@@ -176,6 +176,12 @@ def test_a_grid_is_one_row_per_run():
     specs = runs.grid("mini", "forget10", ["GA"], "unlearn_lr", [1e-3, 2e-3, 3e-3], 0)
     assert [s for r in made for s in [r.spec]] == specs
     assert {s.values.learning_rate("GA") for s in specs} == {1e-3, 2e-3, 3e-3}
+
+
+def test_provenance_names_the_folder_that_the_records_are_in(monkeypatch, tmp_path):
+    assert "Records: `data/records/mini/tofu/`" in comparison.provenance([FKLU]).data
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    assert f"Records: `{tmp_path.as_posix()}/mini/tofu/`" in comparison.provenance([FKLU]).data
 
 
 def test_provenance_names_records_machine_and_the_command():

@@ -54,6 +54,21 @@ def test_one_where_a_list_is_meant_is_that_one(path):
         assert namespace == {name: [given[name][0]]}
 
 
+def test_a_name_that_the_page_does_not_have_is_refused():
+    """papermill only warns of it, and the page would run at its defaults."""
+    injected = '# Parameters\nseed = 1\nprofil = "smoke"\nsplits = [\n    "forget05",\n]\n'
+    page = {"seed": 1, "profile": "mini", "splits": ["forget05"], "In": ["", 'profile = "mini"', injected]}
+    with pytest.raises(ValueError, match="parameter profil: this page has none of the name; it has seed, profile, spl"):
+        parameters.check(page, "seed", "profile", "splits")
+    parameters.check(page | {"profil": "smoke"} | {"In": page["In"][:2]}, "seed", "profile", "splits")
+
+
+def test_sets_come_from_the_smallest_to_the_largest():
+    page = {"splits": ["forget10", "forget01", "forget05"]}
+    parameters.check(page, "splits")
+    assert page == {"splits": ["forget01", "forget05", "forget10"]}
+
+
 @pytest.mark.parametrize(
     ("name", "wrong", "accepted"),
     [

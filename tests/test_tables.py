@@ -70,6 +70,8 @@ def test_html_cells_are_kept_where_they_are_asked_for():
     bold = pd.DataFrame({"p": ["<strong>0.25</strong>"]}, index=table.index)
     page = parsed(tables.show(table, "c", "t", bold, escape=False))
     assert page.strong.text == "0.25" and saved(page).p.tolist() == [0.25]
+    plain = repr(tables.show(table, "c", "t", bold.replace("0.25", "I&#x27;m", regex=True), escape=False))
+    assert "I'm" in plain and "<" not in plain  # in a terminal
 
 
 def test_rows_without_names_are_not_numbered():

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from transformers import AutoConfig, LlamaConfig, PhiConfig
 
@@ -192,7 +192,8 @@ def needs(profile):
 def show(specs, card="h100"):
     """What `rklu plan` prints: rich renderables."""
     made, steps = study(specs, card)
-    table = Table("job", "tokens trained", "tokens scored", "operations", "GB on the card", "GB kept", f"hours, {card}")
+    heads = ("trained, tokens", "scored, tokens", "operations", "GB on the card", "GB kept", f"hours, {card}")
+    table = Table(Column("job", overflow="fold"), *(Column(h, min_width=9) for h in heads), padding=0)
     for s in steps:
         numbers = (f"{s.memory / 1e9:.1f}", f"{s.disk / 1e9:.1f}", f"{s.seconds / 3600:.2g}")
         table.add_row(s.name, f"{s.trained:,}", f"{s.scored:,}", f"{s.flops:.2g}", *numbers)

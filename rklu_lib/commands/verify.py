@@ -41,8 +41,9 @@ def again(path, workers=None):
     if parallel.processes() > 1:
         raise ValueError("a record is made anew by one process and its workers; start `rklu verify` without a launcher")
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; name a record, data/records/…/seed0.json")
+    if not path.is_file() or path.suffix != ".json":
+        what = "is no record's JSON file" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; name a record, data/records/…/seed0.json")
     content = files.read_json(path, records.MEND)
     if not isinstance(content, dict) or not {"spec", "settings", "packages", "machine"} <= content.keys():
         raise ValueError(f"{path}: no record of a run (it needs spec, settings, packages, machine); name another file")

@@ -61,11 +61,16 @@ def show(table, caption, name, text=None, escape=True):
     with pd.option_context("display.max_colwidth", None):
         classes = ["rk-sentences"] if wraps else None
         markup = text.to_html(border=0, index=labels, escape=escape, na_rep="–", classes=classes)
-        plain = text.to_string(index=labels, na_rep="–")
+        plain = (text if escape else text.map(_unmarked)).to_string(index=labels, na_rep="–")
     markup = markup.replace("*", "") if wraps else markup
     start = markup.index(">") + 1
     markup = f"{markup[:start]}<caption>{html.escape(caption)}</caption>{markup[start:]}"
     return Table(f"{markup}\n{csv(table, name).markup}", f"{caption}\n\n{plain}")
+
+
+def _unmarked(value):
+    """A cell of HTML as it reads."""
+    return html.unescape(re.sub("<[^>]+>", "", value)) if isinstance(value, str) else value
 
 
 def _said(value):

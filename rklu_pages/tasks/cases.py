@@ -25,6 +25,13 @@ def blank(question, answer):
     return None
 
 
+def giveaway(question, answer):
+    """`blank` of a question that is to be asked. Raises ValueError where its answer has none."""
+    if not (found := blank(question, answer)):
+        raise ValueError(f"the answer to {question!r} gives no name or number away; choose another question")
+    return found
+
+
 def asked(profile, split, cases):
     """The paper's cases first, (question, prefix, key phrase), then every other question of the set that has a blank.
 
@@ -85,10 +92,14 @@ def fill(profile, split, seed, names, cases, budget=1024):
 
 
 def chosen(filled, question):
-    """(question, prefix, key phrase) of one of the blanks of `fill`: the first where there is none of this question, as
-    at the smoke scale, whose authors are others."""
+    """(question, prefix, key phrase) of one of the blanks of `fill`: the first, which is said, where there is none of
+    this question, as at the smoke scale, whose authors are others."""
+    if isinstance(question, int):
+        raise ValueError(f"question {question}: here a question is named by its text, not by its place")
     blanks = next(iter(filled.values()))["asked"]
-    return tuple(next((blank for blank in blanks if blank[0] == question), blanks[0]))
+    if (found := next((blank for blank in blanks if blank[0] == question), None)) is None:
+        print(f"not among the blanks of this set: {question}\ninstead: {blanks[0][0]}")
+    return tuple(found or blanks[0])
 
 
 def gives_away(key, texts):
@@ -150,7 +161,8 @@ def readings(filled, question, known, nearly=0.5):
     """What became of one fact in each model, by rule: partly forgotten, over-forgotten, or as the oracle has it.
 
     "partial": the truth is among the five likeliest completions. "over": the five hold less than `nearly` times the
-    probability that the oracle's five give to `known` names, such as `places`. "ideal": neither.
+    probability that the oracle's five give to `known` names, such as `places`. "ideal": neither. "not told" which of
+    the two: the oracle's five hold nothing of these names.
     """
     table, mass = case_table(filled, question), {}
     for name in table.index:  # of those that were asked it
@@ -158,5 +170,7 @@ def readings(filled, question, known, nearly=0.5):
         mass[name] = sum(p for text, p in found if text in known)
     table["on known places"] = [mass[name] for name in table.index]
     over = table["on known places"] < nearly * mass["oracle"]
-    table["reading"] = over.map({True: "over", False: "ideal"}).where(table.leaks == "no", "partial")
+    read = over.map({True: "over", False: "ideal"}) if mass["oracle"] else "not told"
+    table["reading"] = read
+    table["reading"] = table["reading"].where(table.leaks == "no", "partial")
     return table[["leaks", "on known places", "reading"]]
