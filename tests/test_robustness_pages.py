@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from rklu_lib import bases, data, profiles, records
+from rklu_lib import bases, data, files, profiles, records
+from rklu_lib.robustness import rows, sampling
 from rklu_pages.beyond import robustness
 
 MEASURES = {("memorisation", "answer probability"): 0.2, ("memorisation", "exact memorisation"): 0.4}
@@ -196,3 +197,18 @@ def test_the_oracle_is_asked_once_and_records_are_read(tmp_path, tofu, monkeypat
     assert list(robustness.recorded("mini", "forget01")) == ["oracle", "GA", "RKLU"]
     assert robustness.recorded("mini", "forget05") == {}
     assert robustness.readings(robustness.side_by_side({})).empty and robustness.kept({}).empty
+
+
+ATTACKS = sorted((data.ROOT / "data" / "records").glob("*/tofu/*/attacks/*.json"))
+
+
+@pytest.mark.parametrize("path", ATTACKS, ids=lambda path: f"{path.parts[-5]}-{path.stem}")
+def test_the_records_leaks_are_those_of_their_hits(path):
+    """leak@k and its interval, which was another formula's when most of these were made, from what each holds."""
+    content = files.read_json(path)
+    noted = content["details"]["model"].get("sampling")
+    found = {r["measure"]: (r["value"], r["low"], r["high"]) for r in content["rows"] if r["probe"] == "sampling"}
+    assert bool(noted) == bool(found)
+    for k in (k for k in sampling.TRIES if f"leak@{k}" in found):
+        tries = [sampling.leak_at(q["leaks"], q["of"], k) for q in noted["questions"]]
+        assert found[f"leak@{k}"] == pytest.approx(rows.rare(tries), rel=1e-4, abs=1e-6)
