@@ -88,13 +88,16 @@ function filter(table) {
     const words = input.value.toLowerCase().split(/\s+/);
     for (const row of rows) row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
     count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+    if (table.querySelector(".rk-stuck")) stick(table); // fewer rows may need less room
   });
   return [input, count];
 }
 
 // Names of rows stay at the left edge, one beside the other.
 function stick(table) {
-  const names = table.tBodies[0].rows[0].querySelectorAll("th"), from = innerWidth < 576 ? names.length - 1 : 0; // on a phone the last
+  const shown = [...table.tBodies[0].rows].find((row) => !row.hidden);
+  if (!shown) return;
+  const names = shown.querySelectorAll("th"), from = innerWidth < 576 ? names.length - 1 : 0; // on a phone the last
   let left = 0;
   for (let column = from; column < names.length; column++) {
     for (const row of [...table.tBodies[0].rows, ...table.tHead.rows]) {

@@ -255,6 +255,8 @@ def heat_map(table, title="How far each model is from the oracle"):
             "cbar_kws": {"label": "distance to oracle"},
         }
         seaborn.heatmap(drawn, ax=ax, annot=few, fmt=".2f", **how)
+        for text, value in zip(ax.texts, drawn.to_numpy().ravel(), strict=False):
+            text.set_color("#ffffff" if value > 0.6 else "#000000")  # seaborn's own choice is hard to read in between
         for artist in (*ax.collections, *ax.texts):
             artist.set_gid("own")  # in a dark page, too, dark is far
         ax.set(title=title, xlabel="probe", ylabel="method")

@@ -211,7 +211,7 @@ def distributions(content, position, names, k=8, per_row=3):
             ax.barh(range(len(top)), [p for _, p in top], color=colours)
             ax.set(xlim=(0, 1), xlabel="probability", title=name)
             how = {"family": "monospace", "fontsize": 9, "parse_math": False}  # a token may be a dollar sign
-            ax.set_yticks(range(len(top)), [repr(text)[1:-1] for text, _ in top], **how)
+            ax.set_yticks(range(len(top)), [repr(text)[1:-1].replace(" ", "␣") for text, _ in top], **how)
             ax.tick_params(axis="y", length=0)
     return finished(figure, names)
 
@@ -221,7 +221,7 @@ def true_token_probability(content, names):
     table = pd.DataFrame({name: content["models"][name]["true_probability"] for name in names})
     with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
         figure, ax = plt.subplots(figsize=(WIDE, 4.2))
-        figure.subplots_adjust(left=0.09, right=0.85, top=0.97, bottom=0.2)
+        figure.subplots_adjust(left=0.09, right=0.85, top=0.97, bottom=0.3)
         sns.lineplot(table, dashes=False, markersize=6, legend=False, ax=ax, **_looks(names))
         ticks = [t.strip() or "·" for t in content["tokens"]]
         ax.set_xticks(range(len(ticks)), ticks, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
