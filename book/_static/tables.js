@@ -129,9 +129,10 @@ document.addEventListener("DOMContentLoaded", () => {
     if (table.tBodies[0].rows.length > 2) sortable(table);
     if (table.querySelector("tbody th")) stick(table);
   }
-  for (const table of document.querySelectorAll(".bd-article table.table")) { // of the prose: on a phone each cell tells its head
+  const sentences = ".bd-article :is(table.table, table.rk-sentences)"; // on a phone each of their cells tells its head
+  for (const table of document.querySelectorAll(sentences)) {
     const heads = [...(table.tHead?.rows[0]?.cells ?? [])].map(said);
-    if (heads.length < 3) continue;
+    if (heads.length < 3 || table.tHead.rows.length > 1) continue;
     for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, at) => (cell.dataset.head = heads[at]));
   }
 });
