@@ -7,8 +7,9 @@ import pytest
 from bs4 import BeautifulSoup
 from helpers import flat, rklu, write_lines
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 
-from rklu_lib import records
+from rklu_lib import models, records
 from rklu_lib.own import report, unlearning
 
 EVIL = [
@@ -138,12 +139,43 @@ def test_an_attack_on_the_model_joins_its_report(made, tmp_path):
     assert [c[:2] for c in cells] == [[r["probe"], r["measure"]] for r in found["rows"]] and cells
     assert cells[0][2].startswith(f"{found['rows'][0]['value']:.3g} (")
     assert cells[0][3].startswith(f"{found['rows'][0]['reference']['value']:.3g} (")
+    said = head.find_all_next("p", limit=4)
+    assert any("asked for other data than this model was made to forget: forget.jsonl" in p.text for p in said)
+    assert not any("another prompt format" in p.text for p in said)  # it was asked in the report's own
+    (asked,) = [p.text for p in said if "answers to each of" in p.text]
+    assert found["files"]["forget"][0]["sha256"] in asked and "Not asked: membership, questions, sampling" in asked
+    assert "No reference model was given" not in page.text
     found["model"]["sha256"] = "0" * 64
     (folder / "attack.json").write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(ValueError, match="attack.json is of other weights than"):
         report.rebuild(folder)
     (folder / "report.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ValueError, match="report.json: no report of `rklu unlearn`"):
+        report.rebuild(folder)
+
+
+def test_an_attack_that_its_report_could_not_take_up_is_not_begun(made, tmp_path, monkeypatch):
+    folder, forget = tmp_path / "out", tmp_path / "forget.jsonl"
+    shutil.copytree(made(True), folder)
+    write_lines(forget, [{"question": "Who?", "answer": "Mira Adeyoq."}])
+    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("weights were loaded"))
+    weights, words = next(folder.glob("*.safetensors")), ["attack", "--model", folder, "--forget", forget]
+    tensors = {k: v.bfloat16() for k, v in load_file(weights).items()}
+    save_file(tensors, weights, {"format": "pt"})
+    result = rklu(*words)
+    assert result.exit_code == 2 and "report.json is of other weights than" in flat(result.output)
+    (folder / "report.json").write_text("[]", encoding="utf-8")
+    result = rklu(*words)
+    assert result.exit_code == 2 and "report.json: no report of `rklu unlearn`" in flat(result.output)
+    assert not list(folder.glob("attack.json*"))
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"model": null}'])
+def test_what_is_no_attack_is_named_as_such(made, tmp_path, text):
+    folder = tmp_path / "out"
+    shutil.copytree(made(True), folder)
+    (folder / "attack.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match="attack.json: no result of `rklu attack`"):
         report.rebuild(folder)
 
 

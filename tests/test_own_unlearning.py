@@ -394,6 +394,23 @@ def test_scores_and_ranks_are_the_models(knowing, examples):
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks transformers for it
+def test_an_adapters_digest_holds_its_bases(knowing, tmp_path):
+    """The same adapter on other weights is another model."""
+    peft, base = pytest.importorskip("peft"), AutoModelForCausalLM.from_pretrained(knowing)
+    base.save_pretrained(tmp_path / "base")
+    base.name_or_path = base.config._name_or_path = str(tmp_path / "base")
+    adapted = peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    adapted.save_pretrained(tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    assert json.loads(config.read_text())["base_model_name_or_path"] == str(tmp_path / "base")
+    before = checkpoints.sha256(tmp_path / "adapter")
+    assert before == checkpoints.sha256(tmp_path / "adapter") != checkpoints.sha256(tmp_path / "base")
+    weights = tmp_path / "base" / "model.safetensors"
+    save_file({k: v + 1 for k, v in load_file(weights).items()}, weights, {"format": "pt"})
+    assert checkpoints.sha256(tmp_path / "adapter") != before
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks transformers for it
 def test_an_adapter_is_merged_into_its_base(start, knowing, tmp_path, profile, rows):
     peft = pytest.importorskip("peft")
     base = AutoModelForCausalLM.from_pretrained(knowing)
