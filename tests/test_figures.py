@@ -10,7 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from helpers import NOTEBOOKS
 
-from rklu_pages.drawing import figures
+from rklu_pages.drawing import figures, looks
 from rklu_pages.drawing.pictures import finished
 
 WORDS = (
@@ -99,3 +99,12 @@ def test_a_line_stands_out_from_the_page_in_both_schemes(visit, picture, scheme,
     }"""
     shown = [path.evaluate(light) for path in page.locator("svg path[style*=stroke]").all()]
     assert (max(shown) > 0.95) == dark and (min(shown) < 0.05) != dark  # the black line
+
+
+def test_names_are_written_in_colours_that_can_be_read():
+    """The contrast of WCAG 2.2 with white, by its own example values for the ends of the scale, is at least 4.5."""
+    assert looks.ink("#000000") == "#000000" and looks.ink("#767676") == "#767676"  # 4.54, its own example of enough
+    for name, colour in looks.COLOURS.items():
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+                  for c in matplotlib.colors.to_rgb(looks.ink(colour))]  # fmt: skip
+        assert 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05) >= 4.45, name

@@ -33,7 +33,7 @@ def test_one_raised_logit_is_lowered_in_every_gauge():
 
 def test_levels_are_recorded_and_read_again(workshop, tiny_model, tokenizer, monkeypatch):
     asked, pair = [], {"original": tiny_model(), "augmented": tiny_model(seed=1)}
-    monkeypatch.setattr(gauge.cases, "load_models", lambda *a: asked.append(a) or (pair, tokenizer))
+    monkeypatch.setattr(gauge.loading, "load_models", lambda *a: asked.append(a) or (pair, tokenizer))
     first = gauge.levels("tiny", "forget10")
     assert gauge.levels("tiny", "forget10") == first and len(asked) == 1
     workshop(alpha=2.0)

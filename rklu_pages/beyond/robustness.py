@@ -207,13 +207,15 @@ def plot_relearning(curves, measure="probability"):
     with plt.rc_context(STYLE):
         how = {"figsize": (2.9 * across, 2.4 * high + 0.8), "sharey": True, "layout": "constrained", "squeeze": False}
         figure, axes = plt.subplots(high, across, **how)
+        figure.get_layout_engine().set(h_pad=0.12)
         for ax in axes.flat[len(panels) :]:
             ax.remove()
         for ax, taught in zip(axes.flat, panels, strict=False):
             for name, part in curves[curves.taught == taught].groupby("method", sort=False):
                 ax.plot(part.step, part[measure], label=name, markersize=3, **look(name))
             forget_quality_axis(ax) if measure == "forget quality" else ax.set_ylim(0, 1)
-            ax.set(title=f"taught: {taught}", xlabel="steps")
+            ax.set_title(f"taught: {taught}", fontsize=9)
+            ax.set_xlabel("steps")
             ax.xaxis.get_major_locator().set_params(integer=True)
         for ax in axes[:, 0]:
             ax.set_ylabel(f"{measure} of the rest")

@@ -9,7 +9,7 @@ import seaborn as sns
 from adjustText import adjust_text
 from scipy import optimize, stats
 
-from rklu_pages.drawing.looks import COLOURS, STYLE, look
+from rklu_pages.drawing.looks import COLOURS, STYLE, ink, look
 from rklu_pages.drawing.pictures import finished
 
 DASHES = {"": "", "KL": (4, 1.5), "RT": (1, 1.5), "MSE": (4, 1.5, 1, 1.5)}  # the same in seaborn's words
@@ -53,16 +53,17 @@ def _name_ends(ax, ends, colours, pad=0.012):
     right = max(x for x, _ in at.values())
     for name in [n for n, (x, _) in at.items() if x < right - 0.2]:
         shift = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
-        ax.annotate(name, at.pop(name), xycoords="axes fraction", color=colours[name], **shift)
+        ax.annotate(name, at.pop(name), xycoords="axes fraction", color=ink(colours[name]), **shift)
     found = sorted((y, x, name) for name, (x, y) in at.items())
     gap = 11 / 72 / (ax.get_position().height * ax.figure.get_figheight())  # a line of text, as a share of the axis
     steps = gap * np.arange(len(found))
     fitted = optimize.isotonic_regression([y for y, _, _ in found] - steps).x
     heights = np.clip(fitted, 0, max(0, 1 - steps[-1])) + steps
     for height, (y, x, name) in zip(heights, found, strict=True):
-        style = {"color": colours[name], "transform": ax.transAxes, "clip_on": False}
-        ax.plot([x, right + pad, right + 3 * pad], [y, height, height], linewidth=0.6, alpha=0.6, **style)
-        ax.text(right + 3.5 * pad, height, name, va="center", fontsize=9, **style)
+        style, colour = {"transform": ax.transAxes, "clip_on": False}, colours[name]
+        way = [x, right + pad, right + 3 * pad], [y, height, height]
+        ax.plot(*way, color=colour, linewidth=0.6, alpha=0.6, **style)
+        ax.text(right + 3.5 * pad, height, name, color=ink(colour), va="center", fontsize=9, **style)
 
 
 def trajectories(records, title=""):
@@ -82,6 +83,10 @@ def trajectories(records, title=""):
                 scored, x="epoch", y=measure, hue="method", style="method", units="seed", estimator=None, ax=ax,
                 dashes=dashes, markersize=6, linewidth=1.7, legend=False, **_looks(names),
             )  # fmt: skip
+            single = scored[scored.groupby(["method", "seed"])["epoch"].transform("size") == 1]
+            looks = _looks(names) | {"s": 45, "legend": False, "clip_on": False, "zorder": 3}
+            if len(single):  # of a line with one point nothing would be seen
+                sns.scatterplot(single, x="epoch", y=measure, hue="method", style="method", ax=ax, **looks)
             forget_quality_axis(ax) if ax is axes[0] else ax.set_ylim(0, 1)
             ax.set(ylabel=label, xlabel="epoch")
             last = scored[scored["seed"] == records[0].spec.seed].groupby("method").last()
@@ -143,7 +148,7 @@ def _marks(ax, reported):
         _name_ends(ax, {name: (x, p) for name, x, p in crowd.itertuples()}, looks["palette"])
     spots = means.drop(crowd.index)  # marks that hide one another have one label between them
     spots = spots.groupby([spots["x"].round(2), spots["p"].map("{:.2g}".format)], sort=False)
-    colour = lambda names: looks["palette"][names[0]] if len(names) == 1 else "#333333"  # noqa: E731
+    colour = lambda names: ink(looks["palette"][names[0]]) if len(names) == 1 else "#333333"  # noqa: E731
     texts = [ax.text(*s.iloc[0], ", ".join(s.index), color=colour(s.index), fontsize=9) for _, s in spots]
     lines = {"arrowstyle": "-", "color": "#7f7f7f", "linewidth": 0.6}
     # by default it stops after a second, and a busy machine would draw another picture
@@ -203,6 +208,7 @@ def distributions(content, position, names, k=8, per_row=3):
         rows, columns = -(-len(names) // per_row), min(per_row, len(names))
         size = (WIDE * columns / per_row, (0.26 * k + 0.9) * rows)
         figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+        figure.get_layout_engine().set(h_pad=0.12)
         for ax in axes.flat[len(names) :]:
             ax.remove()
         for ax, name in zip(axes.flat, names, strict=False):

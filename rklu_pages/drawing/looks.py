@@ -1,5 +1,8 @@
 """How a method looks wherever it is drawn: one colour for it all through, one style for all pictures."""
 
+import matplotlib.colors
+import numpy as np
+
 # Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
 COLOURS = {
     "RKLU": "#0072b2", "FKLU": "#3a9bd9", "GA": "#d55e00", "NPO": "#c98600", "DPO": "#cc79a7", "IDK": "#8a5a83",
@@ -16,6 +19,20 @@ STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
     "axes.axisbelow": True, "legend.frameon": False, "figure.constrained_layout.use": True,
 }  # fmt: skip
+
+
+def ink(colour, least=4.5):
+    """A colour as letters have it: darkened until its contrast with white is one of readable text (WCAG 2.2, 1.4.3)."""
+    parts = np.array(matplotlib.colors.to_rgb(colour))
+    while 1.05 / (_luminance(parts) + 0.05) < least:
+        parts *= 0.97
+    return matplotlib.colors.to_hex(parts)
+
+
+def _luminance(parts):
+    """WCAG's relative luminance of red, green and blue in [0, 1], (3,)."""
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return linear @ (0.2126, 0.7152, 0.0722)
 
 
 def look(name):
