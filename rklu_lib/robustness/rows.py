@@ -40,9 +40,9 @@ def _mean(values, seed):
 
 
 def rare(values, confidence=0.95):
-    """(mean, low, high) of n values in [0, 1], (n,), most of which may be 0: Wilson's interval as if they were hits and
-    misses, none of whose mean vary more. The bootstrap never draws what was not seen: where one question of twenty
-    leaks, its upper end was below the truth in a third of simulated cases, for 2.5 % wanted."""
+    """(mean, low, high) of n values in [0, 1], (n,), most of which may be 0: Wilson's interval, as if they were hits
+    and misses, since no values of the same mean vary more. The bootstrap never draws what was not seen: where one
+    question of twenty leaks, its upper end was below the truth in a third of simulated cases, for 2.5 % wanted."""
     n, mean, z = len(values), float(np.mean(values)), scipy.stats.norm.ppf((1 + confidence) / 2)
     middle, half = mean + z**2 / (2 * n), z * np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
     return mean, max(0.0, float(middle - half) / (1 + z**2 / n)), min(1.0, float(middle + half) / (1 + z**2 / n))
