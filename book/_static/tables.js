@@ -93,13 +93,15 @@ function filter(table) {
   return [input, count];
 }
 
-// Names of rows stay at the left edge, one beside the other.
+// Names of rows stay at the left edge, one beside the other; on a phone those alone that tell most rows apart.
 function stick(table) {
   const shown = [...table.tBodies[0].rows].find((row) => !row.hidden);
   if (!shown) return;
-  const names = shown.querySelectorAll("th"), from = innerWidth < 576 ? names.length - 1 : 0; // on a phone the last
+  const names = shown.querySelectorAll("th"), rows = [...table.tBodies[0].rows];
+  const apart = [...names].map((_, at) => new Set(rows.map((row) => said([...row.cells].find((cell) => cell.rkColumn === at)))).size);
   let left = 0;
-  for (let column = from; column < names.length; column++) {
+  for (let column = 0; column < names.length; column++) {
+    if (innerWidth < 576 && column !== apart.indexOf(Math.max(...apart))) continue;
     for (const row of [...table.tBodies[0].rows, ...table.tHead.rows]) {
       const cell = [...row.cells].find((c) => c.rkColumn === column && c.colSpan === 1);
       if (cell) {
