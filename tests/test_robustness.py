@@ -271,7 +271,9 @@ def test_an_interval_of_rare_leaks_is_wilsons_and_covers():
     """Of twenty questions few leak, each at its own rate. The truth seldom lies above; a truth of a twentieth lies
     below in 7.5 % of cases, when three or more of twenty are drawn: that is Wilson's own."""
     for hits in (0, 1, 7, 20):
-        assert rows.rare([1.0] * hits + [0.0] * (20 - hits)) == pytest.approx((hits / 20, *measure.wilson(hits, 20)))
+        scipys = stats.binomtest(hits, 20).proportion_ci(method="wilson")
+        found = rows.rare([1.0] * hits + [0.0] * (20 - hits))
+        assert found == pytest.approx((hits / 20, scipys.low, scipys.high)) and found[1:] == measure.wilson(hits, 20)
     rng = np.random.default_rng(0)
     for share, rate in ((0.05, 0.3), (0.1, 0.3), (0.5, 0.02)):
         truth, above, below = share * (1 - (1 - rate) ** 8), 0, 0

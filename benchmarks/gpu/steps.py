@@ -25,15 +25,20 @@ if os.environ.get("REHEARSAL"):  # the script is tried, not the methods: with a 
     TRAINED = ("RKLU", "NPO+KL", "DPO+RT")
 
 
+def nudged(model, seed):
+    """A model with noise on all its weights, the same on every device."""
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for theta in model.parameters():
+            theta.add_((0.02 * torch.randn(theta.shape, generator=noise)).to(theta))
+    return model
+
+
 def setting(p=PROFILE):
     """(original, augmented, tokenizer, forget examples, retain examples), the same on every device."""
     tokenizer = models.train_tokenizer((f"{q} {a}" for q, a in bases.training_pairs(p, "full")), p.vocab_size)
     original = models.create(p, tokenizer, 0)
-    augmented = copy.deepcopy(original)
-    noise = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for theta in augmented.parameters():
-            theta.add_(0.02 * torch.randn(theta.shape, generator=noise))
+    augmented = nudged(copy.deepcopy(original), 1)
     forget, retain = (
         [data.encode(tokenizer, p.template, r["question"], r["answer"]) for r in data.load_tofu(split, p.source)[:8]]
         for split in ("forget10", "retain90")
@@ -50,10 +55,7 @@ def unlearned(name, folder=None, stop=None, **changes):
     chosen = methods.METHODS[name]
     refusals = methods.refused(p, tokenizer, forget, 0) if methods.REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, original, augmented, forget, retain if chosen.retain else [], refusals)
-    noise = torch.Generator().manual_seed(2)  # away from the original, where +KL's gradient is nothing but rounding
-    with torch.no_grad():
-        for theta in original.parameters():
-            theta.add_((0.02 * torch.randn(theta.shape, generator=noise)).to(theta))
+    nudged(original, 2)  # away from where it was, at which +KL's gradient is nothing but rounding
     before = [theta.detach().clone() for theta in original.parameters()]
 
     def note(model, history):

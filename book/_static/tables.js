@@ -97,11 +97,12 @@ function filter(table) {
 function stick(table) {
   const shown = [...table.tBodies[0].rows].find((row) => !row.hidden);
   if (!shown) return;
-  const names = shown.querySelectorAll("th"), rows = [...table.tBodies[0].rows];
-  const apart = [...names].map((_, at) => new Set(rows.map((row) => said([...row.cells].find((cell) => cell.rkColumn === at)))).size);
+  const names = shown.querySelectorAll("th"), phone = innerWidth < 576;
+  const told = (at) => new Set([...table.tBodies[0].rows].map((row) => [...row.cells].find((cell) => cell.rkColumn === at).textContent)).size;
+  const apart = phone ? [...names].map((_, at) => told(at)) : [];
   let left = 0;
   for (let column = 0; column < names.length; column++) {
-    if (innerWidth < 576 && column !== apart.indexOf(Math.max(...apart))) continue;
+    if (phone && column !== apart.indexOf(Math.max(...apart))) continue;
     for (const row of [...table.tBodies[0].rows, ...table.tHead.rows]) {
       const cell = [...row.cells].find((c) => c.rkColumn === column && c.colSpan === 1);
       if (cell) {

@@ -79,15 +79,16 @@ def probe(model, tokenizer, examples, items, end, k=5, budget=256):
 
 
 def wilson(hits, n, confidence=0.95):
-    """Wilson's score interval of a rate: `hits` of n, n > 0 -> (low, high), in [0, 1]."""
-    interval = scipy.stats.binomtest(int(hits), int(n)).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    """Wilson's score interval of a rate: `hits` of n, n > 0 -> (low, high), in [0, 1]. hits may be the sum of n values
+    in [0, 1], which scipy does not take: none of the same mean vary more than hits and misses do."""
+    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
+    middle, half = hits + z**2 / 2, z * math.sqrt(hits * (n - hits) / n + z**2 / 4)
+    return (middle - half) / (n + z**2) if hits else 0.0, (middle + half) / (n + z**2) if hits < n else 1.0
 
 
 def rate(hits, n):
     """{"hits", "n", "rate", "low", "high"} of a leak rate: Wilson's interval, 95 %."""
-    low, high = wilson(hits, n)
-    return {"hits": hits, "n": n, "rate": hits / n, "low": low, "high": high}
+    return dict(zip(("hits", "n", "rate", "low", "high"), (hits, n, hits / n, *wilson(hits, n)), strict=True))
 
 
 def auc(higher, lower):
@@ -118,10 +119,9 @@ def _levels(p, most, block=None):
     return ((flat / scale).round() * scale).flatten()[: p.numel()].view_as(p)
 
 
-ROUNDINGS = {k: functools.partial(_nearest, getattr(torch, k)) for k in ("bfloat16", "float16")}
-ROUNDINGS |= {"8-bit": functools.partial(_levels, most=127), "4-bit": functools.partial(_levels, most=7, block=64)}
-ROUNDINGS["float32"] = lambda p: p
 SAVED = ("float32", "bfloat16", "float16")
+ROUNDINGS = {k: functools.partial(_nearest, getattr(torch, k)) for k in SAVED}
+ROUNDINGS |= {"8-bit": functools.partial(_levels, most=127), "4-bit": functools.partial(_levels, most=7, block=64)}
 
 
 @torch.no_grad()

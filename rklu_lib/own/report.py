@@ -189,10 +189,10 @@ def rebuild(folder):
     with files.damaged(f"{file}: no report of `rklu unlearn`", odd, "restore it, or run that again"):
         texts = page(held), card(held)
     if attack.is_file():
-        found = files.read_json(attack, again)
         with files.damaged(f"{attack}: no result of `rklu attack`", odd, again):
-            if found["model"]["sha256"] != held["out"]["sha256"]:
+            held["attack"] = files.read_json(attack, again)
+            if held["attack"]["model"]["sha256"] != held["out"]["sha256"]:
                 raise ValueError(f"{attack} is of other weights than {folder} holds; {again}")
-            texts = page(held | {"attack": found}), card(held)
+            texts = page(held), card(held)
     _write(*texts, Path(folder))
     return Path(folder) / "report.html"

@@ -76,9 +76,8 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     remembered = bool(reference) and Path(reference).is_file()
     configs = {p: checkpoints.configuration(p) for p in (model, None if remembered else reference) if p}
     config, tokenizer = configs[model], models.load_tokenizer(model)
-    if reference and not remembered:
-        if models.load_tokenizer(reference).get_vocab() != tokenizer.get_vocab():
-            raise ValueError(f"{reference} has another vocabulary than {model}: the same answer is other tokens to it")
+    if reference and not remembered and models.load_tokenizer(reference).get_vocab() != tokenizer.get_vocab():
+        raise ValueError(f"{reference} has another vocabulary than {model}: the same answer is other tokens to it")
     template, unsure = jobs.prompts(model, tokenizer, template, profiles.profile(profile))
     profiles.profile(profile, template=template)  # which refuses one that is none
     if {"questions", "sampling"} & set(asked):
@@ -90,7 +89,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     examples["paraphrases"] = inputs.paraphrased(items["forget"], tokenizer, template)
     examples["assured"] = probes.assured(items["forget"], tokenizer, template)
     examples |= _rated(items["forget"], tokenizer, template)
-    unsure += _doubts(items, examples)
+    unsure += _doubts(items)
     for name in ("paraphrases", "assured"):  # longer than what is to be forgotten: what no longer fits is left out
         fitting = [e for e in examples[name] if len(e) <= limit]
         if left := len(examples[name]) - len(fitting):
@@ -139,26 +138,30 @@ def _known(path, asked, how):
     return content
 
 
+def _unrated(items):
+    """The first item that lacks what a truth ratio is made of, TOFU's other answers, as many as the others have."""
+    most = max(1, *(len(i.wrong) for i in items))
+    return next((i for i in items if not (i.question and i.right) or len(i.wrong) < most), None)
+
+
 def _rated(items, tokenizer, template):
     """{"right", "wrong"}: examples of TOFU's other answers, where every item has them and as many; else empty lists."""
-    if not all(i.question and i.right for i in items) or {len(i.wrong) for i in items} - {len(items[0].wrong) or -1}:
+    if _unrated(items):
         return {"right": [], "wrong": []}
     one = lambda i, answer: data.encode(tokenizer, template, i.question, answer, i.system)  # noqa: E731
     return {"right": [one(i, i.right) for i in items], "wrong": [[one(i, w) for w in i.wrong] for i in items]}
 
 
-def _doubts(items, examples):
+def _doubts(items):
     """Notes on what was asked for and will not be found, each with its place: a secret that its own answer does not
     hold, other answers of which a truth ratio cannot be made, a holdout of another kind."""
     forget, notes = items["forget"], ()
     if unsaid := [i.where for i in forget if i.secret and not sampling.leaks([i.answer], i.secret)]:
         what = "an answer that holds it otherwise, or not at all, leaks it only where it is said as it stands there"
         notes += (f"{unsaid[0]}: field 'secret' is not in the answer (in {len(unsaid)} rows): {what}",)
-    if any(i.right or i.wrong for i in forget) and not examples["right"]:
-        most = max(len(i.wrong) for i in forget)
-        odd = next(i.where for i in forget if not i.question or not i.right or len(i.wrong) < max(1, most))
+    if any(i.right or i.wrong for i in forget) and (odd := _unrated(forget)):
         what = "fields 'paraphrased_answer' and 'perturbed_answer', as many in every row, make truth ratios"
-        notes += (f"{odd}: {what}; none is taken",)
+        notes += (f"{odd.where}: {what}; none is taken",)
     if items["holdout"] and {bool(i.question) for i in forget} != {bool(i.question) for i in items["holdout"]}:
         notes += ("pairs and documents are held against each other: membership may tell these apart",)
     return notes

@@ -2,6 +2,7 @@
 
 import matplotlib.colors
 import numpy as np
+from seaborn.utils import relative_luminance
 
 # Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
 COLOURS = {
@@ -24,15 +25,9 @@ STYLE = {
 def ink(colour, least=4.5):
     """A colour as letters have it: darkened until its contrast with white is one of readable text (WCAG 2.2, 1.4.3)."""
     parts = np.array(matplotlib.colors.to_rgb(colour))
-    while 1.05 / (_luminance(parts) + 0.05) < least:
+    while 1.05 / (relative_luminance(parts) + 0.05) < least:
         parts *= 0.97
     return matplotlib.colors.to_hex(parts)
-
-
-def _luminance(parts):
-    """WCAG's relative luminance of red, green and blue in [0, 1], (3,)."""
-    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    return linear @ (0.2126, 0.7152, 0.0722)
 
 
 def look(name):

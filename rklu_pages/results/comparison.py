@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from rklu_lib import data, profiles
-from rklu_lib import records as store
+from rklu_lib import profiles
 from rklu_lib.methods import method
 from rklu_lib.records import BASES, RunSpec, load
-from rklu_pages.results import evidence, paper
+from rklu_pages.results import evidence, notes, paper
 
 MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
 
@@ -131,12 +130,11 @@ def provenance(records):
     remake = f"delete them, then `rklu sweep {named}`"
     if any(r.spec.overrides for r in records):  # a grid is asked for by its notebook alone
         remake = "delete them and execute this notebook again"
-    place = store.RECORDS.relative_to(data.ROOT) if store.RECORDS.is_relative_to(data.ROOT) else store.RECORDS
     commits = ", ".join(sorted({str(r.content["code"]["commit"]) for r in records}))
     machines = html.escape("; ".join(sorted({r.content["machine"] for r in records})))  # what the system said
     return Markdown(
         "<details class='rk-records'><summary>Records, and how to remake them</summary>\n\n"
-        f"Records: `{place.as_posix()}/{spec.profile}/{spec.task}/` {names}.\n"
+        f"Records: `{notes.place()}/{spec.profile}/{spec.task}/` {names}.\n"
         f"Data: {source['source']}, sha256 of the full set {source['sha256']}. Code: commit {commits}. "
         f"Machine: {machines}.\n"
         f"Remake: {remake}.\n\n</details>"

@@ -1,8 +1,14 @@
-"""What pages keep of models beside their records: JSON with the settings it belongs to, made once and read again."""
+"""What pages keep of models beside their records, and where: JSON with its settings, made once and read again."""
 
-from rklu_lib import files, records
+from rklu_lib import data, files, records
 
 MEND = "restore it, or remove it: the page makes it anew"
+
+
+def place():
+    """Where the records are, as a page says it: from the repository's root where they are in it."""
+    inside = records.RECORDS.is_relative_to(data.ROOT)
+    return (records.RECORDS.relative_to(data.ROOT) if inside else records.RECORDS).as_posix()
 
 
 def read(path):

@@ -190,7 +190,7 @@ def origin(note, profile):
     """In Markdown, what `downloaded` has of a profile's model and where it was measured; or that nothing is noted."""
     from IPython.display import Markdown
 
-    path = f"`data/records/{profile}/downloaded/capability.json`"
+    path = f"`{notes.place()}/{profile}/downloaded/capability.json`"
     if note is None:
         return Markdown(f"Nothing is recorded of the model of `{profile}` as downloaded: there is no {path}.")
     whole = sum(t.get("rebuilt", 0) for t in note["tasks"].values())

@@ -170,7 +170,6 @@ def readings(filled, question, known, nearly=0.5):
         mass[name] = sum(p for text, p in found if text in known)
     table["on known places"] = [mass[name] for name in table.index]
     over = table["on known places"] < nearly * mass["oracle"]
-    read = over.map({True: "over", False: "ideal"}) if mass["oracle"] else "not told"
-    table["reading"] = read
-    table["reading"] = table["reading"].where(table.leaks == "no", "partial")
+    neither = "ideal" if mass["oracle"] else "not told"
+    table["reading"] = over.map({True: "over", False: neither}).where(table.leaks == "no", "partial")
     return table[["leaks", "on known places", "reading"]]
