@@ -314,6 +314,15 @@ def test_a_method_at_its_own_rate_is_the_method_itself():
     assert math.isnan(table.loc[(1, 5e-3), ("forget quality", "FKLU")])
 
 
+def test_a_method_is_found_at_every_rate_whichever_epochs_were_judged_and_at_no_other_setting():
+    found = comparison.at_any_rate("mini", "forget10", ["RKLU", "FKLU"], 1)
+    assert [r.spec.label for r in found] == ["RKLU", "RKLU,unlearn_lr=0.005", "FKLU", "FKLU,unlearn_lr=0.002"]
+    assert comparison.at_any_rate("smoke", "forget10", ["RKLU"], 99) == []
+    table = comparison.by_rate(found, ("forget_quality",), rule="last")["forget quality"]
+    assert table.loc[(1, 2e-3), "RKLU"] == found[0].epochs[-1]["forget_quality_benchmark"]
+    assert table.loc[(1, 2e-3), "FKLU"] == found[3].epochs[-1]["forget_quality_benchmark"]
+
+
 def test_what_is_recorded_comes_in_the_methods_order_and_nothing_else():
     found = comparison.recorded("mini", "forget01", ["RKLU", "FKLU"], [0, 1, 99])
     assert [(r.spec.method, r.spec.seed) for r in found] == [("RKLU", 0), ("RKLU", 1), ("FKLU", 0), ("FKLU", 1)]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from rklu_lib import profiles
+from rklu_lib import profiles, runs
 from rklu_lib.methods import method
 from rklu_lib.records import BASES, RunSpec, load
 from rklu_pages.results import evidence, notes, paper
@@ -216,13 +216,23 @@ def at_rate(profile, split, name, seed, rate):
     return RunSpec(profile, split, name, seed, () if rate == own else (("unlearn_lr", rate),))
 
 
-def by_rate(records, measures=("forget_quality", "model_utility", "forget_probability")):
-    """Our scores at the reported epoch of several methods at the same rates: rows (seed, rate), columns (measure,
-    method)."""
+def at_any_rate(profile, split, names, seed=0):
+    """The records there are of these methods at any peak learning rate, all epochs judged or some, in the methods'
+    order; computes nothing."""
+    folder = RunSpec(profile, split, "original", seed).record_path.parents[1]
+    labels = [path.parent.name for path in sorted(folder.glob(f"*/seed{seed}.json"))]
+    specs = [runs.named(profile, split, label, seed) for label in labels if label.partition(",")[0] in names]
+    free = [s for s in specs if {field for field, _ in s.overrides} <= {"unlearn_lr", "judge_every"}]
+    return sorted(filter(None, map(load, free)), key=lambda record: names.index(record.spec.method))
+
+
+def by_rate(records, measures=("forget_quality", "model_utility", "forget_probability"), rule="peak"):
+    """Our scores of several methods at the same rates, at the epoch that a rule reports: rows (seed, rate), columns
+    (measure, method)."""
     rows = {}
     for record in records:
         rate = record.spec.values.learning_rate(method(record.spec.method).family)
-        row, mine = rows.setdefault((record.spec.seed, rate), {}), ours(record)
+        row, mine = rows.setdefault((record.spec.seed, rate), {}), ours(record, rule)
         row |= {(m.replace("_", " "), record.spec.method): mine[m] for m in measures}
     table = pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=["seed", "rate"]))
     table.columns = pd.MultiIndex.from_tuples(table.columns)
