@@ -92,7 +92,7 @@ def test_blanks_of_one_phrase_are_one_piece_of_evidence():
     rates = leaks.rates(filled)
     assert rates.leaked.tolist() == [0, 12] and rates["phrases leaked"].tolist() == [0, 1]
     assert set(rates.phrases) == {1}
-    row = leaks.verdicts(filled).set_index("claim").loc["RKLU gives away more than guessing"]
+    row = leaks.verdicts(filled).set_index("claim").loc["RKLU gives away more than the oracle guesses"]
     assert row.here == "not told apart" and row.numbers == "of 1 phrases RKLU 1, oracle 0; p = 0.5"
 
 
@@ -106,8 +106,8 @@ def several(leaked, n=20):
 def test_leaking_above_guessing_is_the_sign_test_phrase_by_phrase():
     filled = {"original": several(20), "oracle": several(1), "RKLU": several(5), "FKLU": several(15)}
     table = leaks.verdicts(filled).set_index("claim").here
-    assert table["RKLU gives away more than guessing"] == "not told apart"  # four more, none fewer: 1/16
-    assert table["FKLU gives away more than guessing"] == "holds"
+    assert table["RKLU gives away more than the oracle guesses"] == "not told apart"  # four more, none fewer: 1/16
+    assert table["FKLU gives away more than the oracle guesses"] == "holds"
     assert table["RKLU leaks less than FKLU"] == "holds"
     filled["RKLU"] = several(6)
     assert leaks.verdicts(filled).here[0] == "holds"  # five more: 1/32
@@ -134,7 +134,7 @@ def test_readings_follow_the_rule():
     }.items()}  # fmt: skip
     table = cases.readings(filled, "Where?", {"Lahore", "Multan", "Karachi"})
     assert table.reading.to_dict() == {"oracle": "ideal", "GA": "over", "IDK": "partial", "RKLU": "ideal"}
-    assert table.loc["oracle", "on known places"] == 0.75
+    assert table.loc["oracle", "probability of known birthplaces"] == 0.75
     table = cases.readings(filled, "Where?", {"Paris"})  # the oracle names none of these: nothing to fall short of
     assert table.reading.to_dict() == {"oracle": "not told", "GA": "not told", "IDK": "partial", "RKLU": "not told"}
 

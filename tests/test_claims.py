@@ -265,9 +265,13 @@ def test_a_scale_without_the_larger_sets_is_asked_about_its_largest(monkeypatch)
 
 def test_numbers_say_so_where_one_forget_set_stands_for_another():
     ledger = claims.ledger("smollm2-ten", [0]).set_index("claim")
-    assert ledger.loc["RKLU passes 0.05 on forget10 without a retain set", "numbers here"].endswith(" (on forget01)")
-    assert "(on" not in "".join(claims.ledger("mini", [0])["numbers here"])
-    own = ledger.loc["The teacher itself is below RKLU on both axes, on forget01", "numbers here"]
+    assert ledger.loc["RKLU passes 0.05 on forget10 without a retain set", "numbers at smollm2-ten"].endswith(
+        " (on forget01)"
+    )
+    assert "(on" not in "".join(claims.ledger("mini", [0])["numbers at mini"])
+    own = ledger.loc[
+        "The teacher itself has lower forget quality and lower utility than RKLU, on forget01", "numbers at smollm2-ten"
+    ]
     assert own and "(on" not in own
 
 
@@ -276,7 +280,10 @@ def test_one_test_is_decided_once_where_one_forget_set_stands_for_others():
     split = {entry["claim"]: (entry["split"], repr(entry["test"])) for entry in LEDGER}
     tests = [split[claim][1] for claim in ledger.index[ledger != "not tested"]]
     assert len(tests) == len(set(tests)) > 10
-    for claim in ("The teacher itself is below RKLU on both axes", "RKLU forgets better than FKLU with one teacher"):
+    for claim in (
+        "The teacher itself has lower forget quality and lower utility than RKLU",
+        "RKLU forgets better than FKLU with one teacher",
+    ):
         found = ledger[ledger.index.str.startswith(claim) & (ledger != "not tested")]
         assert found.index.tolist() == [f"{claim}, on forget01"]
 
@@ -290,7 +297,7 @@ def test_verdicts_of_several_scales_stand_side_by_side():
 def test_what_records_decide_is_the_ledger_without_the_rest():
     ledger = claims.ledger("mini", [0])
     decided = claims.decided(ledger)
-    assert list(decided.columns)[-2:] == ["at mini", "numbers there"] and "not tested" not in set(decided["at mini"])
+    assert list(decided.columns)[-2:] == ["at mini", "numbers at mini"] and "not tested" not in set(decided["at mini"])
     assert len(decided) == (ledger["at mini"] != "not tested").sum() > 10
     assert claims.decided(claims.ledger("smoke", seeds=())).empty
 
@@ -325,8 +332,8 @@ def test_the_best_of_each_setting_is_found_among_the_records():
         best = max(json.loads(path.read_text())["epochs"], key=lambda e: e["forget_quality_benchmark"])
         peaks[path.parent.name.partition("=")[2]] = best["forget_quality_benchmark"], best["model_utility"]
     row = knobs.reached("mini", "forget10", 0).loc["alpha"]
-    assert row["tried"] == len(peaks) >= 8 and row["with"] == max(peaks, key=peaks.get)
-    assert (row["highest p"], row["utility there"]) == peaks[row["with"]]
+    assert row["tried"] == len(peaks) >= 8 and row["at value"] == max(peaks, key=peaks.get)
+    assert (row["highest p"], row["utility at that value"]) == peaks[row["at value"]]
     assert row["passes 0.05"] == (max(peaks.values())[0] > 0.05)
 
 
@@ -358,7 +365,7 @@ def test_the_page_says_of_llama_what_the_tofu_authors_logs_say(model):
         pytest.skip("no logs of the TOFU authors here")
     losses = np.array(list(json.loads(log.read_text())["avg_gt_loss"].values()))
     text = " ".join("".join(c["source"]) for c in json.loads(PAGE.read_text())["cells"]).replace("\n", " ")
-    said = {"full": "original gives the answers of forget10 {:.2f} a token", "retain90": "its oracle {:.2f}, for"}
+    said = {"full": "from {:.2f} to 0.15 for LLaMA-2-7B", "retain90": "from 0.99 to {:.2f} for LLaMA-2-7B"}
     assert said[model].format(np.exp(-losses).mean()) in text
 
 
@@ -367,10 +374,7 @@ def test_the_page_says_of_both_scales_what_the_records_say():
         return [load(RunSpec(profile, split, m)).epochs[-1]["forget_probability"] for m in ("original", "oracle")]
 
     page = PAGE.read_text()
-    assert (
-        "SmolLM2's give the answers of its forget set {:.2f} and {:.2f}".format(*known("smollm2-ten", "forget01"))
-        in page
-    )
+    assert "from {:.2f} to {:.2f} for SmolLM2 (`smollm2-ten`)".format(*known("smollm2-ten", "forget01")) in page
     known = known("mini", "forget10")
-    assert "those of `mini` give them {:.2f} and {:.4f}".format(*known) in page
+    assert "from {:.2f} to {:.4f} for `mini` (forget10)".format(*known) in page
     assert 2.5 < np.log(known[0] / known[1]) / np.log(0.99 / 0.15) < 3.5  # "three times as far, counted in nats"

@@ -56,7 +56,11 @@ def test_truth_ratios_tell_too_little_from_too_much():
     little = with_ratios(record("FKLU", [0.1, 0.2], [0.8, 0.8]), [9.0] * 4, [1.0, 2.0, 2.1, 2.6])
     much = with_ratios(record("GA", [0.1], [0.8]), [3.0, 4.0, 5.0, 6.0])
     table = comparison.truth_ratios([oracle, little, much])
-    assert table["above"].to_dict() == {"oracle": 0.5, "FKLU": 0.25, "GA": 1.0}  # FKLU at its peak, the second epoch
+    assert table["above the oracle's median"].to_dict() == {
+        "oracle": 0.5,
+        "FKLU": 0.25,
+        "GA": 1.0,
+    }  # FKLU at its peak, the second epoch
     assert table.loc["oracle", "50 %"] == 2.5
 
 
@@ -147,7 +151,7 @@ def test_what_a_ranking_owes_to_its_rule():
     assert (found["leader, peak"], found["leader, last"]) == ("GA", "NPO")
     assert found["τ, last"] == pytest.approx(-1 / 3)  # of three pairs, one stays in order and two turn round
     assert found["τ, product"] == pytest.approx(1) and found["τ, peak, Eq. 5 as printed"] == pytest.approx(1 / 3)
-    assert (found["peak / last, median"], found["of"]) == (1, "GA") and found["largest"] == pytest.approx(800)
+    assert (found["peak / last, median"], found["largest of"]) == (1, "GA") and found["largest"] == pytest.approx(800)
 
 
 def test_a_grid_is_one_row_per_run():
@@ -250,10 +254,13 @@ def test_marks_that_hide_one_another_have_one_label():
 def test_many_that_end_on_the_floor_are_named_together():
     low = [record(name, [0.1, 1e-20], [0.9, 0.8]) for name in ("GA", "NPO", "IDK", "DPO")]
     quality, utility = figures.trajectories([*low, RKLU]).figure.axes
-    assert sorted(text.get_text() for text in quality.texts) == ["RKLU", "on the floor at the end: DPO, GA, IDK, NPO"]
+    assert sorted(text.get_text() for text in quality.texts) == [
+        "RKLU",
+        "at the bottom after the last epoch: DPO, GA, IDK, NPO",
+    ]
     assert sorted(text.get_text() for text in utility.texts) == ["DPO", "GA", "IDK", "NPO", "RKLU"]
     quality, _ = figures.trajectories(low).figure.axes  # nobody else
-    assert [text.get_text() for text in quality.texts] == ["on the floor at the end: DPO, GA, IDK, NPO"]
+    assert [text.get_text() for text in quality.texts] == ["at the bottom after the last epoch: DPO, GA, IDK, NPO"]
 
 
 def test_the_plane_has_a_panel_for_each_split_and_a_marker_for_each_method():
@@ -314,13 +321,16 @@ def test_a_method_at_its_own_rate_is_the_method_itself():
     assert math.isnan(table.loc[(1, 5e-3), ("forget quality", "FKLU")])
 
 
-def test_a_method_is_found_at_every_rate_whichever_epochs_were_judged_and_at_no_other_setting():
-    found = comparison.at_any_rate("mini", "forget10", ["RKLU", "FKLU"], 1)
+def test_methods_that_were_run_at_several_rates_are_found_and_no_other_setting():
+    found = comparison.at_several_rates("mini", "forget10", ["RKLU", "NPO", "FKLU"], 1)
     assert [r.spec.label for r in found] == ["RKLU", "RKLU,unlearn_lr=0.005", "FKLU", "FKLU,unlearn_lr=0.002"]
-    assert comparison.at_any_rate("smoke", "forget10", ["RKLU"], 99) == []
+    assert comparison.at_several_rates("smoke", "forget10", ["RKLU"], 99) == []
     table = comparison.by_rate(found, ("forget_quality",), rule="last")["forget quality"]
     assert table.loc[(1, 2e-3), "RKLU"] == found[0].epochs[-1]["forget_quality_benchmark"]
     assert table.loc[(1, 2e-3), "FKLU"] == found[3].epochs[-1]["forget_quality_benchmark"]
+    ends = comparison.ends(found)
+    assert {rate: list(of) for rate, of in ends.items()} == {2e-3: ["RKLU", "FKLU"], 5e-3: ["RKLU", "FKLU"]}
+    assert ends[5e-3]["RKLU"] == [found[1].epochs[-1]]
 
 
 def test_what_is_recorded_comes_in_the_methods_order_and_nothing_else():

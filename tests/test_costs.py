@@ -30,7 +30,7 @@ def test_exponents_are_those_of_the_law(tmp_path):
             rows.append({"varied": name, name: value, "seconds": seconds, "flops": seconds * 50, "matmul_rate": 100})
     (tmp_path / "scaling.json").write_text(json.dumps({"rows": rows}))
     table = costs.growth(tmp_path)
-    np.testing.assert_allclose(table["share of the limit"], 0.5)
+    np.testing.assert_allclose(table["share of the product rate"], 0.5)
     assert costs.exponents(table).exponent.to_dict() == pytest.approx(
         {"examples": 1.0, "width": 2.0, "vocabulary": 0.5}
     )
@@ -40,7 +40,7 @@ def test_the_measurements_on_record_say_what_the_page_says():
     table = costs.ratios(RESULTS)
     faster = table["times as fast"]
     assert len(table) == 7 and (faster > 1).all()
-    memory = table["share of extra memory"].dropna()
+    memory = table["extra memory, share of naive"].dropna()
     assert len(memory) == 5
     assert (memory[["losses, reverse kl", "losses, forward kl"]] <= 1 / 8).all()
     assert memory["losses, cross entropy"] <= 1 / 8

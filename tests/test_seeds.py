@@ -16,10 +16,12 @@ def test_means_and_spreads_are_those_computed_by_hand():
     table = seeds.summary([*runs, seeded("GA", 0, [0.2], [0.1])])
     row = table.loc["forget10", "RKLU"]
     assert row["seeds"] == 2 and row["utility, mean"] == pytest.approx(0.6)
-    assert row["p, mean"] == pytest.approx(0.00505) and row["p, log mean"] == pytest.approx(1e-3)
-    assert row["decades"] == pytest.approx(np.sqrt(2)) and row["utility, spread"] == pytest.approx(0.2 / np.sqrt(2))
+    assert row["p, mean"] == pytest.approx(0.00505) and row["p, geometric mean"] == pytest.approx(1e-3)
+    assert row["p, spread in decades"] == pytest.approx(np.sqrt(2)) and row["utility, spread"] == pytest.approx(
+        0.2 / np.sqrt(2)
+    )
     one = table.loc["forget10", "GA"]
-    assert np.isnan(one["decades"]) and one["p, mean"] == pytest.approx(0.2)
+    assert np.isnan(one["p, spread in decades"]) and one["p, mean"] == pytest.approx(0.2)
 
 
 def with_oracle(monkeypatch, mine, oracle):

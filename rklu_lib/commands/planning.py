@@ -208,7 +208,7 @@ def show(specs, card="h100"):
         "model": f"{first or specs[0].profile}: {made.n:,} parameters, {specs[0].values.dtype}",
         "memory": f"{peak / 1e9:.0f} GB at the highest, of {there / 1e9:.0f} on this card: {fits}",
         "disk": f"{(kept + state + fetching) / 1e9:.0f} GB: checkpoints {kept / 1e9:.0f}, the state of a run up to "
-        f"{state / 1e9:.0f} (deleted when it ends), downloads {fetching / 1e9:.0f}",
+        f"{state / 1e9:.0f} (deleted when the run ends), downloads {fetching / 1e9:.0f}",
         "to download": ", ".join(fetched) or "nothing",
         "time": f"{hours:.2g} hours on one {card}, a rough guide: at {budget.EFFICIENCY:.0%} of its {CARDS[card][1]} "
         f"Tflop/s in bf16, {CARDS[card][2]} in float32, and half of its {CARDS[card][3]} TB/s; states written at "

@@ -73,6 +73,11 @@ def notation():
     return pd.DataFrame(out)
 
 
+def _listed(values):
+    """A dict or a series as words: "NPO 0.0995, RKLU 0.5182"."""
+    return ", ".join(f"{name} {value}" for name, value in dict(values).items())
+
+
 def statements():
     """What the paper says about its tables, sentence by sentence, and what the tables say: `holds` and `evidence`."""
     t8, t2, t7, t1 = (reported(f"table{k}") for k in (8, 2, 7, 1))
@@ -106,15 +111,15 @@ def statements():
         "best_overall": (all(b.startswith("RKLU") for b in best), "; ".join(best)),
         "forget01_easy": ((q.forget01 > 0.05).mean() > 0.5, f"{(q.forget01 > 0.05).sum()} of {len(q)} above 0.05"),
         "without_retain": (alone.idxmax() == "RKLU" and alone.max() > 0.05,
-                           f"above 0.05: {alone[alone > 0.05].to_dict()}"),
+                           f"above 0.05: {_listed(alone[alone > 0.05])}"),
         "npo_large": ((npo < 0.05).any(), f"all {npo.size} cells are at least {npo.min():.4f}, threshold 0.05"),
-        "retain_helps": (sum(helped.values()) > 8, f"higher with it: {helped}, each of 8"),
+        "retain_helps": (sum(helped.values()) > 8, f"higher with it: {_listed(helped)}, each of 8"),
         "ga_forgets": ((ga > 0.05).any(), f"all {ga.size} cells are at most {ga.max():.4f}, threshold 0.05"),
-        "ga_utility": ((ga10 < 0.1).all(), f"forget10: {ga10.to_dict()}"),
-        "dpo_weakest": (q.idxmin().str.startswith("DPO").all(), f"lowest: {q.idxmin().to_dict()}"),
+        "ga_utility": ((ga10 < 0.1).all(), f"forget10: {_listed(ga10)}"),
+        "dpo_weakest": (q.idxmin().str.startswith("DPO").all(), f"lowest: {_listed(q.idxmin())}"),
         "alpha_baselines": (near.model_utility <= 0.5,
                             f"nearest: {near.method} {near.forget_quality:.4f}, {near.model_utility:.4f}"),
-        "capability_best": ((acc.drop("Original").idxmax() == "RKLU").all(), f"{acc.loc['RKLU'].to_dict()}"),
+        "capability_best": ((acc.drop("Original").idxmax() == "RKLU").all(), _listed(acc.loc["RKLU"])),
         "more_data": (len(rises) < len(acc) / 2, f"except for {', '.join(rises)}"),
         "copyright_utility": (copy.perplexity.idxmin() == copy.avg_accuracy_pct.idxmax() == "RKLU",
                               f"lowest perplexity: {copy.perplexity.idxmin()} {copy.perplexity.min()}, "
@@ -125,7 +130,8 @@ def statements():
                         f"{loss.at['FKLU', 'avg_accuracy_pct']}; perplexity {loss.at['RKLU', 'perplexity']} "
                         f"against {loss.at['FKLU', 'perplexity']}"),
         "no_leak": ({"GA", "RKLU"} == set(lists.method) - set(leak), f"the city is in {', '.join(leak)}"),
-        "top_five": (six.empty, f"not five: {'; '.join(f'{r.method}, example {r.example}' for r in six.itertuples())}"),
+        "top_five": (six.empty, "not five entries: "
+                     + "; ".join(f"{r.method}, example {r.example}" for r in six.itertuples())),
     }  # fmt: skip
     out = pd.DataFrame([(k, bool(h), e) for k, (h, e) in found.items()], columns=["id", "holds", "evidence"])
     return said[["where", "quote"]].join(out.set_index("id"), how="inner")

@@ -78,12 +78,11 @@ def _consistency_findings():
 def _evidence_findings():
     half = power.detectable_shifts(power=0.5)["original and oracle"]
     text = ", ".join(f"{1 - half[n] / power.ORIGINAL_SHIFT:.0%} with {n} questions" for n in lattice.QUESTIONS.values())
-    text = f"share of the way from original to oracle after which p > 0.05 is an even chance: {text}"
+    text = f"p > 0.05 becomes an even chance after this share of the way from original to oracle: {text}"
     yield 2, "Forget quality above 0.05", text, "power.detectable_shifts"
     ranks = power.rankings_surviving(reported("table8"), 0.2)
-    text = (
-        f"no spread is printed; {ranks.survives.sum()} of {len(ranks)} leads of RKLU survive 0.2 decades between seeds"
-    )
+    text = f"no spread is printed; {ranks.survives.sum()} of {len(ranks)} leads of RKLU survive "
+    text += "a spread of 0.2 in log10 p between seeds"
     yield 2, "Table 8, forget quality", text, "power.rankings_surviving"
 
 

@@ -43,7 +43,7 @@ def ratios(results):
     for shape, forms in _read(results, "training")["tokens_per_second"].items():
         naive, ours = (max(forms[form]) for form in ("naive", "ours"))
         rows.append((f"training {shape}, per 10,000 tokens", 1e4 / naive, 1e4 / ours, ours / naive, float("nan")))
-    columns = ["naive, s", "here, s", "times as fast", "share of extra memory"]
+    columns = ["naive, s", "ours, s", "times as fast", "extra memory, share of naive"]
     names = pd.Index([r[0].replace("_", " ") for r in rows], name="what")
     return pd.DataFrame([r[1:] for r in rows], names, columns)
 
@@ -75,7 +75,7 @@ def growth(results):
     value = [row[row["varied"]] for _, row in rows.iterrows()]
     share = rows.flops / rows.matmul_rate / rows.seconds
     varied = rows.varied.replace({"hidden_size": "width", "vocab_size": "vocabulary"})
-    return pd.DataFrame({"varied": varied, "value": value, "seconds": rows.seconds, "share of the limit": share})
+    return pd.DataFrame({"varied": varied, "value": value, "seconds": rows.seconds, "share of the product rate": share})
 
 
 def exponents(table):

@@ -117,18 +117,18 @@ def verdicts(content, found):
             f"mean {mean['mean logit, rise']:+.2g}, log-partition {level:+.2g} nats",
         ),
         (
-            "Centred, the teacher leaves the median true token as improbable as raw (to 0.05)",
+            "With centred logits, the teacher leaves the median true token as improbable as with raw ones (to 0.05)",
             abs(after["centred"] - after["raw"]) < 0.05,
             f"raw {after['raw']:.2g}, centred {after['centred']:.2g}",
         ),
         (
-            "Normalised, the teacher leaves the median true token more than half its probability",
+            "With normalised logits, the teacher leaves the median true token more than half of its probability",
             after["normalised"] > before / 2,
             f"original {before:.3g}, normalised {after['normalised']:.3g}",
         ),
         *(
             (
-                f"RKLU forgets, {name}: its answers are less than half as probable as in the normalised gauge",
+                f"With {name} logits RKLU forgets: its answers are less than half as probable as with normalised ones",
                 kept[f"RKLU{suffix}"] < kept["RKLU,gauge=normalised"] / 2,
                 f"{name} {kept[f'RKLU{suffix}']:.2g}, normalised {kept['RKLU,gauge=normalised']:.2g}",
             )

@@ -98,7 +98,7 @@ def summary(found):
     """What a report says first, before and after: a table with one row per measurement."""
     rows = {"mean probability of a forgotten token": found["probability"]}
     if found.get("paraphrased"):
-        rows[f"the same, asked in other words ({found['paraphrased']['n']})"] = found["paraphrased"]
+        rows[f"the same, paraphrased questions ({found['paraphrased']['n']})"] = found["paraphrased"]
     if found["leak"]:
         rows[f"answers that leak, of {found['leak']['after']['n']} probed"] = {
             side: leak["hits"] for side, leak in found["leak"].items()
@@ -118,16 +118,13 @@ def verdict(found):
     told, rule, lines = found["probability"], found["rule"], []
     if rule["target"] is not None:
         reached = "were brought down to" if rule["met"] else "stayed above"
-        lines.append(
-            f"The forgotten answers {reached} the target of {rule['target']:.2g}: {told['after']:.2g} a token."
-        )
+        level = f"their mean probability is {told['after']:.2g} per token, the target {rule['target']:.2g}"
+        lines.append(f"The forgotten answers {reached} the target: {level}.")
     else:
-        lines.append(f"The forgotten answers went from {told['before']:.2g} to {told['after']:.2g} a token.")
+        lines.append(f"The forgotten answers went from {told['before']:.2g} to {told['after']:.2g} per token.")
     if found["leak"]:
         lines.append(
-            "{hits} of {n} that were probed still leak (95 %: {low:.0%} to {high:.0%}).".format(
-                **found["leak"]["after"]
-            )
+            "Of {n} probed answers {hits} still leak (95 %: {low:.0%} to {high:.0%}).".format(**found["leak"]["after"])
         )
     for name, part in found["elsewhere"].items():
         after = part["perplexity"]["after"]
@@ -136,7 +133,7 @@ def verdict(found):
         lines.append(f"The perplexity of {what} changed by {rise:+.0%}.")
     kept = found["rounding"]["copies"]["4-bit"]["kept"]
     if kept is not None:
-        lines.append(f"Weights rounded to four bits keep {kept:.0%} of the unlearning.")
+        lines.append(f"With weights rounded to four bits, {kept:.0%} of the unlearning remains, in log-probability.")
     return lines
 
 

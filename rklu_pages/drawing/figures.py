@@ -94,7 +94,7 @@ def trajectories(records, title=""):
             low = [name for name, (_, y) in ends.items() if ax is axes[0] and y <= FLOOR]
             if len(low) > 3:  # beside their lines these names would climb up to where others end
                 ends = {name: end for name, end in ends.items() if name not in low}
-                told = textwrap.fill(f"on the floor at the end: {', '.join(low)}", 70)
+                told = textwrap.fill(f"at the bottom after the last epoch: {', '.join(low)}", 70)
                 ax.text(0.01, 0.97, told, transform=ax.transAxes, va="top", fontsize=9)
             if ends:
                 _name_ends(ax, ends, _looks(names)["palette"])

@@ -270,17 +270,17 @@ def ledger(profile, seeds=(0, 1, 2)):
             if numbers and stands[k] != entry["split"]:
                 numbers += f" (on {stands[k]})"
         rows.append({"claim": entry["claim"], "where": entry["where"]})
-        rows[-1] |= {"the paper's tables": in_print, f"at {profile}": here, "numbers here": numbers}
+        rows[-1] |= {"the paper's tables": in_print, f"at {profile}": here, f"numbers at {profile}": numbers}
     return pd.DataFrame(rows)
 
 
 def decided(table):
     """Of a `ledger`, the claims that its records decide."""
     verdict = table.columns[-2]
-    return table[table[verdict] != UNTESTED].rename(columns={"numbers here": "numbers there"})
+    return table[table[verdict] != UNTESTED]
 
 
 def verdicts_of(scales):
     """Every claim with the verdicts of the paper's tables and of several scales, {profile: seeds}, side by side."""
-    ledgers = [ledger(profile, seeds).drop(columns="numbers here") for profile, seeds in scales.items()]
+    ledgers = [ledger(profile, seeds).iloc[:, :-1] for profile, seeds in scales.items()]
     return pd.concat([ledgers[0], *(table.iloc[:, -1:] for table in ledgers[1:])], axis=1)

@@ -87,14 +87,16 @@ def compare(records, reported, measures=MEASURES, rule="peak"):
 
 
 def as_text(table):
-    """A table of scores as text: p-values to three figures, shares to four decimals, a dash where there is none.
+    """A table of scores as text: p-values to three figures, shares to four decimals or, below these, to one figure, a
+    dash where there is none.
 
     A column's "spread" stands after its "ours", ±; that of a p-value, which its largest seed decides, is left out.
     """
 
     def text(column):
-        spec = "d" if "epoch" in column else ".3g" if "forget quality" in column else ".4f"
-        values = table[column].map(lambda v: v if isinstance(v, str) else "–" if pd.isna(v) else format(v, spec))
+        share = lambda v: f"{v:.0e}" if 0 < v < 5e-5 else f"{v:.4f}"  # noqa: E731
+        form = "{:d}".format if "epoch" in column else "{:.3g}".format if "forget quality" in column else share
+        values = table[column].map(lambda v: v if isinstance(v, str) else "–" if pd.isna(v) else form(v))
         if column[-1] != "ours" or "forget quality" in column or (spread := (*column[:-1], "spread")) not in table:
             return values
         return values + table[spread].map(lambda v: "" if pd.isna(v) else f" ± {v:.3f}")
@@ -173,7 +175,8 @@ def truth_ratios(records, percents=(10, 25, 50, 75, 90)):
         found[record.spec.label] = truth_ratio(record, rule)
     aim = np.median(found["oracle"])
     rows = {
-        name: {f"{p} %": np.percentile(values, p) for p in percents} | {"above": (values > aim).mean()}
+        name: {f"{p} %": np.percentile(values, p) for p in percents}
+        | {"above the oracle's median": (values > aim).mean()}
         for name, values in found.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
@@ -207,7 +210,7 @@ def agreement(values):
     found = {f"τ, {rule}": scipy.stats.kendalltau(values["peak"], values[rule]).statistic for rule in list(values)[1:]}
     leaders = lambda rule: ", ".join(values.index[values[rule] == values[rule].max()])  # noqa: E731
     found |= {"leader, peak": leaders("peak"), "leader, last": leaders("last")}
-    return found | {"peak / last, median": ratio.median(), "largest": ratio.max(), "of": ratio.idxmax()}
+    return found | {"peak / last, median": ratio.median(), "largest": ratio.max(), "largest of": ratio.idxmax()}
 
 
 def at_rate(profile, split, name, seed, rate):
@@ -216,14 +219,24 @@ def at_rate(profile, split, name, seed, rate):
     return RunSpec(profile, split, name, seed, () if rate == own else (("unlearn_lr", rate),))
 
 
-def at_any_rate(profile, split, names, seed=0):
-    """The records there are of these methods at any peak learning rate, all epochs judged or some, in the methods'
-    order; computes nothing."""
+def at_several_rates(profile, split, names, seed=0):
+    """The records there are of those of these methods that were run at several peak learning rates, all epochs judged
+    or some, in the methods' order; computes nothing."""
     folder = RunSpec(profile, split, "original", seed).record_path.parents[1]
     labels = [path.parent.name for path in sorted(folder.glob(f"*/seed{seed}.json"))]
     specs = [runs.named(profile, split, label, seed) for label in labels if label.partition(",")[0] in names]
     free = [s for s in specs if {field for field, _ in s.overrides} <= {"unlearn_lr", "judge_every"}]
-    return sorted(filter(None, map(load, free)), key=lambda record: names.index(record.spec.method))
+    by_method = [[r for r in map(load, free) if r and r.spec.method == name] for name in names]
+    return [record for found in by_method if len(found) > 1 for record in found]
+
+
+def ends(records):
+    """{peak learning rate: {method: its last epochs, one per record}}, the lowest rate first: for `figures.plane`."""
+    found = {}
+    for record in records:
+        rate = record.spec.values.learning_rate(method(record.spec.method).family)
+        found.setdefault(rate, {}).setdefault(record.spec.method, []).append(record.epochs[-1])
+    return dict(sorted(found.items()))
 
 
 def by_rate(records, measures=("forget_quality", "model_utility", "forget_probability"), rule="peak"):

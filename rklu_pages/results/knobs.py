@@ -16,7 +16,9 @@ def reached(profile, split, seed):
         label = path.parent.name
         field, _, value = label.removeprefix("RKLU,").partition("=")
         found.setdefault(field if value else "retain term", {})[label] = value or label
-    found |= {name: {label: label} for name, label in (("direction", "FKLU"), ("no student", "teacher"))}
+    found |= {
+        name: {label: label} for name, label in (("direction of the KL", "FKLU"), ("the teacher itself", "teacher"))
+    }
     rows = {}
     for change, shown in found.items():
         parts = {}
@@ -31,12 +33,20 @@ def reached(profile, split, seed):
             highest, utility = tried.loc[most, ["forget quality", "model utility"]]
             balance = tried.loc[best, "balance"]
             rows[change] = (len(tried), highest, most, utility, highest > 0.05, balance, best)
-    columns = ["tried", "highest p", "with", "utility there", "passes 0.05", "best balance", "by"]
+    columns = [
+        "tried",
+        "highest p",
+        "at value",
+        "utility at that value",
+        "passes 0.05",
+        "best balance",
+        "balance at value",
+    ]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("changed")
 
 
 def as_text(table):
     """A table of `reached` as text."""
-    forms = {"highest p": "{:.2g}", "utility there": "{:.3f}", "best balance": "{:.3f}"}
+    forms = {"highest p": "{:.2g}", "utility at that value": "{:.3f}", "best balance": "{:.3f}"}
     yes = {"passes 0.05": table["passes 0.05"].map({True: "yes", False: "no"})}
     return table.assign(**{name: table[name].map(form.format) for name, form in forms.items()} | yes)

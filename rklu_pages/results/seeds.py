@@ -15,8 +15,8 @@ from rklu_pages.results import comparison, evidence
 def summary(records, rule="peak"):
     """One row per split and method: seeds, forget quality averaged as in the paper and on the log scale, utility.
 
-    "p, mean" is the arithmetic mean of the seeds' p-values, which the largest decides; "p, log mean" is their geometric
-    mean; "decades" the standard deviation of log10 p. Spreads are sample standard deviations (NaN for one seed).
+    "p, mean" is the arithmetic mean of the seeds' p-values, which the largest decides; "p, spread in decades" the
+    standard deviation of log10 p. Spreads are sample standard deviations (NaN for one seed).
     """
     rows = {}
     for name, group in [((s, m), g) for s, methods in comparison.groups(records).items() for m, g in methods.items()]:
@@ -27,8 +27,8 @@ def summary(records, rule="peak"):
         rows[name] = {
             "seeds": len(group),
             "p, mean": p.mean(),
-            "p, log mean": scipy.stats.gmean(p),
-            "decades": np.log10(p).std(ddof=1) if several and (p > 0).all() else np.nan,
+            "p, geometric mean": scipy.stats.gmean(p),
+            "p, spread in decades": np.log10(p).std(ddof=1) if several and (p > 0).all() else np.nan,
             "utility, mean": utility.mean(),
             "utility, spread": utility.std(ddof=1) if several else np.nan,
         }

@@ -168,8 +168,8 @@ def readings(filled, question, known, nearly=0.5):
     for name in table.index:  # of those that were asked it
         found, _ = filled[name]["completions"][_number(filled[name], question)]
         mass[name] = sum(p for text, p in found if text in known)
-    table["on known places"] = [mass[name] for name in table.index]
-    over = table["on known places"] < nearly * mass["oracle"]
+    table["probability of known birthplaces"] = [mass[name] for name in table.index]
+    over = table["probability of known birthplaces"] < nearly * mass["oracle"]
     neither = "ideal" if mass["oracle"] else "not told"
     table["reading"] = over.map({True: "over", False: neither}).where(table.leaks == "no", "partial")
-    return table[["leaks", "on known places", "reading"]]
+    return table[["leaks", "probability of known birthplaces", "reading"]]

@@ -68,11 +68,13 @@ def verdicts(filled):
         p = _p(phrases[name], phrases["oracle"], "greater")
         above[name] = bool(p < 0.05)
         numbers = f"of {n} phrases {say(name)}, {say('oracle')}; p = {p:.2g}"
-        claims.append((f"{name} gives away more than guessing", "–", HOLDS if above[name] else UNDECIDED, numbers))
+        claims.append(
+            (f"{name} gives away more than the oracle guesses", "–", HOLDS if above[name] else UNDECIDED, numbers)
+        )
     if {"GA", "RKLU", "IDK", "NPO", "DPO", "TA", "FKLU"} <= above.keys():
         silent = [name for name in above if name != "teacher" and not above[name]]  # which the paper did not ask
         verdict = HOLDS if set(silent) == {"GA", "RKLU"} else FAILS
-        numbers = f"no more than guessing, as far as is found: {', '.join(silent) or 'none'}"
+        numbers = f"not shown to give away more than the oracle: {', '.join(silent) or 'none'}"
         claims.append(("Only RKLU and GA do not leak", "§ 5", verdict, numbers))
     if {"RKLU", "FKLU"} <= above.keys():
         p = _p(phrases["FKLU"], phrases["RKLU"])

@@ -91,7 +91,7 @@ class AlphaExplorer(_Widget):
 
 
 class ScoreExplorer(_Widget):
-    """The scores of many runs: choose what is drawn, and point at a mark to learn whose it is."""
+    """Scores of many runs or tokens: choose what is drawn, and point at a mark to see its name and values."""
 
     _esm, _css = _source("parts.js", "score_explorer.js"), _source("widgets.css", "score_explorer.css")
     noun = Unicode("Methods").tag(sync=True)
