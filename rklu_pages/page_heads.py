@@ -96,9 +96,9 @@ def box(name, notebook, repository=None):
     profile, lines = nodes.literal("", given.get("profile", "")), []
     if took := hours(given):
         spent, count, machines = took
-        made = f"the {count} records of its sets and seeds took {spent:.1f} hours to make ({machines})."
-        anew = " everything is trained anew, in minutes on two cores, and no data are needed."
-        recorded = " it is shown from records, in a minute or few; "
+        made = f"The {count} records of its forget sets and seeds took {spent:.1f} hours to make ({machines})."
+        anew = " everything is trained anew, in minutes on two cores and without any download."
+        recorded = " the page is made from records, within minutes. "
         smoke = (" At ", nodes.literal("", "smoke"), anew) if name not in SHOWING else ()
         lines.append(_line("At ", profile, recorded + made, *smoke))
         folder = f"data/records/{given['profile']}/tofu/"
