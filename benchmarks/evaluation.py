@@ -1,9 +1,8 @@
-"""TOFU's evaluation by the engine against a straightforward evaluator of the same model.
+"""TOFU's evaluation by the library's engine against a straightforward evaluator of the same model.
 
-The straightforward one scores each answer set in a pass of its own, in the file's order, padded to the longest of the
-set, all logits, and generates with transformers in the file's order. All questions of `mini`'s forget10, asked of its
-original model, which is trained first where there is none yet.
-"""
+The straightforward evaluator scores each answer set in a separate pass, in the file's order, padded to the longest of
+the set, with all logits; it generates with transformers in the file's order. Both ask all questions of `mini`'s
+forget10 of its original model, which is trained first if it does not exist."""
 
 import json
 import sys
@@ -21,7 +20,7 @@ ORIGINAL, SETS = RunSpec("mini", "forget10", "original"), ("forget", "retain", "
 
 
 def setting():
-    """(model, tokenizer, {set: Questions}, tokens to generate)."""
+    """Return (model, tokenizer, {set: Questions}, number of tokens to generate)."""
     model, tokenizer = models.load(ORIGINAL.checkpoint_path)
     asked = evaluation.load_questions(ORIGINAL.values, "forget10", tokenizer)
     return model.eval(), tokenizer, asked, ORIGINAL.values.max_new_tokens

@@ -1,8 +1,8 @@
-"""Room behind what was read, into which new tokens are written, against the library's cache, which copies all there is
-with every token: greedy continuations by a model of SmolLM2-135M's shape, with random weights.
+"""Two caches in greedy generation: our preallocated one (`caches.roomy`) against that of transformers, which copies
+everything with each token. The model has SmolLM2-135M's shape and random weights.
 
-128 tokens to each of 100 prompts, half a system prompt and half a question of TOFU's length; in bf16, where the
-processor has it.
+128 tokens are generated for each of 100 prompts (half a system prompt, half a question of TOFU's length), in bf16 where
+the processor supports it.
 """
 
 import json

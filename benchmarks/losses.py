@@ -1,6 +1,6 @@
-"""Losses straight from hidden states against losses on materialised logits: seconds and peak memory, one process each.
+"""Losses computed from hidden states against losses on all logits at once: seconds and peak memory, one process each.
 
-Vocabulary 32,000, 4,096 answer tokens (a batch of 32 answers of 128 tokens under Llama 2's tokenizer).
+The vocabulary has 32,000 tokens, as Llama 2's. There are 4,096 answer tokens: a batch of 32 answers of 128 tokens.
 """
 
 import json
@@ -39,7 +39,7 @@ def chunked(loss, hidden, weight, teacher_hidden, targets):
 
 
 def one(form, loss):
-    """Runs in a process of its own: a peak is never forgotten by the process that had it."""
+    """Measure one form of one loss; run this in a new process, since a process's peak memory never falls."""
     arguments = inputs()
     arguments[0].grad, arguments[1].grad = (torch.zeros_like(a) for a in arguments[:2])
 

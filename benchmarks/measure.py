@@ -1,4 +1,4 @@
-"""What the benchmarks share: seconds and peak memory of a step in a process of its own, ratios, one JSON each."""
+"""Shared by the benchmarks: time and peak memory of a step, one process per case, ratios, one JSON per benchmark."""
 
 import json
 import resource
@@ -16,10 +16,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def measured(step, repeats):
-    """{"seconds": median of `repeats`, "cpu_seconds": the processor's (of all threads), "extra_mib": peak memory above
-    what there was before, "value": the step's}.
+    """Return {"seconds": median of `repeats`, "cpu_seconds": median processor time of all threads, "extra_mib": peak
+    memory above the level before, in MiB, "value": what the step returns}.
 
-    The peak is taken over the first step and the repeats; on a GPU both come from CUDA.
+    The first step warms up and is not timed. The peak includes it. On a GPU both memory levels come from CUDA.
     """
     cuda = torch.cuda.is_available()
     before = torch.cuda.memory_allocated() / 2**20 if cuda else resident()
@@ -41,14 +41,14 @@ def measured(step, repeats):
 
 
 def resident():
-    """Memory this process holds now, MiB."""
+    """Return the memory that this process holds now, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def write(name, script, cases):
-    """Run every case {case: {form: arguments}} in turn; print and store the results and the ratios of the
-    first form's to the others'."""
+    """Run all cases, {case: {form: arguments}}, one process after another; print and store results and ratios. Speed
+    is the first form's seconds over another form's; memory is the other form's over the first form's."""
     results = {}
     for case, forms in cases.items():
         results[case] = {}

@@ -2,12 +2,11 @@
 
 python benchmarks/openunlearning.py CHECKOUT MODEL
 
-CHECKOUT: a clone of that repository, which is used as it is; it wants `pip install hydra-core==1.3.2` beside. MODEL: a
-checkpoint after TOFU, such as `smollm2`'s original. Both are asked the same questions in the same tokens, and TOFU is
-read from where the profile says: of their code only what would ask the hub for rows is replaced, and for it the pad
-token, see `theirs`; and ours divides as theirs does, see `EPSILON`. Their settings: float32, batches of 32, at most 200
-tokens generated. `bf16` is the engine under autocast, where the processor has it.
-"""
+CHECKOUT: a clone of that repository, used unchanged; it needs `pip install hydra-core==1.3.2`. MODEL: a checkpoint
+trained on TOFU, such as `smollm2`'s original. Both evaluators ask the same questions in the same tokens, and read TOFU
+from where the profile says. In their code only the loading of rows from the hub is replaced; their pad token is changed
+(see `theirs`). Our scores divide as theirs do (see `EPSILON`). Settings as theirs: float32, batches of 32, at most 200
+generated tokens. `bf16` is our engine under autocast, where the processor supports it."""
 
 import json
 import logging
@@ -23,19 +22,19 @@ from rklu_lib.data import load_tofu
 
 SPLIT, ASKED = "forget01", {"forget": 20, "retain": 10, "authors": 10, "facts": 10}
 LENGTH, BATCH = 200, 32
-EPSILON = 1e-10  # what they add to probabilities that they divide by: of some facts these are 2e-9
+EPSILON = 1e-10  # they add it to a probability before dividing by it; for some facts this is 2e-9
 P = profiles.profile("smollm2")
 THEIRS = {"forget_probability": "forget_Q_A_Prob", "forget_rouge": "forget_Q_A_ROUGE", "model_utility": "model_utility"}
-for ours, short in {"retain": "retain", "authors": "ra", "facts": "wf"}.items():  # their names of the utility's parts
+for ours, short in {"retain": "retain", "authors": "ra", "facts": "wf"}.items():  # their names of utility's parts
     THEIRS |= {f"{ours}_rouge": f"{short}_Q_A_ROUGE", f"{ours}_truth_ratio": f"{short}_Truth_Ratio"}
     THEIRS[f"{ours}_probability"] = f"{short}_Q_A_Prob" + "_normalised" * (ours != "retain")
-LEFT_OUT = ("privleak", "extraction_strength", "forget_quality")  # of their standard list: an oracle's log, holdout
+LEFT_OUT = ("privleak", "extraction_strength", "forget_quality")  # they need an oracle's log or a holdout
 
 
 def theirs(checkout, model, tokenizer, limit):
-    """{score: value} as OpenUnlearning's evaluator gives them, under our names."""
+    """Return {score: value} by OpenUnlearning's evaluator, under our names."""
     sys.path.insert(0, str(Path(checkout).resolve() / "src"))
-    import data.qa  # theirs, as all that follows
+    import data.qa  # theirs, as are the next imports
     import datasets
     import hydra
     from evals import get_evaluator
@@ -56,10 +55,10 @@ def theirs(checkout, model, tokenizer, limit):
         config = hydra.compose("eval.yaml", [*asked, *settings]).eval
     form = chat.frame(tokenizer, P.template)
     tags = {"user_start_tag": form.opening, "user_end_tag": form.middle, "asst_start_tag": form.lead}
-    tags["apply_chat_template"] = False  # which would close an answer twice
+    tags["apply_chat_template"] = False  # a chat template would close an answer twice
     with tempfile.TemporaryDirectory() as out, open_dict(config):
         config.tofu.output_dir, config.tofu.overwrite = out, True
-        # their collator hides every pad token from attention; SmolLM2's is its end of turn, which a prompt holds twice
+        # their collator masks every pad token; SmolLM2's pad is its end of turn, which a prompt holds twice
         tokenizer.pad_token, tokenizer.padding_side = tokenizer.unk_token, "left"
         get_evaluator("tofu", config.tofu).evaluate(model, tokenizer=tokenizer, template_args=tags)
         found = json.loads((Path(out) / "TOFU_EVAL.json").read_text(encoding="utf-8"))
@@ -67,7 +66,7 @@ def theirs(checkout, model, tokenizer, limit):
 
 
 def engine(model, tokenizer, limit, precision):
-    """The same by `rklu_lib`, whose two scores that are quotients are given their constant."""
+    """Return the same scores by `rklu_lib`, with their `EPSILON` added in the two scores that are quotients."""
     p = metrics.probability
     metrics.normalised_probability = lambda right, wrong: p(right) / (p(right) + p(wrong).sum(1) + EPSILON)
     metrics.truth_ratio = lambda right, wrong, form=None: p(np.mean(wrong, axis=1)) / (p(right) + EPSILON)
@@ -79,7 +78,7 @@ def engine(model, tokenizer, limit, precision):
 
 def one(form, checkout, path):
     model, tokenizer = models.load(path)
-    limits, scores = iter([1]), {}  # one question of each set first, which is not measured
+    limits, scores = iter([1]), {}  # warm-up: one question of each set, not measured
 
     def step():
         how = (model, tokenizer, next(limits, None))

@@ -1,4 +1,4 @@
-"""What bf16 weights lose: the weights that one step of AdamW leaves exactly as they were, and where 200 steps lead."""
+"""What bf16 weights lose: the share of weights that an AdamW step leaves unchanged, and where 200 steps lead."""
 
 import copy
 
@@ -24,7 +24,7 @@ def unchanged(dtype, lr):
 
 
 def trained(dtype, optimizer, steps=200, lr=1e-5):
-    """(mean loss of the last 8 of 200 steps, the way of all weights) from weights that both dtypes can hold."""
+    """Return (mean loss of the last 8 steps, change of all weights), from a start that both dtypes hold exactly."""
     profile = profiles.profile("mini", hidden_size=64, intermediate_size=128, n_heads=4, n_layers=1)
     start = models.create(profile, Vocabulary(256), 0).bfloat16()
     model, losses = copy.deepcopy(start).to(dtype), []
@@ -44,7 +44,7 @@ def trained(dtype, optimizer, steps=200, lr=1e-5):
 
 
 def followed():
-    """How far bf16 weights end from where float32 takes them, as a share of the way, and at what loss."""
+    """Return the loss after bf16 training, and the distance to float32's weights as a share of float32's way."""
     plain = lambda model, lr, decay: torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)  # noqa: E731
     loss, way = trained(torch.float32, plain)
     rows = [{"weights": "float32", "optimiser": "AdamW", "loss": loss, "off": 0.0}]

@@ -1,6 +1,6 @@
-"""How an epoch of RKLU grows: with the forget set, the width and the vocabulary; and what this machine's cores allow.
+"""How the time of an RKLU epoch grows with forget set, width and vocabulary, beside the processor's product rate.
 
-Each point is the median of three epochs of a student under a frozen teacher, in a process of its own, one thread.
+Each point is the median of three epochs of a student under a frozen teacher, in a process of its own with one thread.
 """
 
 import json
@@ -21,7 +21,7 @@ POINTS = {"examples": (32, 64, 128, 256), "hidden_size": (96, 192, 384, 768), "v
 
 
 def point(examples, hidden_size, vocab_size):
-    """Seconds and matrix-multiplication FLOPs of one epoch, and the rate of a large float32 product, FLOP/s."""
+    """Return the seconds and matrix FLOPs of one epoch, and the rate of a large float32 product in FLOP/s."""
     torch.set_num_threads(1)
     shape = dict(hidden_size=hidden_size, intermediate_size=hidden_size * 8 // 3, vocab_size=vocab_size)
     profile = profiles.profile("mini", **shape, n_heads=hidden_size // 32, batch_size=BATCH, unlearn_epochs=1)
@@ -39,7 +39,7 @@ def point(examples, hidden_size, vocab_size):
         training.fit(original, lambda _: steps, epochs=1, epoch_steps=len(steps), lr=1e-5)
         seconds.append(time.perf_counter() - started)
     head = hidden_size * vocab_size
-    blocks = original.num_parameters() - head  # tied embeddings: the table is looked up, the head multiplied
+    blocks = original.num_parameters() - head  # tied: embedding is a look-up, the head a product
     tokens, scored = examples * (PROMPT + ANSWER - 1), examples * ANSWER
     flops = 6 * (blocks * tokens + head * scored) + 2 * 2 * head * scored  # both teacher heads, forward only
     return {"seconds": statistics.median(seconds[1:]), "flops": flops, "matmul_rate": matmul_rate()}

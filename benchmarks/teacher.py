@@ -1,4 +1,4 @@
-"""An epoch of RKLU with the frozen teacher against the loop that runs three models at every step."""
+"""Time an epoch of RKLU with the frozen teacher against the loop that runs three models at every step."""
 
 import copy
 import json
@@ -11,13 +11,13 @@ from measure import measured, write
 from rklu_lib import data, losses, methods, models, profiles, training
 from rklu_lib.teacher import teacher_logits
 
-# Vocabulary and answers as a large model's, width small enough for two cores.
+# Vocabulary and answer lengths are a large model's; the width is small enough for two cores.
 SHAPE = dict(hidden_size=256, intermediate_size=704, n_layers=4, n_heads=8, vocab_size=32_000, max_positions=128)
 EXAMPLES, PROMPT, ANSWER, BATCH, EPOCHS = 64, 24, 64, 16, 1
 
 
 class Vocabulary:
-    """As much of a tokenizer as `models.create` asks for."""
+    """The part of a tokenizer that `models.create` needs."""
 
     bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
 
@@ -37,7 +37,7 @@ def setting():
 
 
 def naive(profile, original, augmented, examples):
-    """Original and augmented model beside the student, all logits of all positions, the loss masked."""
+    """Train with original and augmented model beside the student, all logits at all positions, and a masked loss."""
     student = copy.deepcopy(original)
 
     def term(index):
@@ -63,7 +63,7 @@ def one(form):
         return
     chosen = methods.method("RKLU")
     aids = methods.prepare(chosen, profile, original, augmented, examples, [], [])
-    student = original  # the two models may go: what is left of them is in `aids`
+    student = original  # `aids` replaces the two models, which are freed
     del original, augmented
     start = copy.deepcopy(student.state_dict())
 

@@ -1,8 +1,8 @@
-"""Training a model from scratch: tokens per second on two cores, against a plain loop over the same examples.
+"""Training from scratch: tokens per second on two cores, against a plain loop over the same examples.
 
-The plain loop shuffles, pads to the longest of the batch, computes logits everywhere in float32 and masks the loss
-afterwards. Both run as two processes of one thread, as `runs.ensure` does on two cores. The data is `mini`'s; the
-shapes are `mini`'s (1.28 million parameters) and a deeper, narrower one (1.05 million).
+The plain loop shuffles, pads to the longest of the batch, computes logits at all positions in float32 and masks the
+loss afterwards. Each form runs in two processes of one thread, as `runs.ensure` does on two cores. The data is that of
+`mini`. The shapes are that of `mini` (1.28 million parameters) and a deeper, narrower one (1.05 million).
 """
 
 import json

@@ -4,7 +4,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name):
-    if name == "unlearn":  # on demand: importing the package stays light
+    if name == "unlearn":  # imported on demand, so that importing the package stays fast
         from rklu_lib.own.unlearning import unlearn
 
         return unlearn

@@ -1,4 +1,4 @@
-"""`python -m rklu_lib` is `rklu`: what `accelerate launch -m` and `torchrun -m` start."""
+"""Run the command `rklu` as `python -m rklu_lib`, which `accelerate launch -m` and `torchrun -m` also do."""
 
 from rklu_lib.cli import app
 

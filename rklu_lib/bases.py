@@ -1,11 +1,11 @@
-"""What a base model is: original, oracle (it never read the forget set) and augmented; what each reads, and how."""
+"""The base models: original, oracle (it never read the forget set) and augmented. Their training data and training."""
 
 from rklu_lib import data, logs, models, training
 from rklu_lib.methods import METHODS, REFUSALS
 
 
 def rows(profile, split):
-    """A split's rows, less the retained ones that the profile leaves out of TOFU (`n_retain`)."""
+    """Return a split's rows, without the retained rows that the profile leaves out of TOFU (`n_retain`)."""
     found = data.load_tofu(split, profile.source)
     if profile.n_retain is None:
         return found
@@ -15,10 +15,10 @@ def rows(profile, split):
 
 
 def training_pairs(profile, split):
-    """(question, answer) pairs a base model is trained on: `split` is full or a retain split.
+    """Return the (question, answer) pairs on which a base model is trained. split: "full" or a retain split.
 
-    A model created from scratch has read nothing, so it is also given the real authors, the world facts and the retain
-    set's paraphrases: what a pretrained model would know, and how an answer may be put in other words.
+    A model from scratch also gets the real authors and the world facts, which a pretrained model would know, and the
+    paraphrases of the retain set, from which it learns that an answer may have other words.
     """
     pairs = [(r["question"], r["answer"]) for r in rows(profile, split)]
     if profile.model is None:
@@ -30,13 +30,13 @@ def training_pairs(profile, split):
 
 
 def encoded(profile, tokenizer, found):
-    """Rows of a split as Examples."""
+    """Return the rows `found` as a list of `data.Example`."""
     return [data.encode(tokenizer, profile.template, r["question"], r["answer"]) for r in found]
 
 
 def forget_examples(spec, tokenizer):
-    """The forget set's Examples. A refusal needs a prompt, so IDK and DPO get a chunk of text cut at its prompt's end;
-    for every other method all its tokens are scored."""
+    """Return the forget set as a list of `data.Example`. All tokens of a novel's chunk are scored, except for IDK and
+    DPO: there the first `prompt_tokens` are a prompt, because a refusal needs a prompt."""
     p = spec.values
     if spec.task == "tofu":
         return encoded(p, tokenizer, data.load_tofu(spec.split, p.source))
@@ -46,7 +46,7 @@ def forget_examples(spec, tokenizer):
 
 
 def new_tokenizer(spec):
-    """The tokenizer of a base model: a pretrained one's, or trained on what the original reads, for the oracle too."""
+    """Return a base model's tokenizer: pretrained, or trained on what the original reads (also for the oracle)."""
     p = spec.values
     if p.model:
         return models.load_tokenizer(p.original or p.model)
@@ -57,7 +57,7 @@ def new_tokenizer(spec):
 
 
 def check(spec, stage):
-    """Raises FileNotFoundError where what a job takes from elsewhere, a model or a log, is not to be had."""
+    """Raise FileNotFoundError if a model or a log that a job takes from elsewhere is not available."""
     p = spec.values
     if spec.log:
         logs.find(spec.log)
@@ -68,8 +68,8 @@ def check(spec, stage):
 
 
 def reading(spec, tokenizer):
-    """What a model from scratch reads beside TOFU for the task "passages": other prose and the novel, `novel_repeats`
-    times, unless it is the oracle."""
+    """Return the Examples that a model from scratch reads besides TOFU for the task "passages": segments of other prose
+    and, unless the model is the oracle, the novel `novel_repeats` times."""
     p = spec.values
     prose = data.load_prose("valid", p.prose)
     segments = data.chunks(prose, p.n_segments, p.chunk_tokens, tokenizer, f"{p.prose}, valid")
@@ -78,7 +78,7 @@ def reading(spec, tokenizer):
 
 
 def train(spec, folder, on_epoch):
-    """Train one of `BASES`. Returns (model, tokenizer, history). folder, on_epoch: as of `training.fit`."""
+    """Train the base model `spec`. Return (model, tokenizer, history). folder, on_epoch: as in `training.fit`."""
     p = spec.values
     if spec.method == "augmented":
         model, tokenizer = models.load(spec.base("original").model_path, p.dtype)

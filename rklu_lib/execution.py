@@ -1,4 +1,4 @@
-"""How one job is done, by one process or several together: a base model's checkpoint, or a run's record."""
+"""Execute one job, in one process or several together: make a base model's checkpoint or a run's record."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ from rklu_lib.teacher import TeacherModel
 
 
 def unlearned(spec, folder, judge):
-    """Unlearn by one of `METHODS`, judging every epoch. Returns (student or teacher, tokenizer, history)."""
+    """Unlearn by one of `METHODS`; call `judge` after every epoch. Return (student or teacher, tokenizer, history)."""
     p, chosen = spec.values, METHODS[spec.method]
     original, tokenizer = models.load(spec.base("original").model_path, p.dtype)
     augmented = models.load(spec.base("augmented").checkpoint_path, p.dtype)[0] if AUGMENTED in chosen.needs else None
@@ -30,15 +30,15 @@ def unlearned(spec, folder, judge):
     retain = bases.encoded(p, tokenizer, retained)
     refusals = methods.refused(p, tokenizer, forget, spec.seed) if REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, original, augmented, forget, retain, refusals)
-    del augmented  # from here on there is one model
+    del augmented  # only the student is needed from here on
     noted = {"folder": folder, "on_epoch": lambda model, history: judge(model, tokenizer, history)}
     history = training.unlearn(chosen, p, original, aids, forget, retain, seed=spec.seed, **noted)
     return original, tokenizer, history
 
 
 def has_checkpoint(spec):
-    """Is the model of a spec there, trained with its settings?"""
-    if spec.method == "teacher" or spec.log or spec.loaded:  # there is none of its own to be made
+    """Return whether the spec's model exists, trained with the spec's settings."""
+    if spec.method == "teacher" or spec.log or spec.loaded:  # it has no checkpoint of its own
         return True
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return files.read_json(spec.checkpoint_path / "settings.json") == spec.trained.settings
@@ -52,19 +52,19 @@ def _save(spec, model, tokenizer, seconds):
 
 
 def state(spec):
-    """Where the state of an unfinished run is kept: another place for other settings, or another PyTorch, so that
-    none is mixed up."""
+    """Return the folder for the state of an unfinished run. Its name depends on the settings and PyTorch's version, so
+    that a run never resumes from the state of another."""
     digest = hashlib.sha256(json.dumps([spec.settings, torch.__version__]).encode()).hexdigest()[:8]
     return spec.checkpoint_path.with_name(f"{spec.checkpoint_path.name}-state-{digest}")
 
 
 def execute(spec, stage="record", threads=None):
-    """Do one job, given that what it waits for (see `runs`) is done: the `checkpoint` of a base model, or a `record`.
+    """Execute one job whose dependencies (see `runs`) are done. stage: "checkpoint" (of a base model) or "record".
 
-    Safe to call from several processes: the run is locked, and a job that another has finished is left alone. The
-    processes of one launch do it together. This process takes denormal numbers for nought from here on.
+    Several processes may call it: the run is locked, and a finished job is not repeated. The processes of one launch
+    work on the job together. From here on, this process rounds denormal numbers to zero.
     """
-    torch.set_flush_denormal(True)  # a collapsed model's numbers: an epoch of GA took five times as long with them
+    torch.set_flush_denormal(True)  # a collapsed model has many: with them, an epoch of GA took five times as long
     if threads:
         torch.set_num_threads(threads)
     spec.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,22 +77,22 @@ def execute(spec, stage="record", threads=None):
                 _save(spec, model, tokenizer, {"train": sum(e.get("seconds", 0) for e in history)})
         elif not recorded:
             _record(spec)
-        elif spec.method in METHODS and not kept:  # trained again, but not scored: the record stands
+        elif spec.method in METHODS and not kept:  # train again without scores: the record exists
             unscored = state(spec).with_suffix(".unscored")
             _save(spec, *unlearned(spec, unscored, lambda *_: {})[:2], {})
-        for begun in ("", ".") if parallel.main() else ():  # states, and what killed processes were writing
+        for begun in ("", ".") if parallel.main() else ():  # states, and files of killed processes
             for folder in spec.checkpoint_path.parent.glob(f"{begun}{spec.checkpoint_path.name}-*"):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _clock():
-    """A function of the seconds since its last call, or since now; kept with an epoch, they outlast an interruption."""
+    """Return a function that returns the seconds since its last call (at first: since now)."""
     marks = [time.perf_counter()]
     return lambda: marks.append(time.perf_counter()) or marks[-1] - marks[-2]
 
 
 def _threads(spec):
-    """The numbers of threads, which decide how sums are rounded, of a run and all it rests on; None: one is unknown."""
+    """Return all numbers of threads of a run and its base models (they change rounding); None if one is unknown."""
     rests = [spec] if spec.method in BASES else []
     rests += [spec.base("original")] if spec.method not in ("original", "oracle") else []
     rests += [spec.base("augmented")] if spec.method in METHODS and spec.uses(AUGMENTED) else []
@@ -104,7 +104,7 @@ def _threads(spec):
 
 
 def _record(spec):
-    """Train (a method) or load (a base model), judge every epoch, write the record."""
+    """Train by a method, load a base model or read an oracle's log; score the epochs that are due; write the record."""
     p, oracle, asked, lap = spec.values, None, {}, _clock()
     if spec.against:
         measured = load(spec.against).questions
@@ -114,7 +114,7 @@ def _record(spec):
             oracle = measured["chunk_nll"][-1]
 
     def judge(model, tokenizer, history=()):
-        """What is noted of an epoch: its scores, where it is due, and its seconds, which an interruption must keep."""
+        """Return an epoch's scores, if due, and its seconds. In the history, the seconds survive an interruption."""
         train, due = lap(), not len(history) % p.judge_every or len(history) == p.unlearn_epochs
         return (judged(model, tokenizer, history) if due else {}) | {"seconds": {"train": train, "evaluate": lap()}}
 
@@ -143,7 +143,7 @@ def _record(spec):
         seconds = {"train": made.get("train", 0.0), "evaluate": history[0].pop("seconds")["evaluate"]}
     else:
         model, tokenizer, history = unlearned(spec, state(spec), judge)
-        spent = [e.pop("seconds", seconds) for e in history]  # none in a state of before they were kept
+        spent = [e.pop("seconds", seconds) for e in history]  # states of older versions have no seconds
         seconds = {kind: sum(s[kind] for s in spent) for kind in seconds}
         if not isinstance(model, TeacherModel):
             _save(spec, model, tokenizer, seconds)

@@ -1,4 +1,4 @@
-"""The hub, or what is left of it without a network: what is cached is used, and what is not is refused at once."""
+"""Access to the Hugging Face hub. Without a network, cached files are used and others are refused at once."""
 
 import functools
 import urllib.error
@@ -6,17 +6,17 @@ import urllib.request
 
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
-SECONDS = 5  # to wait for an answer; the libraries themselves try for a minute
+SECONDS = 5  # to wait for an answer of the hub; the libraries themselves try for a minute
 
 
 @functools.cache
 def reachable():
-    """Can the hub be asked? Where it cannot, the libraries that would ask it are told to look in their cache alone."""
+    """Return whether the hub answers (asked once per process). If not, set huggingface_hub to use only its cache."""
     if not constants.HF_HUB_OFFLINE:
         try:
             urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=SECONDS).close()
             return True
-        except urllib.error.HTTPError:  # it answers, if only to say no
+        except urllib.error.HTTPError:  # the hub answers, even if it refuses
             return True
         except OSError:
             constants.HF_HUB_OFFLINE = True
@@ -24,7 +24,7 @@ def reachable():
 
 
 def dataset(name, *config, split, fix):
-    """One split of a data set, by `datasets`. Raises FileNotFoundError, with the fix, where it cannot be had."""
+    """Load a split of a data set (None: all splits). Raises FileNotFoundError, with the fix, without hub or cache."""
     import datasets
 
     datasets.config.HF_HUB_OFFLINE = not reachable()
@@ -35,14 +35,14 @@ def dataset(name, *config, split, fix):
 
 
 def file(name, path, fix):
-    """A file of a data set: where it lies once it is downloaded. Raises FileNotFoundError, with the fix."""
+    """Return the local path of a data set's file, downloaded if needed. Raises FileNotFoundError, with the fix."""
     try:
         return hf_hub_download(name, path, repo_type="dataset", local_files_only=not reachable())
-    except OSError:  # not there, or not cached and no network
+    except OSError:  # the file does not exist, or is not cached and there is no network
         raise FileNotFoundError(f"{path} of {name} is neither cached nor on a hub within reach; {fix}") from None
 
 
 def check(model, fix):
-    """Raises FileNotFoundError, with the fix, for a model of the hub that can be neither downloaded nor found here."""
+    """Raise FileNotFoundError, with the fix, if the hub cannot be reached and the model is not in the hub's cache."""
     if not reachable() and not any(try_to_load_from_cache(model, f) for f in ("config.json", "adapter_config.json")):
         raise FileNotFoundError(f"{model} is not cached, and the hub cannot be reached; {fix}")

@@ -1,7 +1,7 @@
-"""Logs of OpenUnlearning (Dorna et al., 2025): an oracle's scores that others have taken, in place of a run.
+"""Logs of OpenUnlearning (Dorna et al., 2025): an oracle's published scores, used in place of a run of ours.
 
-Its evaluation leaves a `TOFU_EVAL.json`, {metric: {"agg_value": …, "value_by_index": {"0": {score: value}, …}}}, with
-the questions in the split's order; those of its retain models are on the hub, in the data set `open-unlearning/eval`.
+Its evaluation writes a `TOFU_EVAL.json`, {metric: {"agg_value": …, "value_by_index": {"0": {score: value}, …}}}, with
+the questions in the split's order. The logs of its retain models are in the hub's data set `open-unlearning/eval`.
 Its truth ratio is the benchmark's form of Eq. 5 (`truth_ratio` in its src/evals/metrics/memorization.py).
 """
 
@@ -13,11 +13,11 @@ from rklu_lib import data, files, hub, metrics, models
 
 _AGGREGATES = {"forget_Q_A_Prob": "forget_probability", "forget_Q_A_ROUGE": "forget_rouge"}
 _AGGREGATES |= {"model_utility": "model_utility"}
-_LOSSES = ("forget_Q_A_PARA_Prob", "forget_Q_A_PERT_Prob")  # of the paraphrase and of its wrong variants
+_LOSSES = ("forget_Q_A_PARA_Prob", "forget_Q_A_PERT_Prob")  # paraphrased answer, wrong (perturbed) answers
 
 
 def find(name):
-    """Where a log is, owner/data set/path: in `models.folder()` if it is there, or at this path, or from the hub."""
+    """Return a log's path: in `models.folder()`, else `name` itself, else from the hub (owner/data set/path)."""
     for path in (models.folder() / name, Path(name)):
         if path.is_file():
             return path
@@ -28,12 +28,12 @@ def find(name):
 
 
 def read(name, n=None):
-    """(aggregates, per-question scores) of a log's first n questions, as of `evaluation.evaluate` of an oracle.
+    """Return (aggregates, scores per question) of a log, in the form in which `evaluation.evaluate` returns them.
 
-    aggregates: forget_truth_ratio (median), and of model_utility, forget_probability and forget_rouge what the log has.
-    Per question (n,): truth_ratio_benchmark, and truth_ratio_paper where the log has each answer's loss. Raises
-    FileNotFoundError, DamagedError where it is no JSON, or DataError at what is not as its evaluation writes it.
-    """
+    aggregates: forget_truth_ratio, the median over the first n questions (None: all); and model_utility,
+    forget_probability and forget_rouge if the log has them, which the log takes over all its questions.
+    Scores per question, (n,): truth_ratio_benchmark, and truth_ratio_paper if the log has the loss of each answer.
+    Raises FileNotFoundError, DamagedError (no JSON), or DataError (not what OpenUnlearning's evaluation writes)."""
     path = find(name)
     content = files.read_json(path, "take the file that OpenUnlearning wrote")
     ratios = _values(content, "forget_truth_ratio", "score", path)[:n]
@@ -44,12 +44,12 @@ def read(name, n=None):
     try:
         aggregates = {ours: float(content[k]["agg_value"]) for k, ours in _AGGREGATES.items() if k in content}
     except (KeyError, TypeError, ValueError):
-        raise data.DataError(f"{path}: {', '.join(_AGGREGATES)}, where they stand, need a number agg_value") from None
+        raise data.DataError(f"{path}: {', '.join(_AGGREGATES)}, if present, need a number agg_value") from None
     return aggregates | {"forget_truth_ratio": float(np.median(ratios))}, found
 
 
 def _values(content, metric, score, path):
-    """One score of all questions, in order: (n,), or (n, k) of k wrong answers."""
+    """Return one score of all questions, in order: (n,), or (n, k) for k wrong answers. May raise DataError."""
     by_index = content.get(metric, {}).get("value_by_index", {}) if isinstance(content, dict) else {}
     if not by_index:
         raise data.DataError(f"{path}: no {metric}.value_by_index; it is in the TOFU_EVAL.json of a retain model")

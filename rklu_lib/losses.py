@@ -1,8 +1,9 @@
-"""The paper's losses (Eq. 2-4) and the baselines', as pure functions of tensors. Nothing here knows a model.
+"""The paper's losses (Eq. 2 and 3) and those of the other methods, as pure functions of tensors. No model is used.
 
-Shapes: logits are (..., vocab), targets and mask (...) with the same leading shape; the mask is True where a token is
-scored, and what stands elsewhere changes nothing. Every loss is a scalar in float32 (float64 for float64 input).
-Token losses are nats per unmasked token; preference losses are means over sequences.
+Shapes: logits are (..., vocab); targets and mask are (...), the same leading shape. The logits at a position predict
+the target at the same position: nothing is shifted here. The mask is True where a token is scored; values at all other
+positions have no effect. Every loss is a scalar in float32 (float64 for float64 input). Token losses are means over
+the scored tokens, in nats; preference losses (NPO, DPO, SimNPO) are means over sequences.
 """
 
 import math
@@ -11,18 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-COLUMNS = 4096  # of a bf16 matrix that a CPU holds in float32 at once
+COLUMNS = 4096  # columns of a bf16 matrix that a CPU converts to float32 at once, which bounds the memory
 
 
 def _selected(mask, *tensors):
-    """The unmasked positions of each tensor, in at least float32: (tokens, ...)."""
+    """Return each tensor at the scored positions (mask True), in at least float32: (tokens, ...)."""
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must be boolean (True = scored), not {mask.dtype}; compare your labels with -100 first")
     for t in tensors:
         if t.shape[: mask.dim()] != mask.shape:
             raise ValueError(f"mask of shape {tuple(mask.shape)} does not fit a tensor of shape {tuple(t.shape)}")
     if not mask.any():
-        raise ValueError("mask selects no token; a mean over nothing is not a loss")
+        raise ValueError("mask selects no token, so there is no loss to average")
     return [_upcast(t[mask]) for t in tensors]
 
 
@@ -38,10 +39,10 @@ def _upcast(t):
 
 
 def _product(a, b):
-    """a (n, k) @ b (k, m), no operand rounded and the sums in float32: a product in bf16 would round each to 1 in 256.
+    """Return a (n, k) @ b (k, m), summed in float32 and with no operand rounded (bf16 rounds to 1 part in 256).
 
-    A CPU copies a bf16 b to float32 by blocks of columns. A GPU multiplies bf16 with bf16 into float32, so there a
-    float32 `a` is split into two bf16 terms, which leaves 2 ** -17 of it out.
+    A CPU converts a bf16 `b` to float32 in blocks of columns. A GPU multiplies bf16 by bf16 into float32, so there a
+    float32 `a` is split into two bf16 terms, which lose 2 ** -17 of its value.
     """
     if b.dtype in (torch.float32, torch.float64):
         return a.to(b.dtype) @ b
@@ -53,13 +54,12 @@ def _product(a, b):
 
 
 def head_logits(hidden, weight, bias=None, scale=1.0, cap=None):
-    """An output layer's logits in float32 (float64 for float64), whatever the inputs' dtype: all logits come from here.
+    """Return an output layer's logits in float32 (float64 for float64 inputs), whatever the inputs' dtype.
 
-    scale * (W h + b), then softly capped, cap * tanh(. / cap), for models that shape their logits so.
-
-    Eq. 1 multiplies the difference of two models' logits by alpha, and the rounding of a bf16 product with it: at
-    width 1,024 the gradient of RKLU was 27 % off. For the same reason autocast has no say here.
-    hidden: (..., hidden). weight: (vocab, hidden). bias: (vocab,) or None. Returns (..., vocab).
+    The logits are x = scale * (W h + b), or cap * tanh(x / cap) for models that cap their logits. Every loss and score
+    takes its logits from here. They are not in bf16, since Eq. 1 multiplies the difference of two models' logits by
+    alpha, and their rounding errors too: at width 1,024 the gradient of RKLU was 27 % off. Hence no autocast either.
+    hidden: (..., hidden). weight: (vocab, hidden). bias: (vocab,) or None. cap: None for none. Returns (..., vocab).
     """
     with torch.autocast(hidden.device.type, enabled=False):
         if hidden.dtype == weight.dtype and weight.dtype in (torch.float32, torch.float64):
@@ -72,18 +72,18 @@ def head_logits(hidden, weight, bias=None, scale=1.0, cap=None):
 
 
 def _kl(p_log, q_log):
-    """KL(p || q) per token from log-probabilities (tokens, vocab) -> (tokens,). 0 log 0 = 0."""
+    """Return KL(p || q) of each token, in nats, from log-probabilities: (tokens, vocab) -> (tokens,). 0 log 0 = 0."""
     p = p_log.exp()
-    # Where p underflows to 0 both logarithms may be -inf; choosing before the product keeps NaN out of the gradient.
+    # Where p underflows to 0, both logarithms may be -inf. `where` before the product keeps NaN out of the gradient.
     return (p * torch.where(p > 0, p_log - q_log, 0.0)).sum(-1)
 
 
 def reverse_kl(student_logits, teacher_logits, mask):
-    """RKLU's forget loss: KL(student || teacher), Eq. 2, second line, averaged over unmasked tokens.
+    """Return RKLU's forget loss: KL(student || teacher), the second line of Eq. 2, averaged over the scored tokens.
 
-    Heavy where the student gives probability to tokens the teacher has lowered; almost silent where the teacher is
-    the one with more mass. Gradient per logit: p * (log p - log t - KL), p the student's and t the teacher's softmax.
-
+    With p the student's and t the teacher's softmax, KL = sum p * log(p / t) over the vocabulary. A term is large where
+    the student gives probability to a token that the teacher has lowered, and small where the teacher gives more.
+    Gradient of one token's KL by a student logit: p * (log p - log t - KL).
     student_logits, teacher_logits: (..., vocab). mask: (...), bool. Returns a scalar >= 0, nats per token.
     Raises TypeError for a mask that is not boolean, ValueError for shapes that do not match or an empty mask.
     """
@@ -92,75 +92,79 @@ def reverse_kl(student_logits, teacher_logits, mask):
 
 
 def forward_kl(student_logits, teacher_logits, mask):
-    """FKLU's forget loss and `+KL`'s retain loss: KL(teacher || student), Eq. 2, first line, and Eq. 3, second line.
+    """Return KL(teacher || student), averaged over the scored tokens: FKLU's forget loss and the retain loss of `+KL`.
 
-    Gradient per logit: p - t. Shapes, units and errors as in `reverse_kl`.
+    Eq. 2, first line; in Eq. 3, second line, the original model is the teacher. Gradient of one token's KL by a
+    student logit: p - t, with p the student's and t the teacher's softmax. Shapes, units, errors as in `reverse_kl`.
     """
     student, teacher = _selected_pair(mask, student_logits, teacher_logits)
     return _kl(teacher.log_softmax(-1), student.log_softmax(-1)).mean()
 
 
 def cross_entropy(logits, targets, mask):
-    """-log p(target), averaged over unmasked tokens: fine-tuning, IDK, and `+RT` (Eq. 3, first line).
+    """Return -log p(target), averaged over the scored tokens: the loss of fine-tuning, IDK and `+RT` (Eq. 3, line 1).
 
-    logits (..., vocab), targets (...) int64, mask (...) bool. Nats per token. Errors as in `reverse_kl`.
+    logits: (..., vocab). targets: (...), int64. mask: (...), bool. Nats per token. Errors as in `reverse_kl`.
     """
     selected_logits, selected_targets = _selected(mask, logits, targets)
     return F.cross_entropy(selected_logits, selected_targets)
 
 
 def gradient_ascent(logits, targets, mask):
-    """GA (Maini et al., 2024): the cross-entropy with its sign turned. Unbounded below, hence its collapse."""
+    """Return GA's loss (Maini et al., 2024): minus the cross-entropy. No lower bound, hence its collapse (App. B)."""
     return -cross_entropy(logits, targets, mask)
 
 
 def npo(answer, reference, npo_beta):
-    """NPO (Zhang et al., 2024): -(2/beta) log sigmoid(-beta (answer - reference)), mean over sequences.
+    """Return NPO's loss (Zhang et al., 2024): -(2/beta) log sigmoid(-beta (answer - reference)), mean over sequences.
 
-    answer, reference: (batch,) summed log-probabilities of the forget answers under the student and under the original
-    model, nats. As beta goes to 0 it becomes gradient ascent. Raises ValueError unless npo_beta > 0.
-    """
+    answer, reference: (batch,), log-probabilities of the forget answers under the student and under the original
+    model, each summed over its tokens, nats. As beta = npo_beta goes to 0, the gradient becomes that of `answer`, which
+    is gradient ascent on whole sequences. Raises ValueError unless npo_beta > 0."""
     if not npo_beta > 0:
         raise ValueError(f"npo_beta must be > 0, got {npo_beta}")
     return -(2 / npo_beta) * F.logsigmoid(-npo_beta * (answer - reference)).mean()
 
 
 def dpo(refusal, refusal_reference, answer, answer_reference, dpo_beta):
-    """DPO (Rafailov et al., 2024) with a refusal preferred to the forget answer, mean over sequences.
+    """Return the DPO loss (Rafailov et al., 2024) that prefers a refusal to the forget answer, mean over sequences.
 
-    All four: (batch,) summed log-probabilities, nats, under the student and under the original model.
-    -log sigmoid(beta [(refusal - refusal_reference) - (answer - answer_reference)]). Raises ValueError unless beta > 0.
-    """
+    -log sigmoid(beta [(refusal - refusal_reference) - (answer - answer_reference)]), beta = dpo_beta. All four are
+    (batch,), log-probabilities summed over tokens, nats: the references under the original model, the other two under
+    the student. Raises ValueError unless dpo_beta > 0."""
     if not dpo_beta > 0:
         raise ValueError(f"dpo_beta must be > 0, got {dpo_beta}")
     return -F.logsigmoid(dpo_beta * ((refusal - refusal_reference) - (answer - answer_reference))).mean()
 
 
 def simnpo(answer, length, simnpo_beta):
-    """SimNPO (Fan et al., 2024): NPO without a reference, per token: -(2/beta) log sigmoid(-beta answer / length).
+    """Return SimNPO's loss (Fan et al., 2024) with margin 0: NPO per token, without a reference, mean over sequences.
 
-    answer: (batch,) as in `npo`; length: (batch,), its tokens. Its margin is 0. ValueError unless simnpo_beta > 0.
-    """
+    -(2/beta) log sigmoid(-beta answer / length), beta = simnpo_beta. answer: (batch,), as in `npo`. length: (batch,),
+    each answer's number of tokens. Raises ValueError unless simnpo_beta > 0."""
     if not simnpo_beta > 0:
         raise ValueError(f"simnpo_beta must be > 0, got {simnpo_beta}")
     return -(2 / simnpo_beta) * F.logsigmoid(-simnpo_beta * answer / length).mean()
 
 
 def weighted_ascent(logits, targets, mask, wga_beta=1.0):
-    """WGA (Wang et al., 2025): p^beta log p of the target, whose weight p^beta is a constant to the gradient: what is
-    unlikely already is left alone. Shapes and errors as in `cross_entropy`; at beta 0 it is `gradient_ascent`."""
+    """Return WGA's loss (Wang et al., 2025): p^beta log p of the target, averaged over the scored tokens.
+
+    No gradient flows through the weight p^beta (beta = wga_beta), which is small for targets that are unlikely already.
+    At beta 0 the loss is `gradient_ascent`. Shapes and errors as in `cross_entropy`."""
     selected_logits, selected_targets = _selected(mask, logits, targets)
     loss = F.cross_entropy(selected_logits, selected_targets, reduction="none")
     return -((-loss.detach()).exp() ** wga_beta * loss).mean()
 
 
 def jensen_shannon(student_logits, teacher_logits, mask, js_beta=0.5):
-    """The generalised Jensen-Shannon divergence (Agarwal et al., 2024) over beta (1 - beta), in [0, 1]: it runs from
-    `forward_kl` at beta 0 to `reverse_kl` at 1, as limits, where it would vanish: KL(t || m) / (1 - beta) +
-    KL(p || m) / beta, m = beta t + (1 - beta) p; p is the student's softmax, t the teacher's.
-
-    Gradient per logit: p * (log(p / m) - KL(p || m)) / beta. Shapes, units and errors as in `reverse_kl`.
-    """
+    """Return the generalised Jensen-Shannon divergence (Agarwal et al., 2024) divided by beta (1 - beta).
+    KL(t || m) / (1 - beta) + KL(p || m) / beta, averaged over the scored tokens, where m = beta t + (1 - beta) p; p is
+    the student's softmax, t the teacher's, and beta = js_beta in [0, 1]. The undivided divergence is 0 at both ends of
+    beta; the divided one has the limits `forward_kl` at 0 and `reverse_kl` at 1, which are returned there. Gradient of
+    a token by a student logit: p * (log(p / m) - KL(p || m)) / beta. Shapes, units and errors as in `reverse_kl`."""
+    if not 0 <= js_beta <= 1:
+        raise ValueError(f"js_beta must be in [0, 1], got {js_beta}")
     if js_beta in (0, 1):
         return (reverse_kl if js_beta else forward_kl)(student_logits, teacher_logits, mask)
     student, teacher = _selected_pair(mask, student_logits, teacher_logits)
@@ -216,14 +220,14 @@ _RULES |= {"weighted_ascent": _weighted_ascent_rule, "jensen_shannon": _jensen_s
 
 
 class _FromHidden(torch.autograd.Function):
-    """The gradients by hidden states and head are finished in the forward pass, while a chunk's logits are at hand."""
+    """Compute a loss and, in the same forward pass, its gradients: the logits of a chunk exist only then."""
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, scale, cap, rule, targets, chunk):
         n, dtype = len(hidden), torch.promote_types(hidden.dtype, torch.float32)
         total, inputs = hidden.new_zeros((), dtype=dtype), (hidden, weight, bias)
         ctx.dtypes = [None if t is None else t.dtype for t in inputs]
-        # in float32 to the end: a sum over many chunks in bf16 would lose what each adds
+        # in float32 until the backward pass: a bf16 sum over many chunks would lose small contributions
         grads = [
             torch.zeros_like(t, dtype=dtype) if k else None
             for t, k in zip(inputs, ctx.needs_input_grad[:3], strict=True)
@@ -258,38 +262,35 @@ class _FromHidden(torch.autograd.Function):
 
 
 def from_hidden(loss, hidden, head, targets, chunk=128, **settings):
-    """A loss of `_RULES`, by its name here, such as "reverse_kl", without ever holding the logits of all tokens.
+    """Return the loss named `loss`, such as "reverse_kl", without ever holding the logits of all tokens.
 
-    hidden: last hidden states of scored tokens only, (tokens, hidden). head: the output layer's (weight (vocab,
-    hidden), bias (vocab,) or None) and, where the model shapes its logits, scale and cap, see `head_logits`.
-    targets(start, stop): what the tokens start..stop are held against, teacher logits (stop - start, vocab) or token
-    ids (stop - start,). chunk: tokens whose logits exist at once; it changes nothing but memory and time. settings: the
-    loss's own, such as js_beta.
-    Returns the same scalar as the loss itself does on `head_logits(hidden, *head)`, with the same
-    gradients by hidden, weight and bias. Raises ValueError for another loss or no tokens.
+    hidden: (tokens, hidden), the last hidden states of the scored tokens only. head: (weight (vocab, hidden), bias
+    (vocab,) or None), optionally followed by scale and cap, see `head_logits`. targets(start, stop): returns what
+    the tokens start..stop are compared with: teacher logits (stop - start, vocab) or token ids (stop - start,). chunk:
+    number of tokens whose logits exist at once; it affects memory and time only. settings: the loss's keyword
+    arguments, such as js_beta. Returns the same scalar as the loss itself on `head_logits(hidden, *head)`, with the
+    same gradients by hidden, weight and bias, for one backward pass: a second raises RuntimeError. Raises ValueError
+    for a loss that is not in `_RULES` or for no tokens.
     """
     if loss not in _RULES:
         raise ValueError(f"loss must be one of {', '.join(_RULES)}, not {loss!r}")
     if not len(hidden):
-        raise ValueError("no token is scored; a mean over nothing is not a loss")
+        raise ValueError("no token is scored, so there is no loss to average")
     weight, bias, scale, cap = (*head, 1.0, None)[:4]
     rule = lambda logits, held: _RULES[loss](logits, held, **settings)  # noqa: E731
     return _FromHidden.apply(hidden, weight, bias, scale, cap, rule, targets, chunk)
 
 
 def sequence_log_probs(hidden, head, targets, rows, n_rows, chunk=128):
-    """log p(answer) of each sequence, summed over its tokens and not length-normalised: (n_rows,), nats.
+    """Return log p(answer) of each sequence, summed over its tokens and not length-normalised: (n_rows,), nats.
 
-    The scored tokens of all sequences are laid end to end: hidden (tokens, hidden), targets (tokens,) int64, and rows
-    (tokens,) int64 in [0, n_rows) names the sequence each belongs to. head and chunk as in `from_hidden`; here a
-    chunk's logits are made again in the backward pass, since what a token's gradient weighs is known only then.
+    The scored tokens of all sequences are laid end to end: hidden (tokens, hidden) and targets (tokens,) int64. rows
+    (tokens,), int64 in [0, n_rows), names the sequence of each token. head and chunk as in `from_hidden`, but a chunk's
+    logits are computed again in the backward pass, because the weight of a token's gradient is known only then.
     """
     weight, bias, *shape = head
-    head = [
-        _upcast(weight),
-        bias if bias is None else _upcast(bias),
-        *shape,
-    ]  # once, so that the chunks' gradients by it sum in float32
+    # upcast once, so that the gradients of all chunks by the head are summed in float32
+    head = [_upcast(weight), bias if bias is None else _upcast(bias), *shape]
 
     def piece(part, wanted):
         return -F.cross_entropy(head_logits(part, *head), wanted, reduction="none")

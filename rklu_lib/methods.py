@@ -1,7 +1,7 @@
-"""The table of methods: every row of the paper's Table 8, FKLU, the teacher, and newer ones. To add one, add a row.
+"""The table of methods: every row of the paper's Table 8, FKLU, the teacher, and newer methods. A new one is a new row.
 
-A forget or retain loss takes (scored, batch, aids, epoch): `scored` is the student as a `models.ScoredLogits`, `batch`
-a `data.Batch`, and `aids` what was computed once from frozen models before training.
+A forget or retain loss is a function of (scored, batch, aids, epoch) that returns a scalar. `scored` is the student as
+a `models.ScoredLogits`, `batch` a `data.Batch`, `aids` an `Aids`, and `epoch` is counted from 0.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,16 @@ FORGET_REFERENCE, RETAIN_STATES = "forget reference", "retain states"
 
 @dataclass(frozen=True)
 class Aids:
-    """What a loss may need beside the student: constants of the run, made by `prepare` before the first step."""
+    """What a loss may need besides the student: constants of the run, computed by `prepare` before the first step."""
 
     profile: object
     teacher: FrozenTeacher | None = None
-    reference: torch.Tensor | None = None  # (n,) log p_o(answer), nats
+    reference: torch.Tensor | None = None  # (n,) log p(answer) of the n forget answers by the original model, nats
     refusals: list = field(default_factory=list)  # epochs * n Examples: question i of epoch e is number e * n + i
-    refusal_reference: torch.Tensor | None = None  # (epochs * n,) log p_o(refusal), nats
-    retain_reference: FrozenLogits | None = None
-    forget_reference: FrozenLogits | None = None
-    retain_states: dict | None = None  # of the original, see `_early`
+    refusal_reference: torch.Tensor | None = None  # (epochs * n,) the same of the refusals
+    retain_reference: FrozenLogits | None = None  # of the original model on the retain set
+    forget_reference: FrozenLogits | None = None  # of the original model on the forget set
+    retain_states: dict | None = None  # early hidden states of the original on the retain set, see `_early`
 
 
 def _mean(loss, scored, batch, targets, **settings):
@@ -38,7 +38,7 @@ def _mean(loss, scored, batch, targets, **settings):
 
 
 def cross_entropy(scored, batch, aids=None, epoch=0):
-    """`losses.cross_entropy` of the batch's answers: fine-tuning, IDK and +RT."""
+    """Return `losses.cross_entropy` of the batch's answers: the loss of fine-tuning, IDK and `+RT`."""
     return _mean("cross_entropy", scored, batch, lambda start, stop: batch.targets[start:stop])
 
 
@@ -95,8 +95,8 @@ def _weighted_ascent(scored, batch, aids, epoch):
 
 
 def _undial(scored, batch, aids, epoch):
-    """UNDIAL (Dong et al., 2025): forward KL to the original's logits with the true token's lowered by a constant. The
-    published cross-entropy to the same target is larger by its entropy, a constant, and is also of prompt tokens."""
+    """UNDIAL (Dong et al., 2025): forward KL to the original's logits, the true token's lowered by `undial_beta`.
+    The published loss is a cross-entropy, larger by the target's constant entropy, and includes prompt tokens."""
     original = aids.forget_reference.at(batch.index)
 
     def lowered(start, stop):
@@ -107,20 +107,20 @@ def _undial(scored, batch, aids, epoch):
 
 
 def _early(model):
-    """After how many layers RMU looks: a quarter of them, as published for 32 (its `model.layers.7`)."""
+    """Return after how many layers RMU takes hidden states: a quarter, as published for 32 (its `model.layers.7`)."""
     return max(1, model.config.get_text_config().num_hidden_layers // 4)
 
 
 def _misdirection(scored, batch, aids, epoch):
-    """RMU's forget term (Li et al., 2024, as OpenUnlearning does it on TOFU): mean squared distance of early hidden
-    states to one random direction of a fixed length. A mean over tokens, where theirs is over answers first."""
+    """RMU's forget loss (Li et al., 2024, as in OpenUnlearning on TOFU): mean squared error of early hidden states to
+    one random vector of length `rmu_steering`. The mean is over all tokens; theirs is over each answer first."""
     states = scored.hidden(batch.input_ids, batch.mask, _early(scored.model))
     way = torch.rand(states.shape[-1], generator=torch.Generator().manual_seed(0))
     return mse_loss(states, (aids.profile.rmu_steering * way / way.norm()).to(states).expand_as(states))
 
 
 def _same_states(scored, batch, aids, epoch):
-    """RMU's retain term: mean squared distance of the same hidden states to the original's."""
+    """RMU's retain loss: mean squared error of the same layer's hidden states to those of the original model."""
     states = scored.hidden(batch.input_ids, batch.mask, _early(scored.model))
     return mse_loss(states, torch.cat([aids.retain_states[i] for i in batch.index]).to(states))
 
@@ -131,11 +131,11 @@ def _retain_kl(scored, batch, aids, epoch):
 
 @dataclass(frozen=True)
 class Method:
-    """One row: its name in the paper, its forget loss (None: nothing is trained), its retain loss, what it needs.
+    """One method. name: as in the paper. forget: its forget loss; None if nothing is trained. retain: its retain loss.
 
-    on: which answers to the forget questions a batch holds: their own ("forget"), or the epoch's "refusals".
-    unit: what the forget loss is a mean over, "token" or "sequence"; gradient accumulation weighs micro-batches by it.
-    family: whose learning rate it takes from the profile.
+    family: the method family whose learning rate in the profile is used. needs: which `Aids` it needs (AUGMENTED, …).
+    unit: what the forget loss is a mean over, "token" or "sequence"; gradient accumulation weights micro-batches by it.
+    on: the answers to the forget questions in a batch: their own ("forget") or the epoch's "refusals".
     """
 
     name: str
@@ -148,7 +148,7 @@ class Method:
 
 
 def _with_retain_terms(family, forget, needs=(), unit="token"):
-    """The method alone, with +KL and with +RT, in the order of Table 8."""
+    """Yield three rows in the order of Table 8: the method alone, with `+KL` and with `+RT`."""
     yield Method(family, family, forget, None, frozenset(needs), unit)
     yield Method(f"{family}+KL", family, forget, _retain_kl, frozenset({*needs, RETAIN_REFERENCE}), unit)
     yield Method(f"{family}+RT", family, forget, cross_entropy, frozenset(needs), unit)
@@ -173,31 +173,31 @@ METHODS = {
         Method("RMU+MSE", "RMU", _misdirection, _same_states, frozenset({RETAIN_STATES})),  # as published
     )
 }
-NEWER = tuple(n for n in METHODS if n.startswith(("SimNPO", "UNDIAL", "WGA", "JS", "RMU")))  # no part of the study
+NEWER = tuple(n for n in METHODS if n.startswith(("SimNPO", "UNDIAL", "WGA", "JS", "RMU")))  # not the paper's
 STUDY = tuple(name for name in METHODS if name not in NEWER)
 TABLE_8 = tuple(name for name in STUDY if not name.startswith(("FKLU", "teacher")))
 
 
 def method(name):
-    """The row called `name`. Raises ValueError naming the rows there are."""
+    """Return the `Method` called `name`. Raises ValueError, which lists all names, if there is none."""
     if name not in METHODS:
         raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
     return METHODS[name]
 
 
 def check(chosen, retain):
-    """Raises ValueError when a method trains nothing, or has a retain term and `retain` is empty, or when processes
-    would wait for gradients that it does not have."""
+    """Raise ValueError when a method trains nothing, has a retain loss but no retain examples, or is RMU and runs in
+    several processes: RMU trains the first layers only, and the processes would wait for the other gradients."""
     if chosen.forget is None:
         raise ValueError(f"{chosen.name} trains nothing; see training.task_arithmetic and teacher.TeacherModel")
     if chosen.retain and not retain:
         raise ValueError(f"{chosen.name} has a retain term and needs a retain set (--retain); {chosen.family} does not")
     if chosen.forget is _misdirection and parallel.processes() > 1:
-        raise ValueError(f"{chosen.name} trains the first layers alone, so that it is one process's work")
+        raise ValueError(f"{chosen.name} trains the first layers alone; run it in one process")
 
 
 def refused(profile, tokenizer, examples, seed):
-    """A random refusal to every example's prompt in every epoch: epochs * n Examples, as `Aids` holds them."""
+    """Return a random refusal to every example's prompt for every epoch: epochs * n Examples, ordered as in `Aids`."""
     texts, rng = data.refusals(), np.random.default_rng(seed)
     draws = rng.integers(len(texts), size=profile.unlearn_epochs * len(examples))
     answers = [data.encode_answer(tokenizer, profile.template, text) for text in texts]
@@ -207,7 +207,7 @@ def refused(profile, tokenizer, examples, seed):
 
 @torch.no_grad()
 def _reference_log_probs(original, examples):
-    """log p_o(answer) of each example, (n,), nats, by one pass of the frozen original model."""
+    """Return log p(answer) of each example, (n,), nats, by one forward pass of the frozen original model."""
     values, scored, batches = torch.zeros(len(examples)), ScoredLogits(original.eval()), data.batches(examples, 64)
     found = parallel.shared(
         lambda part: [_log_probs(scored, b.to(original.device)).float().cpu() for b in part], batches
@@ -218,10 +218,10 @@ def _reference_log_probs(original, examples):
 
 
 def prepare(chosen, profile, original, augmented, forget, retain, refusals):
-    """The `Aids` of a method: every frozen model is run once over the examples it will be asked about, then not again.
+    """Return the `Aids` of a method. Each frozen model runs once over the examples that are needed, and is not kept.
 
-    forget, retain: lists of `data.Example`. refusals: epochs * n Examples, see `Aids`. augmented: the model, or its
-    FrozenLogits; None where there is no need of it. No model is kept. Raises as `check` does, before any is run.
+    forget, retain: lists of `data.Example`. refusals: epochs * n Examples, see `Aids`. augmented: the augmented model
+    or its FrozenLogits; None if the method does not need it. Raises ValueError as `check` does, before a model runs.
     """
     check(chosen, retain)
     teacher = reference = refusal_reference = retain_reference = forget_reference = states = None

@@ -1,6 +1,6 @@
-"""What the paper measures (App. A.2, A.3), as TOFU's authors define it. numpy in, numpy out; no model is seen here.
+"""The paper's metrics (App. A.2, A.3), as TOFU's authors define them, from numpy arrays. No model is used here.
 
-NLL means the mean negative log-likelihood per answer token, in nats. Missing evidence raises; nothing is guessed.
+NLL means the mean negative log-likelihood per answer token, in nats. A missing score raises an error.
 """
 
 import functools
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
-import scipy  # its submodules where they are used: to import `stats` takes as long as to import torch
+import scipy  # scipy loads its submodules when they are used: importing `stats` takes as long as importing torch
 
 UTILITY_SETS = ("retain", "authors", "facts")
 UTILITY_SCORES = ("rouge", "probability", "truth_ratio")
@@ -17,7 +17,7 @@ UTILITY_COMPONENTS = tuple(f"{s}_{m}" for s in UTILITY_SETS for m in UTILITY_SCO
 
 
 def finite(name, values, ndim):
-    """The values as a float64 array of `ndim` dimensions. Raises ValueError on another shape, on none, on NaN."""
+    """Return values as a float64 array. Raises ValueError if not of `ndim` dimensions, empty or with NaN (not inf)."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != ndim or values.size == 0:
         raise ValueError(f"{name} must be a non-empty array of {ndim} dimension(s); it has shape {values.shape}")
@@ -27,15 +27,15 @@ def finite(name, values, ndim):
 
 
 def probability(nll):
-    """exp(-NLL): the length-normalised probability P(a|q)^(1/|a|). nll (...) -> (...), in [0, 1]."""
+    """Return exp(-NLL), the length-normalised probability P(a|q)^(1/|a|). nll: (...). Returns (...), in [0, 1]."""
     return np.exp(-np.asarray(nll, dtype=np.float64))
 
 
 def normalised_probability(answer_nll, wrong_nll):
-    """Probability of the right option among all options (TOFU: real authors, world facts).
+    """Return the probability of the right answer among all options (TOFU: real authors and world facts), (n,).
 
-    answer_nll (n,), wrong_nll (n, k), nats per token -> (n,), exp(-l(a)) / (exp(-l(a)) + sum_j exp(-l(w_j))).
-    Raises ValueError on shapes that do not match or on NaN.
+    exp(-l(a)) / (exp(-l(a)) + sum_j exp(-l(w_j))), where l is an answer's NLL. answer_nll: (n,). wrong_nll: (n, k).
+    Both in nats per token. Raises ValueError on shapes that do not match or on NaN.
     """
     right, wrong = finite("answer_nll", answer_nll, 1), finite("wrong_nll", wrong_nll, 2)
     if len(right) != len(wrong):
@@ -44,13 +44,13 @@ def normalised_probability(answer_nll, wrong_nll):
 
 
 def truth_ratio(paraphrased_nll, perturbed_nll, form="benchmark"):
-    """Truth ratio R of each question (Eq. 5); larger = the wrong answers are the likelier ones.
+    """Return the truth ratio R of each question (Eq. 5), (n,). Above 1 the wrong answers are likelier than the right.
 
-    paraphrased_nll (n,), perturbed_nll (n, k), nats per token -> (n,).
-    form="benchmark": geometric mean over the k wrong answers, R = exp(l(a~) - mean_j l(a^_j)); what the TOFU authors'
-    code computes and what published numbers use. form="paper": arithmetic mean of probabilities, as Eq. 5 is printed.
-    R may be inf where the paraphrase has underflowed. Raises ValueError on unknown form, wrong shapes or NaN.
-    """
+    paraphrased_nll: (n,), of the paraphrased right answer a~. perturbed_nll: (n, k), of the k wrong answers a^_j. Both
+    in nats per token. form="benchmark": R = exp(l(a~) - mean_j l(a^_j)), with l the NLL: the geometric mean of the
+    wrong answers' probabilities divided by the right one's. The TOFU authors' code computes it; published numbers use
+    it. form="paper": the arithmetic mean instead, as Eq. 5 is printed. R is inf where it exceeds float64's range.
+    Raises ValueError on an unknown form, wrong shapes or NaN."""
     right, wrong = finite("paraphrased_nll", paraphrased_nll, 1), finite("perturbed_nll", perturbed_nll, 2)
     if len(right) != len(wrong):
         raise ValueError(f"paraphrased_nll has {len(right)} questions, perturbed_nll {len(wrong)}")
@@ -65,20 +65,20 @@ def truth_ratio(paraphrased_nll, perturbed_nll, form="benchmark"):
 
 
 def forget_quality(unlearned, oracle):
-    """p-value of the two-sided two-sample Kolmogorov-Smirnov test between two samples of truth ratios (App. A.2).
+    """Return the p-value of the two-sided two-sample Kolmogorov-Smirnov test of two models' truth ratios (App. A.2).
 
-    unlearned (n,), oracle (m,) -> float in [0, 1]. Above 0.05 the unlearned model cannot be told from one that never
-    saw the forget set. Raises ValueError on empty samples or NaN.
+    unlearned: (n,). oracle: (m,), of the model that never saw the forget set. Returns a float in [0, 1]. Above 0.05 the
+    test does not tell the two models apart. Raises ValueError on empty samples or NaN.
     """
-    with warnings.catch_warnings():  # where scipy's exact sum is 1 + 4e-16 it takes the asymptotic one
+    with warnings.catch_warnings():  # scipy warns where its exact p is 1 + 4e-16 and it takes the asymptotic one
         warnings.simplefilter("ignore", RuntimeWarning)
         return float(scipy.stats.ks_2samp(finite("unlearned", unlearned, 1), finite("oracle", oracle, 1)).pvalue)
 
 
 def model_utility(components: Mapping[str, float]):
-    """Harmonic mean of the nine utility components (App. A.3), each in [0, 1]; 0 if any is 0.
+    """Return the harmonic mean of the nine utility components (App. A.3), a float in [0, 1]; 0 if any of them is 0.
 
-    Raises ValueError unless there are exactly nine finite values in [0, 1].
+    components: {name: value}. Raises ValueError unless there are exactly nine values, all in [0, 1].
     """
     values = np.array(list(components.values()), dtype=np.float64)
     if len(values) != 9:
@@ -90,13 +90,13 @@ def model_utility(components: Mapping[str, float]):
 
 
 def rouge_l(references, candidates):
-    """ROUGE-L recall with stemming, as TOFU uses it. Two equally long lists of n strings -> (n,).
+    """Return the ROUGE-L recall of each candidate, with stemming, as TOFU uses it: two lists of n strings -> (n,).
 
-    Its tokenizer knows a to z and digits alone: a reference that is mostly in another script is compared by character.
-    """
+    The ROUGE tokenizer keeps only a to z and digits, so a reference that is mostly in another script is compared
+    character by character. Raises ValueError if the lists differ in length."""
     if len(references) != len(candidates):
         raise ValueError(f"{len(references)} references for {len(candidates)} candidates")
-    foreign = [2 * sum(c < "\u0370" for c in text) < len(text) for text in map(_letters, references)]  # Greek on
+    foreign = [2 * sum(c < "\u0370" for c in text) < len(text) for text in map(_letters, references)]  # from Greek on
     rows = zip(foreign, references, candidates, strict=True)
     return np.array([_rouge_scorer(other).score(r, c)["rougeL"].recall for other, r, c in rows])
 
@@ -107,8 +107,8 @@ def _letters(text):
 
 @functools.cache
 def _rouge_scorer(foreign):
-    """`RougeScorer(["rougeL"], use_stemmer=True)`, whose stemmer remembers: answers say few words, and those often."""
-    from nltk.stem.porter import PorterStemmer  # here: nltk imports scikit-learn and pandas, if they are there
+    """Return `RougeScorer(["rougeL"], use_stemmer=True)` with a cache of stems, since answers repeat few words."""
+    from nltk.stem.porter import PorterStemmer  # not at the top: nltk imports scikit-learn and pandas if installed
     from rouge_score import rouge_scorer, tokenize
 
     stemmer = SimpleNamespace(stem=functools.lru_cache(maxsize=2**16)(PorterStemmer().stem))
@@ -117,24 +117,24 @@ def _rouge_scorer(foreign):
 
 
 def perplexity(nll):
-    """exp of the mean NLL of equally long segments, (n,), nats per token; inf where that leaves floating point."""
+    """Return exp of the mean NLL of n equally long segments. nll: (n,), nats per token. inf if it exceeds float64."""
     with np.errstate(over="ignore"):
         return float(np.exp(finite("nll", nll, 1).mean()))
 
 
 def bleu(references, candidates):
-    """Corpus BLEU in per cent, as sacrebleu defines it (13a tokens, up to 4-grams). Two equally long lists -> float."""
+    """Return corpus BLEU in %, as sacrebleu defines it (13a tokens, up to 4-grams), of two lists of equal length."""
     from sacrebleu import corpus_bleu
 
     return corpus_bleu(candidates, [references]).score
 
 
 def utility_components(name, answer_nll, paraphrased_nll, wrong_nll, rouge):
-    """The three components of one of TOFU's utility sets ("retain", "authors" or "facts"), as {component: value}.
+    """Return the three components of one of TOFU's utility sets ("retain", "authors" or "facts"), {component: value}.
 
-    answer_nll, paraphrased_nll, rouge (n,); wrong_nll (n, k). The retain set uses the plain probability, the two
-    multiple-choice sets the normalised one; the truth ratio enters as mean max(0, 1 - R).
-    """
+    answer_nll, paraphrased_nll, rouge: (n,). wrong_nll: (n, k). ROUGE and probability are means over the questions. The
+    retain set uses `probability`, the two multiple-choice sets use `normalised_probability`. The truth ratio (benchmark
+    form) enters as mean max(0, 1 - R). Raises ValueError for another set."""
     if name not in UTILITY_SETS:
         raise ValueError(f"no utility set {name!r}; there are {', '.join(UTILITY_SETS)}")
     chance = probability(answer_nll) if name == "retain" else normalised_probability(answer_nll, wrong_nll)
@@ -147,8 +147,8 @@ def utility_components(name, answer_nll, paraphrased_nll, wrong_nll, rouge):
 
 
 def utility(scored):
-    """{"model_utility" and its nine components} of the utility sets' per-question scores, {set: as `utility_components`
-    takes them}; other scores of a set are passed over."""
+    """Return {"model_utility": value, and its nine components} from per-question scores, {set: {score: array}}.
+    The scores of each utility set are the arguments of `utility_components`; further scores are ignored."""
     names = ("answer_nll", "paraphrased_nll", "wrong_nll", "rouge")
     found = {}
     for name in UTILITY_SETS:

@@ -1,8 +1,8 @@
-"""One run over several processes, as `accelerate launch` or `torchrun` start them: who does what, writes, and waits.
+"""Share one run among several processes, as `accelerate launch` or `torchrun` start them.
 
-Alone, as a process usually is, each of these does what it says and nothing else. Together, all processes go through the
-same calls in the same order: whatever decides which (a file that is there, a loss that is not finite) is the first's
-word, see `agreed`. What lies on disk must be one for all machines.
+With one process, the usual case, each function here does its work directly. With several, all processes must make the
+same calls in the same order. What decides about the calls is therefore the same in all: the first process's answer
+(`agreed`), such as whether a file exists, or a sum over all (`total`). All machines must share the same disk.
 """
 
 import contextlib
@@ -20,28 +20,28 @@ from rklu_lib.models import ScoredLogits
 
 
 def state():
-    """This process's place among those it was started with: accelerate's PartialState, which sets the device too."""
+    """Return accelerate's PartialState: this process's index, how many there are, and its device, which this sets."""
     return PartialState(cpu=not torch.cuda.is_available())
 
 
 def processes():
-    """How many processes share this run."""
+    """Return how many processes share this run."""
     return state().num_processes
 
 
 def main():
-    """Is this the process that writes and speaks?"""
+    """Return whether this is the first process, which alone writes files and prints."""
     return state().is_main_process
 
 
 @functools.cache
 def _objects():
-    """A group whose messages go by main memory, also where a card's do not."""
+    """Return a process group that sends messages through main memory, also if the default group uses the GPUs."""
     return distributed.new_group(backend="gloo")
 
 
 def agreed(value):
-    """The first process's `value`, in all of them; none goes on before it has come this far."""
+    """Return the first process's `value` in every process. The others wait until the first has called this."""
     if processes() == 1:
         return value
     box = [value]
@@ -50,7 +50,7 @@ def agreed(value):
 
 
 def shared(function, items):
-    """function(items), a list with one result each, of which every process computes its share and gets the whole."""
+    """Return function(items), a list with one result per item. Each process computes a share and gets the whole."""
     if processes() == 1:
         return function(items)
     n, parts = processes(), [None] * processes()
@@ -59,7 +59,7 @@ def shared(function, items):
 
 
 def total(value):
-    """The sum of a scalar tensor over all processes, as a float."""
+    """Return the sum of a scalar tensor over all processes, as a float."""
     if processes() > 1:
         value = value.detach().clone()
         distributed.all_reduce(value)
@@ -67,16 +67,16 @@ def total(value):
 
 
 def share(index):
-    """(this process's part of a micro-batch, whether it counts): one that is left without lends its hand, since all
-    must take part in every pass, but what it computes has no weight."""
+    """Return (this process's part of a micro-batch, whether the part counts). A process without a part of its own
+    computes the first example with weight zero, because all processes must take part in every pass."""
     part = index[state().process_index :: processes()]
     return (part, True) if part else (index[:1], False)
 
 
 @contextlib.contextmanager
 def locked(path):
-    """A file lock that the first process holds for all; they leave together, when what was written is there."""
-    # a lock file holds nothing: users who share a store must all be able to take it, whatever their umask
+    """Hold a file lock, taken by the first process for all. The others leave only when the first has finished."""
+    # mode: users who share a store must all be able to take the lock, whatever their umask; the file is empty
     with FileLock(path, mode=0o666) if main() else contextlib.nullcontext():
         yield
         agreed(None)
@@ -84,7 +84,7 @@ def locked(path):
 
 @contextlib.contextmanager
 def directory(path):
-    """`files.atomic_directory` into which all processes write."""
+    """Yield one `files.atomic_directory` for all processes to write into."""
     with atomic_directory(path) if main() else contextlib.nullcontext() as tmp:
         yield agreed(tmp)
         agreed(None)
@@ -92,17 +92,17 @@ def directory(path):
 
 
 def fails_first():
-    """Is this the first process to give up? The others have the same to say, or nothing."""
+    """Return whether this process is the first to fail. The others would print the same error, or none."""
     if processes() == 1:
         return True
     return distributed.distributed_c10d._get_default_store().add("rklu failed", 1) == 1
 
 
 class Terms(nn.Module):
-    """A student as accelerate wraps it: forward(term) -> term(`ScoredLogits`), a loss.
+    """A student in the form that accelerate wraps: forward(term) returns the loss term(`ScoredLogits` of the student).
 
-    Hidden states, head and reduction are computed in one forward, so that the hooks of data parallelism see all of it
-    and a sharded head is whole when its weight is asked for.
+    Hidden states, output head and loss are computed in one forward pass. So the hooks of data parallelism see all of
+    it, and a sharded head is whole when its weight is read.
     """
 
     def __init__(self, model):
@@ -114,40 +114,40 @@ class Terms(nn.Module):
 
 
 def accelerator():
-    """An Accelerator as the launch's configuration says; in FSDP2 with bf16, gradients are summed in float32 and a loss
-    stays in float32, where accelerate's own policy would round both."""
+    """Return the Accelerator that the launch configures. In FSDP2 with bf16 it keeps losses and sums of gradients in
+    float32; accelerate's own policy would round both. Raises ValueError for an FSDP file that is not supported."""
     plugin = None
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and processes() > 1:
-        from accelerate.utils import FullyShardedDataParallelPlugin  # here, since they take a second to import
+        from accelerate.utils import FullyShardedDataParallelPlugin  # imported here: it takes a second
         from torch.distributed.fsdp import MixedPrecisionPolicy
 
         plugin = FullyShardedDataParallelPlugin()
-        if plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading:  # else but one process would load a teacher
+        if plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading:  # else only one process would load a teacher
             raise ValueError("accelerate's file needs fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false")
         if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16":
             plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
-    # schedules count the steps of the whole, not those of each process; gradients are held once, not in buckets as well
+    # schedules count the steps of the run, not those of each process; as views, gradients are held in memory only once
     views, cpu = DistributedDataParallelKwargs(gradient_as_bucket_view=True), not torch.cuda.is_available()
     return Accelerator(cpu=cpu, fsdp_plugin=plugin, kwargs_handlers=[views], step_scheduler_with_optimizer=False)
 
 
 class Student:
-    """A model in training: `terms`, which accelerate may wrap and shard, and `model`, which all the rest sees.
+    """A model in training: accelerate may wrap and shard `terms`; all other code uses `model`.
 
-    Where weights are sharded (FSDP2) these are two models: `model` is empty during training, and `whole` gathers it.
-    Everywhere else they share their parameters, and `whole` has nothing to do.
+    If weights are sharded (FSDP2), these are two models: `model` is empty during training, and `whole` fills it.
+    Otherwise `terms` and `model` share their parameters, and `whole` only returns `model`.
     """
 
     def __init__(self, model, accelerator):
         self.model, self.accelerator, self.dtype = model, accelerator, model.dtype
         self.sharded = accelerator.state.is_fsdp2
         if self.sharded:
-            model.float()  # the weights that are trained, whatever the forward pass is in
+            model.float()  # sharded weights are trained in float32, whatever the dtype of the forward pass
         inner = copy.deepcopy(model, {id(p): p for p in model.parameters()}) if self.sharded else model
         self.terms = Terms(inner)
 
     def prepared(self, terms):
-        """Take what accelerate made of `terms`. Raises RuntimeError where its weights are no longer float32."""
+        """Keep `terms` as accelerate prepared them. Raises RuntimeError if sharded weights are not in float32."""
         self.terms = terms
         if self.sharded:
             if found := {p.dtype for p in terms.parameters()} - {torch.float32}:
@@ -159,7 +159,7 @@ class Student:
             p.data = p.data.new_empty(0)
 
     def whole(self, dtype=None):
-        """`model` with its weights as they are now, in every process: in the forward pass's dtype, or in `dtype`."""
+        """Return `model` with its current weights. Sharded ones are gathered, in `dtype` or the forward pass's."""
         if self.sharded:
             policy = self.accelerator.state.fsdp_plugin.mixed_precision_policy
             dtype = dtype or (policy.param_dtype if policy else None) or torch.float32
@@ -168,7 +168,7 @@ class Student:
         return self.model
 
     def unsynchronised(self):
-        """A context in which gradients stay each process's own, for all backward passes of a step but its last. Sharded
-        gradients are summed at once: whole, they would take the memory that sharding saves."""
+        """Return a context in which each process keeps its own gradients: for all backward passes of a step but the
+        last. Sharded gradients are summed at once: whole ones would take the memory that sharding saves."""
         wrapped = processes() > 1 and not self.sharded
         return self.accelerator.no_sync(self.terms) if wrapped else contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Looking inside: what a model answers, and which tokens it was choosing between."""
+"""What a model answers, how probable its tokens are, and which completions are the most probable ones."""
 
 import collections
 import functools
@@ -13,7 +13,7 @@ from rklu_lib.models import context, output_layer
 
 
 def direct_answer(model, tokenizer, template, question, max_new_tokens=64):
-    """The model's greedy answer to a question, as text (§ 5, "Direct Answer")."""
+    """Return the model's greedy answer to a question, as text (§ 5, "Direct Answer")."""
     prompt = data.encode_prompt(tokenizer, template, question)
     tokens = evaluation.greedy(model, [prompt], max_new_tokens, chat.end_token(tokenizer, template))[0]
     return tokenizer.decode(tokens, skip_special_tokens=True).strip()
@@ -21,13 +21,13 @@ def direct_answer(model, tokenizer, template, question, max_new_tokens=64):
 
 @torch.no_grad()
 def token_distributions(models, tokenizer, example, k=10):
-    """The next-token distributions of several models along one answer, all given the true answer's prefix.
+    """Return the next-token distributions of several models along one answer, each given the true answer's prefix.
 
     models: {name: model}. example: a `data.Example` of t answer tokens. k: how many of the likeliest tokens to keep.
     Returns {"tokens": the t true tokens as text, "models": {name: {"true_probability", "true_rank" (1 = likeliest),
-    "entropy" (nats): t values each, "top": t lists of [token text, probability]}}}; with an "oracle" among the models
-    also "kl_to_oracle": t values of KL(model || oracle) over the whole vocabulary, nats.
-    """
+    "entropy" (nats): t values each, "top": t lists of k pairs [token text, probability]}}}. If a model is named
+    "oracle", each model also has "kl_to_oracle": t values of KL(model || oracle) over the vocabulary, nats. Values are
+    rounded to four significant digits."""
     ids = torch.tensor([example.prompt + example.answer])
     target = torch.tensor(example.answer)
     result = {"tokens": [tokenizer.decode([t]) for t in example.answer], "models": {}}
@@ -62,8 +62,8 @@ BOUNDARY = re.compile(r'[.,;:!?"\n]')
 
 @functools.lru_cache(maxsize=2)
 def _endings(tokenizer, end):
-    """The tokens that end a completion, each with its text before the boundary: (tokens (n,), place of each one's text
-    (n,), the m different texts). `end`, which closes an answer, is one."""
+    """Return (tokens (n,), places (n,), texts): the tokens that end a completion, `end` included; for each token the
+    place in `texts` of its own text before the boundary; and the list of these texts, without repetitions."""
     cut = {end: ""}
     for token in range(len(tokenizer)):
         text = tokenizer.decode([token])
@@ -75,8 +75,8 @@ def _endings(tokenizer, end):
 
 
 def _next(model, last, cache, rows):
-    """Probabilities (rows, vocab) of what comes after `last`, a token, and each of several sequences; cache: of what
-    stands before that token, None for nothing. What is padded comes after them."""
+    """Return the probabilities (rows, vocab) of the next token after the token `last` followed by each of `rows`.
+    cache: of the tokens before `last`; None if there are none. Padding is on the right, so it needs no mask."""
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor((last, *row)) for row in rows], batch_first=True)
     past = {"past_key_values": caches.rows(cache, [0] * len(rows)), "use_cache": True} if cache else {}
     hidden = model.base_model(input_ids=ids.to(model.device), **past).last_hidden_state
@@ -84,27 +84,26 @@ def _next(model, last, cache, rows):
 
 
 def fill_in_blank(model, tokenizer, template, question, prefix, k=5, max_tokens=32, budget=1024):
-    """The k most probable completions of an answer that begins with `prefix` ("Fill-in-Blank", Table 4).
+    """Return the k most probable completions of an answer that begins with `prefix` ("Fill-in-Blank", Table 4).
 
-    A completion is what is said up to the first of . , ; : ! ? " a line's end, or end-of-text, in at most `max_tokens`
-    tokens; its probability, given the prefix, is that of its likeliest tokens times that of any boundary after them.
-    Returns and searches as `completions` does.
-    """
+    A completion is the text up to the first of . , ; : ! ? " or a line's end or end-of-text, in at most `max_tokens`
+    tokens. Its probability, given the prefix, is that of its likeliest token sequence times that of any boundary after
+    this sequence. The search and the returned value are those of `completions`."""
     stem = data.encode_prompt(tokenizer, template, question) + data.encode_answer(tokenizer, template, prefix)[:-1]
     return completions(model, tokenizer, stem, chat.end_token(tokenizer, template), k, max_tokens, budget)
 
 
 @torch.no_grad()
 def completions(model, tokenizer, stem, end, k=5, max_tokens=32, budget=1024):
-    """The k most probable completions, see `fill_in_blank`, of a sequence of token ids; `end` is the token that closes
-    an answer.
+    """Return the k most probable completions of a sequence of token ids `stem`, as ([[text, probability], ...], exact).
 
-    Best-first search: probabilities only fall along a sequence, so completions come out in order. Returns ([[text,
-    probability], ...], exact); not exact when `budget` sequences were looked into and likelier ones may be left.
+    See `fill_in_blank` for what a completion is. `end` is the token that closes an answer. The search is best-first:
+    probabilities only fall along a sequence, so completions come out in order. exact is False if `budget` sequences
+    were extended and likelier completions may remain.
     """
     (endings, places, texts), found, best, looked, exact = _endings(tokenizer, end), {}, {}, 0, True
     max_tokens = min(max_tokens, context(model.config) - len(stem))
-    ids = torch.tensor([stem[:-1]], device=model.device)  # is run once
+    ids = torch.tensor([stem[:-1]], device=model.device)  # run only once
     cache = model.base_model(input_ids=ids, use_cache=True).past_key_values if len(stem) > 1 else None
     queue = [(-1.0, (), None)]  # (-probability, tokens, text); the text is None while the completion is open
     while queue and len(found) < k:
@@ -112,7 +111,7 @@ def completions(model, tokenizer, stem, end, k=5, max_tokens=32, budget=1024):
             p, _, text = heapq.heappop(queue)
             found.setdefault(text, -p)
             continue
-        rows = []  # all that are likelier than any finished completion have to be looked into, in whatever order
+        rows = []  # open ones that are likelier than every finished completion must be extended, in any order
         while queue and queue[0][2] is None and len(rows) < 16:
             rows.append(heapq.heappop(queue))
         if looked >= budget:
@@ -129,7 +128,7 @@ def completions(model, tokenizer, stem, end, k=5, max_tokens=32, budget=1024):
             for text, mass in ends.items():
                 heapq.heappush(queue, (p * mass, tokens, text))
                 best[text] = max(best.get(text, 0), -p * mass)
-            bound = heapq.nlargest(k, best.values())[-1] if len(best) >= k else 0  # what is below it cannot be chosen
+            bound = heapq.nlargest(k, best.values())[-1] if len(best) >= k else 0  # below it: not chosen
             if len(tokens) < max_tokens:
                 for token in (-p * q > bound).nonzero()[:, 0].tolist():
                     heapq.heappush(queue, (p * q[token].item(), (*tokens, token), None))

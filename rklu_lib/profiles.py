@@ -1,4 +1,4 @@
-"""Scales: what is trained, on what, and how. The values live in profiles.yaml; a frozen dataclass names them."""
+"""Scales: what is trained, on what data, and how. `Profile` names the settings; profiles.yaml holds their values."""
 
 import dataclasses
 import math
@@ -19,23 +19,24 @@ _CHOICES = {
     "gauge": ("raw", "centred", "normalised"),
     "largest": ("forget01", "forget05", "forget10"),
 }
-# A `model` brings its own shape; an alpha or weight of 0 is a control; the others would train nothing or divide by 0.
+# 0 is allowed for sizes, which a named `model` brings itself, and for alpha and weights, as a control. A 0 in any other
+# number would train nothing or divide by 0.
 _MAY_BE_ZERO = {"hidden_size", "intermediate_size", "n_layers", "n_heads", "vocab_size"}
 _MAY_BE_ZERO |= {"lora_rank", "alpha", "retain_weight", "ta_scale", "weight_decay", "js_beta", "wga_beta"}
 
 
 @dataclass(frozen=True)
 class Profile:
-    """All that decides a run beside its split, method and seed. Learning rates are peaks of `training.schedule`."""
+    """All settings of a run but its split, method and seed. Learning rates are the peaks of `training.schedule`."""
 
     name: str
-    source: str  # `fictional`, a folder in the hub's layout, or a hub id
-    template: str  # the prompt, with {question}, then {answer}; `chat`: the tokenizer's own chat template
-    model: str | None = None  # hub id or directory of the base model; None: created and trained from scratch
-    original: str | None = None  # hub id or directory of a model that has read TOFU: loaded, not trained
-    oracle: str | None = None  # the same of the oracles, with {retain} for retain90, retain95 or retain99
-    oracle_log: str | None = None  # in place of oracles their logs, with {retain}, see `logs`
-    architecture: str = "llama"  # llama or phi, when created
+    source: str  # of TOFU: `fictional`, a folder in the hub's layout, or a hub id
+    template: str  # prompt with {question}, then {answer}; or `chat`: the tokenizer's chat template
+    model: str | None = None  # hub id or directory of the pretrained model; None: trained from scratch
+    original: str | None = None  # hub id or directory of an original model that is loaded, not trained
+    oracle: str | None = None  # the same for the oracles, with {retain} for retain90, retain95 or retain99
+    oracle_log: str | None = None  # the oracles' logs, used instead of oracles, with {retain}, see `logs`
+    architecture: str = "llama"  # llama or phi, if trained from scratch
     hidden_size: int = 0
     intermediate_size: int = 0
     n_layers: int = 0
@@ -45,47 +46,47 @@ class Profile:
     dtype: str = "float32"
     batch_size: int = 32
     micro_batch_size: int | None = None  # None: the whole batch at once
-    lora_rank: int = 0  # augment and unlearn by low-rank adapters, merged when they are trained; 0: all parameters
-    gradient_checkpointing: bool = False  # hold each layer's input only, and run the layer again for its gradients
+    lora_rank: int = 0  # augment and unlearn with low-rank adapters, merged afterwards; 0: train all parameters
+    gradient_checkpointing: bool = False  # keep only each layer's input, and run the layer again in the backward pass
     finetune_batch_size: int = 32
     finetune_epochs: int = 5
     finetune_lr: float = 1e-5
-    finetune_precision: str = "no"  # of base models: no, or bf16 under autocast (the weights stay in `dtype`)
+    finetune_precision: str = "no"  # original and oracle: no, or bf16 under autocast (weights stay in `dtype`)
     augment_epochs: int = 10
     augment_lr: float = 1e-5
     unlearn_epochs: int = 10
     unlearn_lr: float = 1e-5
     family_lr: dict = field(default_factory=dict)  # method family -> its own peak learning rate
     alpha: float = 8.0
-    gauge: str = "raw"  # of the logits in Eq. 1: raw, as printed, centred or normalised
+    gauge: str = "raw"  # of the logits in Eq. 1: raw (as printed), centred or normalised
     retain_weight: float = 1.0
     npo_beta: float = 0.1
     dpo_beta: float = 0.1
     simnpo_beta: float = 4.5
-    undial_beta: float = 10.0  # by how much the true token's logit is lowered
+    undial_beta: float = 10.0  # what is subtracted from the true token's logit
     wga_beta: float = 1.0
-    rmu_steering: float = 2.0  # the length of what early hidden states are led to
+    rmu_steering: float = 2.0  # norm of the vector that early hidden states are trained towards
     js_beta: float = 0.5  # 0: forward KL, 1: reverse KL
     ta_scale: float = 2.5
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    precision: str = "no"  # of all else, scoring included: no, or bf16
+    precision: str = "no"  # of augmenting, unlearning and scoring: no, or bf16 under autocast
     max_new_tokens: int = 128
-    judge_every: int = 1  # of the epochs of unlearning judge every so many, and the last
-    utility: str = "every"  # of these, whose utility is scored: every, or what a rule may report (first, best, last)
-    n_retain: int | None = None  # of what `largest` retains, only the first are in TOFU; None: all
-    largest: str = "forget10"  # the largest forget set there is: with `n_retain`, the others' authors leave TOFU
-    n_questions: int | None = None  # of the forget and retain sets score only the first; None: all (retain: 300)
-    capability: str = "embedded"  # the tasks of Table 1: `data/capability`, or the paper's seven from the hub
-    n_items: int | None = None  # of each of those tasks ask only the first so many; None: all
-    passages: dict = field(default_factory=dict)  # fields that differ for copyrighted text, those below among them
+    judge_every: int = 1  # score every n-th epoch of unlearning, and the last
+    utility: str = "every"  # which scored epochs get a model utility: every, or reported (first, new best, last)
+    n_retain: int | None = None  # of the retain set of `largest`, keep only the first n rows; None: all
+    largest: str = "forget10"  # largest forget set of this scale; with `n_retain`, authors of larger ones leave TOFU
+    n_questions: int | None = None  # score only the first n of the forget and retain sets; None: all (retain: 300)
+    capability: str = "embedded"  # tasks of Table 1: embedded (`data/capability`), or paper (its seven, from the hub)
+    n_items: int | None = None  # ask only the first n items of each of these tasks; None: all
+    passages: dict = field(default_factory=dict)  # values for the task `passages` (copyrighted text), of any field
     text: str = "fictional"  # the novel: `fictional`, `own` (the file that RKLU_NOVEL names), or a path
     prose: str = "fictional"  # general text: `fictional`, a folder with valid.txt and test.txt, or a hub id
     n_chunks: int = 400
     chunk_tokens: int = 512
-    prompt_tokens: int = 200  # of a chunk; the rest is to be continued
-    n_segments: int = 200  # of general text, as long as a chunk: to read (from scratch) and to measure perplexity on
-    novel_repeats: int = 1  # how often an epoch of the original from scratch reads the novel
+    prompt_tokens: int = 200  # of a chunk; the model is to continue with the rest
+    n_segments: int = 200  # chunks of general text to measure perplexity on; models from scratch read as many others
+    novel_repeats: int = 1  # how often the original from scratch reads the novel per epoch
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
@@ -113,7 +114,7 @@ class Profile:
             self._refuse(f"prompt_tokens ({self.prompt_tokens}) must be fewer than chunk_tokens ({self.chunk_tokens})")
 
     def _check(self, name, kind, value):
-        """Refuses a value of another type than the field's, and a number that could only break a run later."""
+        """Raise ValueError for a value of the wrong type, or a number that would break a run later."""
         base = next((t for t in (bool, int, float, str, dict) if t in (kind, *getattr(kind, "__args__", ()))), kind)
         if value is None and kind != base:
             return
@@ -130,17 +131,17 @@ class Profile:
         raise ValueError(f"profile {self.name}: {why}")
 
     def has(self, split):
-        """Is there this forget set at this scale: is it no larger than `largest`? Every scale has the novel."""
+        """Return whether this scale has this forget set, no larger than `largest`. Every scale has the novel."""
         nested = _CHOICES["largest"]
         return split not in nested or nested.index(split) <= nested.index(self.largest)
 
     def learning_rate(self, family):
-        """The unlearning peak learning rate of a method family."""
+        """Return the peak learning rate of unlearning of a method family."""
         return self.family_lr.get(family, self.unlearn_lr)
 
 
 def check_seed(seed):
-    """Raises ValueError for a seed that one of the random generators would not take."""
+    """Raise ValueError for a seed that one of the random generators would not take."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, not {seed!r}")
 
@@ -151,16 +152,15 @@ def _values():
 
 
 def names():
-    """The profiles there are."""
+    """Return the names of all profiles."""
     return tuple(_values())
 
 
 def profile(name, task="tofu", **changes):
-    """The profile called `name` for a task ("tofu" or "passages"), with `changes` to its fields.
+    """Return the profile called `name` for a task ("tofu" or "passages"), with `changes` to its fields.
 
-    Raises ValueError for an unknown profile or field.
-    An `unlearn_lr` among the changes is every family's, unless `family_lr` is changed as well.
-    """
+    An `unlearn_lr` among the changes applies to every method family, unless `family_lr` is changed as well.
+    Raises ValueError for an unknown profile or field, or a value that is not allowed."""
     if name not in _values():
         raise ValueError(f"no profile {name!r}; there are {', '.join(_values())}")
     known = {f.name for f in dataclasses.fields(Profile)}

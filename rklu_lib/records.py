@@ -1,6 +1,6 @@
-"""What a run is called (`RunSpec`) and what it leaves (`Record`): every number of the book comes from here.
+"""The name of a run (`RunSpec`) and its stored result (`Record`), from which every number of the book comes.
 
-A record is one JSON of aggregates per epoch and, beside it, an .npz of per-question scores, written once, whole.
+A record is a JSON file of aggregates per epoch and, beside it, an .npz of scores per question. Each is written whole.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from rklu_lib.methods import AUGMENTED, METHODS, method
 
 RECORDS = Path(os.environ.get("RKLU_RECORDS", data.ROOT / "data" / "records"))
 RUNS = Path(os.environ.get("RKLU_RUNS", data.ROOT / "runs"))
-MEND = "restore it, or remove both files of the record: the same command makes them anew"
+MEND = "restore it, or remove both files of the record: the same command makes them again"
 BASES = ("original", "oracle", "augmented")
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "rouge-score")
 
@@ -37,10 +37,10 @@ _UNLEARNING |= {*_OF_FAMILY.values(), "micro_batch_size", "gauge", "judge_every"
 _PASSAGES = {"text", "prose", "n_chunks", "chunk_tokens", "prompt_tokens", "n_segments", "novel_repeats"}
 _FINETUNING = {f.name for f in dataclasses.fields(profiles.Profile)}
 _FINETUNING -= _UNLEARNING | _PASSAGES | {"name", "capability", "n_items", "passages"}
-# What a base model that is loaded was made with, elsewhere: no setting of ours.
+# How a base model that is loaded was made elsewhere: no settings of our runs.
 _ELSEWHERE = {"model", "architecture", "hidden_size", "intermediate_size", "n_layers", "n_heads", "vocab_size"}
 _ELSEWHERE |= {"max_positions"} | {f for f in _FINETUNING if f.startswith("finetune_")}
-# Fields younger than some records: named in settings unless at their default.
+# Fields younger than some records: left out of `settings` at their default, so that those records still match.
 _LATER = {"gradient_checkpointing", "judge_every", "largest", "n_retain", "precision", "utility"}
 _LATER |= {"original", "oracle", "oracle_log", "lora_rank"}
 SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
@@ -48,10 +48,10 @@ SPLITS = (*data.ORACLE_SPLIT, data.NOVEL)
 
 @dataclass(frozen=True, order=True)
 class RunSpec:
-    """One cell of a table: scale, forget split, method (or base model) and seed; overrides change profile fields.
+    """One run, a cell of a table: profile, forget split, method or base model, seed, overrides of profile fields.
 
-    The split `novel` is the other task, copyrighted text: its profile has the changes under `passages`.
-    """
+    The split `novel` belongs to the task "passages" (copyrighted text): its profile has the changes under `passages`.
+    Raises ValueError for an unknown name, or for a run that cannot exist, such as a retain term on the novel."""
 
     profile: str
     split: str
@@ -66,19 +66,19 @@ class RunSpec:
             without = method(self.method).family
             raise ValueError(f"{self.method} needs a retain set, and a novel has none; {without} does without")
         profiles.check_seed(self.seed)
-        if not self.values.has(self.split):  # an unknown profile or field fails here, before anything is trained
+        if not self.values.has(self.split):  # `values` refuses an unknown profile or field, before anything is trained
             raise ValueError(f"profile {self.profile} has no {self.split}: {self.values.largest} is its largest")
         if self.pretrained_novel and self.method == "oracle":
             raise ValueError(f"profile {self.profile}: no oracle for a novel that {self.values.model} may have read")
 
     @property
     def values(self):
-        """The profile with this spec's overrides."""
+        """The `profiles.Profile` with this spec's overrides."""
         return profiles.profile(self.profile, self.task, **dict(self.overrides))
 
     @property
     def task(self):
-        """The task its split belongs to: "tofu" or "passages"."""
+        """The task that the split belongs to: "tofu" or "passages"."""
         return "passages" if self.split == data.NOVEL else "tofu"
 
     @property
@@ -88,12 +88,12 @@ class RunSpec:
 
     @property
     def record_path(self):
-        """Where the record lies: data/records/<profile>/<task>/<split>/<label>/seed<k>.json."""
+        """Path of the record: data/records/<profile>/<task>/<split>/<label>/seed<k>.json (data/records: RECORDS)."""
         return RECORDS / self.profile / self.task / self.split / self.label / f"seed{self.seed}.json"
 
     @property
     def checkpoint_path(self):
-        """Where the trained model lies. The original model is one for all of TOFU's splits."""
+        """Folder of the trained model, below RUNS. All of TOFU's splits share one original model."""
         if self.trained != self:
             return self.trained.checkpoint_path
         split = () if self.method == "original" and self.task == "tofu" else (self.split,)
@@ -101,24 +101,24 @@ class RunSpec:
 
     @property
     def loaded(self):
-        """The hub id or directory of a base model that is taken as it is; None of one that is trained here."""
+        """Hub id or directory of an original or oracle that is loaded as it is; None for a model trained here."""
         pattern = {"original": self.values.original, "oracle": self.values.oracle}.get(self.method)
         return pattern and pattern.format(retain=data.ORACLE_SPLIT.get(self.split))
 
     @property
     def log(self):
-        """The log that an oracle's record is made of, see `logs`; None where there is a model to score."""
+        """The log from which an oracle's record is made, see `logs`; None if a model is scored instead."""
         pattern = self.values.oracle_log if self.method == "oracle" else None
         return pattern and pattern.format(retain=data.ORACLE_SPLIT[self.split])
 
     @property
     def model_path(self):
-        """Where the model is: another's, see `loaded`, or our checkpoint."""
+        """Hub id or directory of the model: `loaded` if there is one, else `checkpoint_path`."""
         return self.loaded or self.checkpoint_path
 
     @property
     def trained(self):
-        """The spec whose training made this one's model: a pretrained original is TOFU's for the novel too."""
+        """The spec whose training makes this model: self, but the novel's pretrained original is TOFU's original."""
         if self.method != "original" or not self.pretrained_novel:
             return self
         overrides = tuple((k, v) for k, v in self.overrides if k in _FINETUNING)
@@ -126,17 +126,17 @@ class RunSpec:
 
     @property
     def pretrained_novel(self):
-        """Is this about a novel and a model that may know it from elsewhere? Then there is no oracle."""
+        """Whether this is about a novel that a pretrained model may have read elsewhere. Then there is no oracle."""
         return self.task == "passages" and self.values.model is not None
 
     @property
     def against(self):
-        """The oracle that this run's forgetting is measured against; None of an oracle, and where there can be none."""
+        """Spec of the oracle (retain model) that this run is compared with; None for an oracle, or if there is none."""
         return None if self.method == "oracle" or self.pretrained_novel else self.base("oracle")
 
     @property
     def settings(self):
-        """Just the profile fields that decide this run: a record made with other values of these is another run's."""
+        """Dict of the profile fields that decide this run. A record with other values belongs to another run."""
         p = self.values
         fields = _FINETUNING - (_ELSEWHERE if p.original else set())
         fields |= _PASSAGES if self.task == "passages" else set()
@@ -146,7 +146,7 @@ class RunSpec:
             m = METHODS[self.method]
             fields |= {"batch_size", "judge_every", "lora_rank", "unlearn_epochs"} if m.forget else set()
             if m.family in ("RKLU", "FKLU", "JS", "teacher"):
-                fields |= {"alpha"} | ({"gauge"} if p.gauge != "raw" else set())  # raw is Eq. 1 itself, no setting
+                fields |= {"alpha"} | ({"gauge"} if p.gauge != "raw" else set())  # raw (Eq. 1 as printed) is left out
             fields |= {"retain_weight"} if m.retain else set()
             fields |= {_OF_FAMILY[m.family]} if m.family in _OF_FAMILY else set()
         defaults = {f.name: f.default for f in dataclasses.fields(p) if f.name in _LATER}
@@ -157,11 +157,11 @@ class RunSpec:
         return kept
 
     def uses(self, need):
-        """Whether the run rests on one of the needs of `methods`, such as the augmented model."""
+        """Whether the method needs `need`, such as `methods.AUGMENTED`. KeyError for original and oracle."""
         return self.method == "augmented" or need in METHODS[self.method].needs
 
     def base(self, name):
-        """The spec of a base model ("original", "oracle", "augmented") this one rests on."""
+        """The spec of the base model ("original", "oracle" or "augmented") of this run's profile, split and seed."""
         kept = _FINETUNING | _PASSAGES
         kept |= _AUGMENTING if name == "augmented" else set()
         overrides = tuple((k, v) for k, v in self.overrides if k in kept)
@@ -170,7 +170,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run as it lies on disk: `epochs` is a list of dicts of aggregates, `questions` {name: (epochs, n)}."""
+    """A finished run. epochs: a dict of aggregates per scored epoch. questions: {score: (epochs, n)}, in that order."""
 
     spec: RunSpec
     content: dict
@@ -181,9 +181,9 @@ class Record:
         return self.content["epochs"]
 
     def reported(self, rule="peak"):
-        """The epoch that is reported, as its dict. "peak": the first epoch of highest forget quality (the paper's rule,
-        which selects with the oracle in hand); "last"; "product": the highest forget quality times model utility, of
-        the epochs whose utility was scored (see `profiles.Profile.utility`). An oracle's record has "last" alone."""
+        """Return the dict of the reported epoch: "peak", the first of highest forget quality (the paper's rule, which
+        needs the oracle); "product", of highest forget quality times model utility, if that was scored (see
+        `profiles.Profile.utility`); or "last". Raises KeyError for all but "last" of an oracle or of the novel."""
         keys = {
             "peak": lambda e: e["forget_quality_benchmark"],
             "product": lambda e: e["forget_quality_benchmark"] * e.get("model_utility", 0),
@@ -195,17 +195,17 @@ class Record:
 
 
 def leads(scores, before):
-    """Does an epoch forget better than each of those before it, in either form of Eq. 5? Only then can it be a peak."""
+    """Return whether an epoch exceeds all in `before` in forget quality, by some form of Eq. 5: it may be the peak."""
     return any(all(scores[k] > e[k] for e in before) for k in scores if k.startswith("forget_quality"))
 
 
 def load(spec):
-    """The `Record` of a spec, or None when there is none or it was made with other settings."""
+    """Return the `Record` of a spec; None if there is none, or if its settings differ. May raise DamagedError."""
     return read(spec.record_path, spec) if spec.record_path.exists() else None
 
 
 def read(path, spec):
-    """The `Record` at a path, or None if it was made with other settings than the spec's. Raises DamagedError."""
+    """Return the `Record` at a path; None if its settings differ. Raises DamagedError if JSON or .npz is not whole."""
     content = files.read_json(path, MEND)
     if not isinstance(content, dict) or not {"settings", "epochs", "data"} <= content.keys():
         raise files.DamagedError(f"{path}: no record (it needs settings, data, epochs); {MEND}")
@@ -220,8 +220,8 @@ def read(path, spec):
 
 
 def write(spec, history, questions, seconds, threads=None):
-    """Write a finished run, whole: history is a list of dicts per epoch, questions {name: (epochs, n)}. Of several
-    processes the first does."""
+    """Write the record of a finished run; with several processes only the first writes. history: one dict of
+    aggregates per epoch. questions: {score: (epochs, n)}. seconds: {stage: seconds}. threads: thread counts, sorted."""
     if not parallel.main():
         return
     content = {
@@ -234,21 +234,21 @@ def write(spec, history, questions, seconds, threads=None):
         "packages": {name: version(name) for name in PACKAGES},
         "machine": machine(),
         "processes": parallel.processes(),
-        "threads": threads,  # of the run and of all it rests on; None: not known
+        "threads": threads,  # of the run and of the runs it depends on; None: not known
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
         "epochs": [{k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in e.items()} for e in history],
     }
     spec.record_path.parent.mkdir(parents=True, exist_ok=True)
-    for left in spec.record_path.parent.glob(f".{spec.record_path.stem}-*"):  # by a process that was killed
+    for left in spec.record_path.parent.glob(f".{spec.record_path.stem}-*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=spec.record_path.parent, prefix=f".{spec.record_path.stem}-") as tmp:
         np.savez_compressed(Path(tmp) / "q.npz", **{k: np.asarray(v, np.float32) for k, v in questions.items()})
         os.replace(Path(tmp) / "q.npz", spec.record_path.with_suffix(".npz"))
-    write_json(spec.record_path, content)  # last: its presence says that the record is whole
+    write_json(spec.record_path, content)  # last: if this file exists, the record is whole
 
 
 def writable():
-    """Raises OSError, with the fix, where records or runs cannot be written: before anything is computed for them."""
+    """Raise OSError, with the fix, if records or runs cannot be written. Call this before computing anything."""
     for name, folder in (("RKLU_RECORDS", RECORDS), ("RKLU_RUNS", RUNS)) if parallel.main() else ():
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -259,11 +259,11 @@ def writable():
 
 
 def code_version():
-    """{"version", "commit", "changed"}: the package and its git commit (`RKLU_COMMIT` says it of a copy without its
-    history, or where there is no git); changed: the library had uncommitted edits."""
+    """Return {"version": of the package, "commit": of git, "changed": whether rklu_lib has uncommitted edits}.
+    Without git or its history, the commit is `RKLU_COMMIT` from the environment, or None."""
 
     def git(*args):
-        if not (data.CHECKOUT / ".git").exists() or not shutil.which("git"):  # the user's own repository is another
+        if not (data.CHECKOUT / ".git").exists() or not shutil.which("git"):  # not the user's own repository
             return ""
         how = {"cwd": data.CHECKOUT, "capture_output": True, "text": True, "check": False}
         return subprocess.run(["git", *args], **how).stdout.strip()
@@ -276,7 +276,7 @@ def code_version():
 
 
 def machine():
-    """The device's name, as records keep it."""
+    """Return the name of the GPU, or of the processor with its number of cores, as records hold it."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     with contextlib.suppress(OSError):
@@ -287,7 +287,7 @@ def machine():
 
 
 def write_json(path, content, indent=1):
-    """Write a JSON file atomically; without indent as compactly as JSON can be."""
+    """Write a JSON file atomically. indent: spaces per level; None: everything on one line, without spaces."""
     separators = (",", ":") if indent is None else None
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as tmp:

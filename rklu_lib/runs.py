@@ -1,7 +1,7 @@
-"""From specs to records: what each depends on, what is missing, computed once, in parallel, resumable.
+"""Compute the records of specs: find what is missing and what it depends on, then run each job once, in parallel.
 
-original -> oracle (a record: its truth ratios are what forgetting is measured against) -> augmented -> unlearned.
-Checkpoints and the state of unfinished runs lie in `runs/`, which git ignores.
+Order: original, oracle (a record, whose truth ratios forget quality is measured against), augmented, unlearned models.
+Checkpoints and the state of unfinished runs lie in `runs/`, which git ignores. Interrupted runs are resumed.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from rklu_lib.records import BASES, RunSpec, load
 
 
 def _plan(specs, checkpoints):
-    """{missing job: the missing jobs it waits for}; a job is (spec, "checkpoint" or "record").
+    """Return {missing job: list of the missing jobs that it waits for}. A job is (spec, "checkpoint" or "record").
 
-    Asked for are the records of `specs` and, with `checkpoints`, their models. A method makes both in one job.
+    The plan covers the records of `specs` and, with `checkpoints`, their models. One job of a method makes both.
     """
     plan = {}
 
@@ -64,12 +64,12 @@ def _plan(specs, checkpoints):
 
 
 def jobs(specs):
-    """The jobs, (spec, "checkpoint" or "record"), that the records of `specs` still need, in an order to do them in."""
+    """Return the jobs that the records of `specs` still need, in an order in which they can run; see `_plan`."""
     return list(graphlib.TopologicalSorter(_plan(specs, checkpoints=False)).static_order())
 
 
 def epochs(job):
-    """How many epochs a job trains; one where it only scores."""
+    """Return how many epochs a job trains; 1 for a job that only scores."""
     spec, stage = job
     if spec.method in METHODS:
         return spec.values.unlearn_epochs if METHODS[spec.method].forget else 1
@@ -85,14 +85,14 @@ def _epochs_done(job):
 
 
 def ensure(specs, workers=None, checkpoints=False, executor=None):
-    """The records of `specs`, in order; computes what is missing, and all that it depends on, in parallel processes.
+    """Return the records of `specs`, in order. Missing ones, and all that they depend on, are computed in parallel.
 
-    workers: processes (default: cores, at most one per missing job; one on a GPU). checkpoints: the models of `specs`
-    must be there too. executor: any concurrent.futures executor that shares this disk, instead of local processes, such
-    as that of `commands.cluster`.
-    Processes that were launched together (accelerate, torchrun) do one job after the other, all of them on each.
-    An interrupted call is resumed by the same call. Missing data is found out before anything is trained.
-    """
+    workers: number of processes (default: the cores, at most one per missing job; 1 on a GPU). checkpoints: also make
+    the models of `specs`. executor: a concurrent.futures executor that shares this disk, instead of local processes,
+    such as that of `commands.cluster`. Processes launched together (accelerate, torchrun) work together on each job.
+    The same call resumes an interrupted one. Data and models are checked before training: ValueError, OSError.
+    Raises FloatingPointError, after all other jobs, for runs that diverged or ran out of GPU memory; OSError for a full
+    disk; ChildProcessError for a killed worker."""
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     specs = list(specs)
@@ -128,7 +128,7 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
             with futures.ProcessPoolExecutor(workers, _context(), _begin, has) as pool:
                 try:
                     _drain(plan, pool, max(1, cores // workers))
-                except BaseException:  # whole epochs are kept; what is queued must not go on unseen
+                except BaseException:  # finished epochs are kept; queued jobs must not go on unseen
                     for worker in active_children():
                         worker.terminate()
                     raise
@@ -136,11 +136,11 @@ def ensure(specs, workers=None, checkpoints=False, executor=None):
 
 
 def refuse_other_data(found):
-    """Records of other data than RKLU_TOFU and RKLU_NOVEL name now must be neither shown nor built upon as of these."""
+    """Raise ValueError if a record is of another TOFU or novel than RKLU_TOFU and RKLU_NOVEL name now."""
     now = {}
     for record in found:
         p, held = record.spec.values, record.content["data"]
-        tofu, novel = ("data", p.source), ("novel", p.text)  # at smoke both are called fictional
+        tofu, novel = ("data", p.source), ("novel", p.text)  # two keys: at smoke both are named fictional
         if tofu not in now and Path(data.resolve_source(p.source)).is_dir():
             now[tofu] = data.describe_source(p.source)["sha256"]
         if record.spec.task == "passages" and novel not in now and os.environ.get("RKLU_NOVEL"):
@@ -148,12 +148,12 @@ def refuse_other_data(found):
         for name, digest in ((tofu, held["sha256"]), (novel, held.get("novel_sha256"))):
             if digest and now.get(name, digest) != digest:
                 fix = "name other folders in RKLU_RECORDS and RKLU_RUNS"
-                raise ValueError(f"{record.spec.record_path} is of another text than {name[1]} is now; {fix}")
+                raise ValueError(f"{record.spec.record_path} was made with other data than {name[1]} has now; {fix}")
 
 
 def _context():
-    """How workers are started: forked from one process that has imported all they need, models too, which takes each of
-    them ten seconds of its own else; anew where there is a GPU, which does not survive a fork, and off Linux."""
+    """Return how workers start: on Linux without a GPU, forked from a server that has imported all they need, which
+    saves each worker ten seconds. Otherwise each starts anew, since CUDA does not survive a fork."""
     if sys.platform != "linux" or torch.cuda.is_available():
         return get_context("spawn")
     context = get_context("forkserver")
@@ -162,32 +162,32 @@ def _context():
 
 
 def _begin(environment, *places):
-    """A worker has the environment and the store of the process that asked for it, whenever its own began; and a killed
-    sweep must not leave workers behind that go on with its queue beside the next one's."""
+    """Give a worker the environment and the store of the process that asked for it; the fork server may have others.
+    The worker ends with its parent: else, after a kill, it would go on with the old queue beside the next sweep's."""
     os.environ.clear()
     os.environ.update(environment)
     records.RECORDS, records.RUNS = places
-    gc.freeze()  # what was imported stays: the collector, called after every run, need not go through it again
+    gc.freeze()  # the collector, called after every run, need not go through the imported modules again
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def worker_environment():
-    """The environment of a worker process: with glibc, freed memory is kept, in one heap for all its threads.
+    """Return the environment of a worker process, in which glibc keeps freed memory, in one heap for all threads.
 
-    Giving it back and taking it anew costs a tenth of the time; with a heap each, 135 M parameters took 23 GB, now 16.
-    """
+    Returning memory and requesting it again costs a tenth of the time. With one heap per thread, training 135 M
+    parameters took 23 GB; with one heap, 16. A GLIBC_TUNABLES that is already set is not changed."""
     keep = ":".join(f"glibc.malloc.{k}={2**32}" for k in ("mmap_threshold", "trim_threshold"))
     return {"GLIBC_TUNABLES": f"{keep}:glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"} | os.environ
 
 
 @contextlib.contextmanager
 def _named(job, failed):
-    """Errors are told which run they end, and what to do; one that diverged is noted, the others need not wait."""
+    """Add the run's name and a fix to an error. A run that diverged is noted in `failed`: the other jobs go on."""
     spec = job[0]
     name = f"{spec.profile}, {spec.split}, {spec.label}, seed {spec.seed}"
     try:
         yield
-    except (FloatingPointError, torch.OutOfMemoryError) as error:  # of a card's memory another job may need less
+    except (FloatingPointError, torch.OutOfMemoryError) as error:  # another job may need less GPU memory
         failed.append(f"{name}: {error}")
     except OSError as error:
         fix = "free some of the disk, or name another in RKLU_RUNS and RKLU_RECORDS; the same command goes on"
@@ -199,7 +199,7 @@ def _named(job, failed):
 
 
 def _drain(plan, executor, threads):
-    """Submit every job once what it waits for is done; one progress bar for all. What diverged is raised last."""
+    """Submit each job when the jobs it waits for are done. Runs that failed (see `_named`) are raised at the end."""
     waiting, running, done, failed = dict(plan), {}, set(), []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
@@ -221,7 +221,7 @@ def _drain(plan, executor, threads):
 
 
 def named(profile, split, label, seed=0):
-    """The spec whose `label` this is, such as "oracle", "RKLU" or "RKLU,alpha=4"."""
+    """Return the spec with this `label`, such as "oracle", "RKLU" or "RKLU,alpha=4"."""
     (method, _, _), *pairs = (change.partition("=") for change in label.split(","))
     texts = [f for f, kind in profiles.Profile.__annotations__.items() if kind is str]
     try:
@@ -232,15 +232,15 @@ def named(profile, split, label, seed=0):
 
 
 def grid(profile, split, methods_, field, values, seed):
-    """Specs that differ in one profile field, such as `alpha` or `unlearn_lr`, for each of several methods."""
+    """Return a spec for each method and each value of one profile field, such as `alpha` or `unlearn_lr`."""
     return [RunSpec(profile, split, name, seed, ((field, value),)) for name in methods_ for value in values]
 
 
 def sweep(profile, splits, seeds, methods_=None):
-    """Every spec of the study: base models and methods (default: `STUDY`) for each split and seed, the largest first.
+    """Return every spec of the study: base models and methods (default: `STUDY`) for each split and seed.
 
-    For the novel, those there are: no oracle of a pretrained model, and of the study no retain terms.
-    """
+    Order: by seed as given, then the novel, then TOFU's splits from the largest. For the novel, a pretrained model has
+    no oracle, and the default methods are those without a retain term."""
     pretrained = profiles.profile(profile).model is not None
     absent = {n for n, m in METHODS.items() if m.retain and not methods_} | ({"oracle"} if pretrained else set())
     names = {s: [n for n in (*BASES, *(methods_ or STUDY)) if s != data.NOVEL or n not in absent] for s in splits}

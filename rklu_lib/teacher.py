@@ -1,4 +1,4 @@
-"""The unlearning teacher: Eq. 1, the same as a model one can query, and the frozen form that is computed only once."""
+"""The unlearning teacher (Eq. 1) as a formula, as a model to query, and in a frozen form that is computed only once."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ from rklu_lib import parallel
 from rklu_lib.losses import head_logits
 from rklu_lib.models import ScoredLogits, head, output_layer
 
-GAUGES = {  # a softmax does not see a constant, Eq. 1 does: what is done to both models' logits first
+GAUGES = {  # applied to both models' logits before Eq. 1: a constant added to all logits changes Eq. 1, no softmax
     "raw": lambda logits: logits,
     "centred": lambda logits: logits - logits.mean(-1, keepdim=True),
     "normalised": lambda logits: logits.log_softmax(-1),
@@ -17,16 +17,16 @@ GAUGES = {  # a softmax does not see a constant, Eq. 1 does: what is done to bot
 
 
 def teacher_logits(original, augmented, alpha, gauge="raw"):
-    """Unlearning teacher (Eq. 1): lower every logit that augmentation raised, leave the rest.
+    """Return the teacher's logits (Eq. 1): lower every logit that augmentation raised, and leave the rest.
 
     l_t = l_o - alpha * ReLU(l_aug - l_o)
 
-    original, augmented: logits, (..., vocab), same shape, dtype and device.
-    alpha: unlearning strength, >= 0; 0 returns `original`, in its gauge.
-    gauge: "raw" is Eq. 1 as printed. It is not invariant to adding a constant to `augmented`, though its softmax is;
-    "centred" (logits less their mean) and "normalised" (log-probabilities) are: see the book, "The gauge of Eq. 1".
-    Raises ValueError when shapes differ or alpha is negative.
-    """
+    original, augmented: logits, (..., vocab), of the same shape, dtype and device. Returns (..., vocab).
+    alpha: unlearning strength, >= 0. With 0 the original model's logits are returned, in the chosen gauge.
+    gauge: "raw" is Eq. 1 as printed; a constant added to `augmented` changes its result, though not the augmented
+    model's softmax. With "centred" (logits minus their mean) or "normalised" (log-probabilities) such a constant
+    changes nothing: see the book, "The gauge of Eq. 1".
+    Raises ValueError when shapes differ or alpha is negative, KeyError for an unknown gauge."""
     if original.shape != augmented.shape:
         raise ValueError(f"logits of two shapes: original {tuple(original.shape)}, augmented {tuple(augmented.shape)}")
     if not alpha >= 0:
@@ -36,9 +36,9 @@ def teacher_logits(original, augmented, alpha, gauge="raw"):
 
 
 class TeacherModel(nn.Module):
-    """The teacher used directly as a model, as in Fig. 3: two models at every step, nothing forgotten in any weight."""
+    """The teacher used directly as a model, as in Fig. 3. It runs both models at every step and changes no weights."""
 
-    caches = 2  # of keys and values
+    caches = 2  # key-value caches for each sequence, one of each model; `budget.rows` counts them
 
     def __init__(self, original, augmented, alpha, gauge="raw"):
         super().__init__()
@@ -49,7 +49,7 @@ class TeacherModel(nn.Module):
     dtype = property(lambda self: self.original.dtype)
 
     def base_model(self, input_ids, past_key_values=(None, None), **kwargs):
-        """As of any model, but the last hidden states of the two stand side by side: (batch, seq, 2 hidden)."""
+        """Run both models without heads; their last hidden states are concatenated to (batch, seq, 2 hidden)."""
         outs = [
             m.base_model(input_ids=input_ids, past_key_values=past, **kwargs)
             for m, past in zip((self.original, self.augmented), past_key_values, strict=True)
@@ -60,7 +60,7 @@ class TeacherModel(nn.Module):
         )
 
     def get_output_embeddings(self):
-        """What turns those hidden states into teacher logits: both output heads, and Eq. 1."""
+        """Return a function from these hidden states to the teacher's logits: both output heads, then Eq. 1."""
         heads = [output_layer(m) for m in (self.original, self.augmented)]
         return lambda hidden: teacher_logits(
             *(head(h) for head, h in zip(heads, hidden.chunk(2, dim=-1), strict=True)), self.alpha, self.gauge
@@ -74,7 +74,7 @@ class TeacherModel(nn.Module):
 
 @torch.no_grad()
 def frozen_states(model, batches, depth=None):
-    """What `ScoredLogits.hidden` says of each example in `batches`, once: {place: (tokens, hidden), on the CPU}."""
+    """Return `ScoredLogits.hidden` of every example: {its index in the batches' list: (tokens, hidden), on the CPU}."""
     scored = ScoredLogits(model.eval())
 
     def states(batch):
@@ -88,9 +88,9 @@ def frozen_states(model, batches, depth=None):
 class FrozenLogits:
     """The logits of a frozen model at the scored positions of a fixed set of examples, computed once.
 
-    A frozen model is a function: over a fixed set its last hidden states are constants. They are kept, (tokens, hidden)
-    on the CPU, with a copy of the output head; the model itself can then be freed. Logits are rebuilt per batch, in
-    float32.
+    The model does not change, so its last hidden states on these examples are constants. They are kept on the CPU,
+    (tokens, hidden) for each example, with a copy of the output head; the model itself can then be freed. Logits are
+    computed from them in float32 when a loss asks for them.
     """
 
     def __init__(self, model, batches):
@@ -99,10 +99,10 @@ class FrozenLogits:
         self.states = frozen_states(model, batches)
 
     def at(self, index):
-        """A function (start, stop) -> logits (stop - start, vocab) of the examples named by `index`, laid end to end.
+        """Return a function (start, stop) -> logits (stop - start, vocab) of the examples `index`, laid end to end.
 
-        Their states are gathered here, once for all chunks; (0, None): all. KeyError for an example never seen.
-        """
+        The states are gathered here, once for all chunks. (0, None) gives all logits. Raises KeyError for an example
+        that was not in `batches`."""
         states = torch.cat([self.states[i] for i in index])
 
         @torch.no_grad()
@@ -113,12 +113,12 @@ class FrozenLogits:
 
 
 class FrozenTeacher:
-    """Eq. 1 over a fixed forget set: the original and the augmented model run once each, not at every step."""
+    """The teacher (Eq. 1) over a fixed forget set: original and augmented model ran once each, not at every step."""
 
     def __init__(self, original: FrozenLogits, augmented: FrozenLogits, alpha, gauge="raw"):
         self.original, self.augmented, self.alpha, self.gauge = original, augmented, alpha, gauge
 
     def at(self, index):
-        """As `FrozenLogits.at`, but teacher logits, in float32."""
+        """Return a function as `FrozenLogits.at` does, but to the teacher's logits, in float32."""
         original, augmented = self.original.at(index), self.augmented.at(index)
         return lambda start, stop: teacher_logits(original(start, stop), augmented(start, stop), self.alpha, self.gauge)

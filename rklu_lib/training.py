@@ -1,4 +1,4 @@
-"""The one training loop: fine-tuning, augmenting and unlearning differ in what `steps` yields, and in nothing else."""
+"""The training loop `fit`, which fine-tuning, augmentation and unlearning share: they differ in their steps only."""
 
 import contextlib
 import copy
@@ -12,11 +12,12 @@ import torch
 
 from rklu_lib import data, files, methods, models, parallel
 
-logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # tied heads are meant to be saved once
+logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # it would warn that tied heads are saved once
 
 
 def schedule(epoch_steps, epochs):
-    """The paper's learning-rate factor (App. A.1): linear warm-up over the first epoch, then linear decay to zero."""
+    """Return the function step -> learning-rate factor of the paper (App. A.1). Steps are counted from 0.
+    The factor rises linearly to 1 over the first epoch, then falls linearly to 0."""
     total = epoch_steps * epochs
 
     def factor(step):
@@ -26,36 +27,35 @@ def schedule(epoch_steps, epochs):
 
 
 def adamw(model, lr, weight_decay):
-    """AdamW as the model's weights need it: PyTorch's for float32, and one with Kahan compensation for bf16.
+    """Return AdamW for the trained weights: PyTorch's for float32, optimi's with Kahan compensation for bf16.
 
-    A bf16 weight is known to 1 in 256, so that most steps of 1e-5 would be rounded away; optimi keeps what was rounded
-    in a second bf16 number and adds it to the next step. After 200 steps the weights are 10 % of the way from where
-    float32 is; 46 % with torchao's stochastic rounding, which also needs a compiler and is not repeatable; 96 % with
-    neither. Its second moments are bf16 too, where a decay of 0.999 would be rounded away: of gradients that shrink
-    tenfold in 2,000 steps they remember 4.6 times too much, and 1.15 times with 0.99.
-    """
+    A bf16 weight is precise to 1 in 256, so most steps of 1e-5 would be rounded away. optimi keeps the rounding error
+    in a second bf16 number and adds it to the next step. After 200 steps, the distance to float32's weights is 10 % of
+    the way that these have moved; it is 46 % with torchao's stochastic rounding, which needs a compiler and is not
+    repeatable, and 96 % with neither. The second moments are bf16 too, and a decay of 0.999 would be rounded away: with
+    gradients that shrink tenfold in 2,000 steps they become 4.6 times too large, and 1.15 times with 0.99."""
     trained = [p for p in model.parameters() if p.requires_grad]
     if trained[0].dtype != torch.bfloat16:
         return torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay, fused=True)
-    import optimi  # here, since nothing in float32 needs it
+    import optimi  # not at the top, since only bf16 needs it
 
     return optimi.AdamW(trained, lr=lr, betas=(0.9, 0.99), eps=1e-8, weight_decay=weight_decay)
 
 
 @contextlib.contextmanager
 def adapted(model, rank, seed=0, merge=True):
-    """`with adapted(model, rank)`: low-rank adapters of all its linear layers but the head (LoRA, Hu et al., 2022) are
-    all that is trained of a model; on leaving it they are merged into its weights, or taken off. rank 0: none.
+    """`with adapted(model, rank)`: train only low-rank adapters (LoRA, Hu et al., 2022), of all linear layers but the
+    head. On exit they are merged into the weights or, with merge=False, removed. rank 0: no adapters.
 
-    They are in float32, also over bf16, and scaled by 2. The seed is torch's from here on, rank or none: of dropout,
-    where a model has some. Raises ValueError without peft, or where weights are sharded.
+    Adapters are in float32, also on a bf16 model, and scaled by 2. torch's seed is set to `seed`, also with rank 0, for
+    the dropout that some models have. Raises ValueError without peft, or where weights are sharded.
     """
     torch.manual_seed(seed)
     if not rank:
         yield
         return
     if importlib.util.find_spec("peft") is None:
-        raise ValueError("lora_rank is peft's to make: pip install 'rklu-lib[adapters]'")
+        raise ValueError("lora_rank needs the package peft: pip install 'rklu-lib[adapters]'")
     if parallel.accelerator().state.is_fsdp2:
         raise ValueError("adapters are small: train them (lora_rank) on one card, or by data parallelism, without FSDP")
     from peft import LoraConfig
@@ -72,7 +72,7 @@ def adapted(model, rank, seed=0, merge=True):
 
 
 def _attend_in_float32(model):
-    """Attention outside autocast: on a CPU its bf16 backward pass takes four times as long as the float32 one."""
+    """Compute attention outside autocast: on a CPU its bf16 backward pass takes four times as long as in float32."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
@@ -88,23 +88,23 @@ def _attend_in_float32(model):
 
 def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_norm=1.0, precision="no",
         gradient_checkpointing=False, folder=None, on_epoch=None, on_step=None, factor=None):  # fmt: skip
-    """Train `model` in place with AdamW and return what was noted of each epoch, a list of `epochs` dicts.
+    """Train `model` in place with AdamW. Return the history: one dict per epoch, {"epoch": from 1, "loss": mean, …}.
 
-    steps(epoch): iterable of optimiser steps, each a list of functions scored -> scalar loss whose sum is that step's
-    loss (one per micro-batch and term); it must depend on `epoch` alone, so that a resumed run is the same run.
-    epoch_steps: how many steps one epoch has. lr: peak learning rate, of which step s takes factor(s); see `schedule`.
+    steps(epoch): iterable of optimiser steps, each a list of functions scored -> scalar loss (one per micro-batch and
+    term) whose sum is the step's loss. It must depend on `epoch` alone, so that a resumed run is the same run.
+    epoch_steps: number of steps in one epoch. lr: peak learning rate; step s uses lr * factor(s), default `schedule`.
     precision: "no", or "bf16" for a forward pass under autocast; the weights keep their dtype.
-    gradient_checkpointing: hold each layer's input only, and run the layer again in the backward pass.
-    folder: where the state of the last whole epoch is kept; a run finds it there after an interruption.
-    on_epoch(model, history) -> dict: noted in the history, whose last entry is this epoch's (evaluation goes here);
-    with "stop" True it ends the training. on_step(): called after every step. Raises FloatingPointError on a loss or a
-    gradient that is not finite, before it reaches the weights.
-    """
+    gradient_checkpointing: keep each layer's input only, and run the layer again in the backward pass.
+    folder: keeps the state of the last complete epoch, from which an interrupted run resumes.
+    on_epoch(model, history) -> dict: called after an epoch, whose entry is the last in history (evaluation goes here).
+    The dict is added to that entry; {"stop": True} ends the training. on_step(): called after every step. Raises
+    FloatingPointError on a loss or gradient that is not finite, before the weights change; DamagedError if `folder`
+    cannot be read."""
     accelerator = parallel.accelerator()
     kind, together, half = accelerator.device.type, parallel.processes(), models.bf16(precision)
     if half and kind == "cpu":
         _attend_in_float32(model)
-    if gradient_checkpointing:  # older transformers know it by its older name
+    if gradient_checkpointing:  # older transformers have the older name
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)({"use_reentrant": False})
     student = parallel.Student(model, accelerator)
     optimizer = adamw(student.terms, lr, weight_decay)
@@ -112,7 +112,7 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
     terms, optimizer, scheduler = accelerator.prepare(student.terms, optimizer, scheduler)
     student.prepared(terms)
     history = []
-    if folder and together > 1:  # the state of one process is no other number's
+    if folder and together > 1:  # another number of processes cannot resume it
         folder = f"{folder}-{together}{'-sharded' if student.sharded else ''}"
     if folder and (Path(folder) / "history.json").exists():
         fix = "remove it, and the run begins anew"
@@ -150,7 +150,7 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
                 accelerator.save_state(str(tmp))
                 if parallel.main():
                     (Path(tmp) / "history.json").write_text(json.dumps(history))
-    optimizer, scheduler = accelerator.free_memory(optimizer, scheduler)  # a sharded model needs their place
+    optimizer, scheduler = accelerator.free_memory(optimizer, scheduler)  # a sharded model needs their memory
     student.whole(student.dtype)
     if gradient_checkpointing:
         getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
@@ -163,8 +163,8 @@ def _units(examples, index, unit):
 
 
 def _terms(examples, index, profile, loss, unit="token", weight=1.0):
-    """One effective batch as micro-batch losses, weighted so that their sum, over all processes, is the mean over the
-    whole batch. A micro-batch is of `micro_batch_size` examples in each process."""
+    """Return one batch as a list of micro-batch losses, weighted so that their sum over all processes is `weight` times
+    the mean over the batch. A micro-batch has `micro_batch_size` examples in each process."""
     whole = _units(examples, index, unit)
 
     def term(part):
@@ -177,9 +177,9 @@ def _terms(examples, index, profile, loss, unit="token", weight=1.0):
 
 
 def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precision="no", lora_rank=0, **noted):
-    """Fine-tune on every example's answer: the original, the oracle and the augmented model. Returns the history.
+    """Fine-tune `model`, in place, on every example's answer: original, oracle and augmented model. Return the history.
 
-    lora_rank: of `adapted`. noted: `folder`, `on_epoch`, `on_step` and `factor` of `fit`.
+    lora_rank: see `adapted`; 0 for none. noted: `folder`, `on_epoch`, `on_step` and `factor` of `fit`.
     """
     lengths = list(map(len, examples))
 
@@ -196,12 +196,12 @@ def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precisio
 
 
 def unlearn(chosen, profile, model, aids, forget, retain, *, seed, **noted):
-    """Unlearn `forget` from `model`, in place, by a method of `methods.METHODS` (Eq. 4). Returns the history.
+    """Unlearn `forget` from `model`, in place, by `chosen`, a `methods.Method` (Eq. 4). Return the history.
 
-    model: the original, which becomes the student: all that is asked of the original later is in aids, made before by
-    `methods.prepare`. forget, retain: the lists of `data.Example` that these were made for. Each step takes one batch
-    of the forget set and, with a retain term, as many random retain examples. noted: as in `finetune`.
-    """
+    model: the original model, which becomes the student. aids: what the losses need of frozen models, from
+    `methods.prepare`, for the same `forget` and `retain`, lists of `data.Example`. Each step takes one batch of the
+    forget set and, with a retain loss (weight `retain_weight`), as many retain examples, drawn at random with
+    replacement. noted: as in `finetune`."""
     lengths = list(map(len, forget))
 
     def steps(epoch):
@@ -226,7 +226,7 @@ def unlearn(chosen, profile, model, aids, forget, retain, *, seed, **noted):
 
 @torch.no_grad()
 def task_arithmetic(original, augmented, scale):
-    """TA (Ilharco et al., 2022): theta_o - scale * (theta_aug - theta_o), as a new model. The paper's scale is 2.5."""
+    """Return TA's new model (Ilharco et al., 2022): theta_o - scale * (theta_aug - theta_o). Paper's scale: 2.5."""
     student = copy.deepcopy(original)
     for theta, raised in zip(student.parameters(), augmented.parameters(), strict=True):
         theta.sub_(scale * (raised - theta))

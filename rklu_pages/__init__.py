@@ -1,1 +1,1 @@
-"""What the book's pages compute and a user of the library does not need."""
+"""Code that only the book's pages need: figures, tables, further measurements, and the audit."""

@@ -1,7 +1,7 @@
-"""A Sphinx extension: the box at a notebook page's head, made from the notebook itself.
+"""A Sphinx extension that puts a box at the head of a notebook page, made from the notebook itself.
 
-How to run the page at another scale, how long its records took, where they and the notebook lie, and its verdict in
-one line: counted in the tables of claims that it shows.
+The box says how to run the page at another scale, how long its records took, and where records and notebook are. Above
+it stands the page's verdict in one line, counted in the first table of claims that the page shows.
 """
 
 import ast
@@ -18,7 +18,7 @@ from rklu_pages.results.verdicts import VERDICTS
 
 
 def _parameters(cells):
-    """The notebook's parameters as they are committed."""
+    """Return the literal values in the notebook's cell of parameters, as committed."""
     source = next(s for cell, s in cells if "parameters" in cell["metadata"].get("tags", []))
     found = {}
     for node in ast.parse(source).body:
@@ -26,19 +26,18 @@ def _parameters(cells):
             target = node.targets[0].id if isinstance(node, ast.Assign) else node.target.id
             try:
                 value = ast.literal_eval(node.value)
-            except ValueError:  # computed, such as a text that is split
+            except ValueError:  # a computed value, such as a split text
                 continue
             found[target] = found[target] + value if isinstance(node, ast.AugAssign) else value
     return found
 
 
 def verdict(shown, profile=""):
-    """(whose, counts): whose claims the page's first table of verdicts holds, and how many of them hold, in words; None
-    where there is no such table.
+    """Return (whose claims, counts of the verdicts in words) of the page's first table of verdicts; None without one.
 
-    shown: the page's outputs as HTML, in order. Of several columns with verdicts ours is the one headed "at <profile>".
-    A table may have counted them already; in one with a column "paper", what has a dash there is the book's own test.
-    """
+    shown: the page's outputs as HTML, in order. Of several columns with verdicts, the one headed "at <profile>" counts;
+    the paper's own never does. A table headed "verdict" holds the counts already. In a table with a column "paper",
+    rows with a dash there are the book's own tests and are left out."""
     for table in (table for page in shown for table in BeautifulSoup(page, "html.parser").find_all("table")):
         heads = [cell.text for cell in table.thead.find_all("tr")[-1].find_all("th")] if table.thead else []
         rows = [[cell.text for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")[1:]]
@@ -58,12 +57,12 @@ def verdict(shown, profile=""):
 VARIED = {"alphas": "alpha", "rates": "unlearn_lr", "gauges": "gauge", "readings": "finetune_epochs"}  # by parameter
 
 
-SHOWING = ("claims", "what_it_costs")  # of whatever is recorded; they train nothing
+SHOWING = ("claims", "what_it_costs")  # pages that train nothing
 
 
 def hours(given):
-    """(hours, how many, machines) of the records of these sets, methods and seeds; None where there are none. Those of
-    other settings ("RKLU,alpha=4") count where a parameter of the page varies just these."""
+    """Return (hours, number, machines) of the records of the page's sets, methods and seeds; None where none exist.
+    given: the page's parameters. A record with a changed setting ("RKLU,alpha=4") counts if the page varies it."""
     splits = given.get("splits") or [given.get("split")]
     seeds = given.get("seeds", [given.get("seed")])
     found = []
@@ -81,14 +80,14 @@ def hours(given):
 
 
 def _line(*parts):
-    """A paragraph of texts and nodes."""
+    """Return a paragraph of texts and nodes."""
     return nodes.paragraph("", "", *(nodes.Text(part) if isinstance(part, str) else part for part in parts))
 
 
 def box(name, notebook, repository=None):
-    """What stands before a notebook's first code, docutils nodes: its verdict, if it has claims, and how it is run.
+    """Return the docutils nodes for a page's head: its verdict, if it shows claims, and the box "Run this page".
 
-    repository: the address under which the repository's files are seen, for a link to the records.
+    repository: base address of the repository's files, for a link to the records; None: no link.
     """
     cells = [(cell, "".join(cell["source"])) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     given = _parameters(cells)
@@ -117,7 +116,7 @@ def box(name, notebook, repository=None):
 
 
 def add(app, doctree):
-    """Put the box before a notebook's first cell of code, behind its opening."""
+    """Insert the box into a notebook page before its first cell of code."""
     name = Path(app.env.docname)
     if name.parts[0] != "notebooks":
         return
@@ -128,12 +127,12 @@ def add(app, doctree):
 
 
 def repository(theme):
-    """The address under which the files of the repository that the theme's options name are seen; None where they name
-    none: Jupyter Book's own stands there then, and no launch button."""
+    """Return the base address of the repository's files, from the theme's options. None without a launch button: then
+    the options hold Jupyter Book's default repository instead of this one."""
     named = theme.get("launch_buttons", {}).get("binderhub_url")
     return f"{theme['repository_url']}/tree/{theme.get('repository_branch', 'main')}" if named else None
 
 
 def setup(app):
-    app.connect("doctree-read", add, priority=1)  # before downloads are collected
+    app.connect("doctree-read", add, priority=1)  # before Sphinx collects downloads
     return {"version": "1", "parallel_read_safe": True}

@@ -1,4 +1,4 @@
-"""What a notebook's parameters may be, in one place: `check` is called in the first cell after them."""
+"""The accepted values of all notebooks' parameters; a notebook calls `check` in the first cell after its parameters."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from rklu_lib import data, methods, profiles, records, teacher
 
 @dataclass(frozen=True)
 class _Rule:
-    """One value, or a list of them, of which each must pass; accepted: the same in words."""
+    """A test that a value, or (`several`) each value of a list, must pass; accepted: the test in words."""
 
     passes: Callable
     accepted: str
@@ -96,15 +96,14 @@ RULES = {
 
 
 def check(namespace, *names):
-    """Check these parameters of a notebook, given as its `globals()`; a single value where a list is meant becomes the
-    list of that one.
+    """Check the parameters `names` in `namespace`, a notebook's `globals()`, and put them in order in place.
 
-    Sets come from the smallest to the largest. Raises ValueError naming the parameter, what came and what is accepted;
-    also one that papermill was given and the page does not have: it would run for hours at its defaults.
-    """
+    A single value becomes a list of one where a list is expected; `splits` is sorted from the smallest set to the
+    largest. Raises ValueError naming the parameter, the value and what is accepted. It is also raised for a parameter
+    that papermill was given and the page does not have: the page would run for hours at its defaults."""
     injected = next((c for c in namespace.get("In", ()) if c.startswith("# Parameters\n")), "")
     if unknown := [n for n in re.findall(r"^(\w+) = ", injected, re.MULTILINE) if n not in names]:
-        raise ValueError(f"parameter {unknown[0]}: this page has none of the name; it has {', '.join(names)}")
+        raise ValueError(f"parameter {unknown[0]}: this page has no such parameter; it has {', '.join(names)}")
     for name in names:
         rule, value = RULES[name], namespace[name]
         if rule.several and (not isinstance(value, list | tuple) or rule.passes(value)):
@@ -113,6 +112,6 @@ def check(namespace, *names):
         wrong = [item for item in each if not rule.passes(item)]
         if wrong or not each:
             accepted = f"one or more of: {rule.accepted}" if rule.several else rule.accepted
-            raise ValueError(f"parameter {name}: {(wrong or [value])[0]!r} came; accepted is {accepted}")
+            raise ValueError(f"parameter {name} is {(wrong or [value])[0]!r}; accepted is {accepted}")
         each = sorted(each, key=records.SPLITS.index) if name == "splits" else each
         namespace[name] = each if rule.several else value

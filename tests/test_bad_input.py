@@ -93,7 +93,7 @@ FILES = {
         "a.jsonl:1: field 'answer' .*found \\['A'\\]", "a.jsonl", json_lines({"question": "Q?", "answer": ["A"]})
     ),
     "a long wrong value": forget(
-        "a.jsonl:1: field 'answer' .*found \\[0, 0.{50,80}…; mend the row$",
+        "a.jsonl:1: field 'answer' .*found \\[0, 0.{50,80}…; correct the row$",
         "a.jsonl",
         json_lines({"question": "Q?", "answer": [0] * 9999}),
     ),
@@ -119,7 +119,7 @@ FILES = {
     "an empty CSV": forget("a.csv: no rows; give question", "a.csv", ""),
     "no such column": forget("a.csv:2: no field that is known here, only q, a", "a.csv", "q,a\n1,2\n"),
     "a row too long": forget(
-        "a.csv:3: the header has 2 columns, this row not; quote", "a.csv", "question,answer\nQ,A\nQ,A,B\n"
+        "a.csv:3: the header has 2 columns, this row has not; quote", "a.csv", "question,answer\nQ,A\nQ,A,B\n"
     ),
     "an empty cell": forget(
         "a.csv:3: field 'answer' must be a non-empty string, found ''", "a.csv", "question,answer\nQ,A\nQ,\n"
@@ -215,11 +215,13 @@ OPTIONS = {
         files={"text.jsonl": json_lines({"text": "A document."})},
     ),  # fmt: skip
     "retain: none": option(r"needs a retain set \(--retain\); RKLU does not", "--method", "RKLU+RT"),
-    "retain: not looked at": option("RKLU would not look at --retain; choose", "--retain", "{d}/tofu/retain90.json"),
+    "retain: not looked at": option(
+        "RKLU has no retain term and would ignore --retain; choose", "--retain", "{d}/tofu/retain90.json"
+    ),
     "retain: what is forgotten": option(
         r"\(--forget\) and .*\(--retain\) are the same", "--method", "RKLU+RT", "--retain", "{d}/forget.jsonl"
     ),
-    "reference: nowhere": option("gone is no folder; a model is a folder", "--reference", "{d}/gone"),
+    "reference: nowhere": option("gone is neither a folder", "--reference", "{d}/gone"),
     "out: there already": option("own exists; name a new directory", "--out", "{d}/own"),
     "out: below a file": option("forget.jsonl/out cannot be made", "--out", "{d}/forget.jsonl/out"),
     "run: method": Case("no method 'RKL'; there are", ("run", "RKL")),
@@ -364,10 +366,8 @@ MODELS = {
     "an adapter of null": model(
         "base_model_name_or_path in .*own/adapter_config.json is None", adapter('{"base_model_name_or_path": null}')
     ),
-    "a file": Case(
-        "forget.jsonl is no folder; a model is a folder in the hub's layout", ("unlearn", "--model", "{d}/forget.jsonl")
-    ),
-    "nowhere": Case("gone is no folder; a model is a folder", ("unlearn", "--model", "{d}/gone")),
+    "a file": Case("forget.jsonl is neither a folder in the hub's layout", ("unlearn", "--model", "{d}/forget.jsonl")),
+    "nowhere": Case("gone is neither a folder", ("unlearn", "--model", "{d}/gone")),
     "not on the hub": Case(
         "no/such is not cached, and the hub cannot be reached; put it into .*RKLU_MODELS",
         ("unlearn", "--model", "no/such"),

@@ -149,7 +149,7 @@ def test_another_question_is_shown_only_with_a_word(capsys):
     assert cases.chosen(filled, "Where?")[0] == "Where?" and not capsys.readouterr().out
     assert cases.chosen(filled, "Who?")[0] == "Where?"
     assert capsys.readouterr().out == "not among the blanks of this set: Who?\ninstead: Where?\n"
-    with pytest.raises(ValueError, match="question 28: here a question is named by its text"):
+    with pytest.raises(ValueError, match="question 28: give the question's text"):
         cases.chosen(filled, 28)
 
 

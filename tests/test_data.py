@@ -108,7 +108,7 @@ def test_a_malformed_row_is_named_by_file_line_field_and_fix(folder, broken, whe
 def test_rows_have_as_many_wrong_answers_each(folder):
     source = folder(row(), row(), row(perturbed_answer=["W."]))
     with pytest.raises(
-        data.DataError, match=r"forget10_perturbed.json, row 3: 1 wrong answers, the first has 2; give as"
+        data.DataError, match=r"forget10_perturbed.json, row 3: 1 wrong answers, but 2 in row 1; give as"
     ):
         data.load_tofu("forget10_perturbed", source)
 

@@ -322,7 +322,7 @@ def test_a_mask_that_cannot_be_meant_raises(loss):
     other = logits if loss in KLS else torch.zeros(2, 3, dtype=torch.int64)
     with pytest.raises(TypeError, match="mask must be boolean"):
         loss(logits, other, torch.ones(2, 3, dtype=torch.int64))
-    with pytest.raises(ValueError, match="selects no token"):
+    with pytest.raises(ValueError, match="selects no token, so there is no loss"):
         loss(logits, other, torch.zeros(2, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match="does not fit"):
         loss(logits, other, torch.ones(3, 3, dtype=torch.bool))

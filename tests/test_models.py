@@ -225,7 +225,7 @@ def test_logits_that_are_changed_in_an_unknown_way_are_refused_however_small(tin
         return out
 
     model.forward = halved
-    with pytest.raises(ValueError, match="llama does something to its output layer's logits that is not known here"):
+    with pytest.raises(ValueError, match="llama changes its output logits in a way that is not supported yet"):
         models.check(model, examples, "forget")
 
 

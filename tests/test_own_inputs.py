@@ -143,7 +143,7 @@ WRONG = {
     "a.jsonl:2: not JSON (Expecting value": '[{"text": "x"},\n oops]',
     "a.jsonl:1: not JSON (maximum recursion": "[" * 200_000,
     "a.jsonl:1: not JSON (Exceeds the limit": '[{"text": ' + "9" * 5000 + "}]",
-    "e.csv:3: the header has 2 columns, this row not; quote": "question,answer\nQ?,A\nQ?,A,B\n",
+    "e.csv:3: the header has 2 columns, this row has not; quote": "question,answer\nQ?,A\nQ?,A,B\n",
     "e.csv, after line 1: unexpected end of data; quote": 'question,answer\n"Q?,A\n',
     "e.csv:2: field 'answer' is missing": "question,reply\nQ?,A\n",
     "f.parquet: not Parquet": "nothing of the kind",
@@ -228,5 +228,5 @@ def test_a_csv_as_hands_and_spreadsheets_write_it(tmp_path):
 
     assert read("question, answer\nQ?,A.\n") == [("Q?", "A.", "2")]
     assert read('\n\nquestion,answer\n"Q\n?",A.\n,\nR?,B.\n,\n') == [("Q\n?", "A.", "5"), ("R?", "B.", "7")]
-    with pytest.raises(data.DataError, match=r"f\.csv:2: column 'answer' stands there twice; rename one"):
+    with pytest.raises(data.DataError, match=r"f\.csv:2: column 'answer' occurs twice; rename one"):
         read("\nquestion,answer,answer \nQ?,A.,B.\n")

@@ -41,7 +41,7 @@ def test_what_cannot_be_is_told_in_one_line(path):
             with pytest.raises(ValueError) as told:
                 parameters.check(given | {name: wrong}, *given)
             said = str(told.value)
-            assert said.startswith(f"parameter {name}: {wrong!r} came; accepted is ") and "\n" not in said
+            assert said.startswith(f"parameter {name} is {wrong!r}; accepted is ") and "\n" not in said
             assert said.endswith(parameters.RULES[name].accepted)
 
 
@@ -58,7 +58,7 @@ def test_a_name_that_the_page_does_not_have_is_refused():
     """papermill only warns of it, and the page would run at its defaults."""
     injected = '# Parameters\nseed = 1\nprofil = "smoke"\nsplits = [\n    "forget05",\n]\n'
     page = {"seed": 1, "profile": "mini", "splits": ["forget05"], "In": ["", 'profile = "mini"', injected]}
-    with pytest.raises(ValueError, match="parameter profil: this page has none of the name; it has seed, profile, spl"):
+    with pytest.raises(ValueError, match="parameter profil: this page has no such parameter; it has seed, profile"):
         parameters.check(page, "seed", "profile", "splits")
     parameters.check(page | {"profil": "smoke"} | {"In": page["In"][:2]}, "seed", "profile", "splits")
 
@@ -87,7 +87,7 @@ def test_the_wrong_one_of_several_is_named(name, wrong, accepted):
     culprit = wrong[-1] if isinstance(wrong, list) else wrong
     with pytest.raises(ValueError) as told:
         parameters.check({name: wrong}, name)
-    assert f"{culprit!r} came" in str(told.value) and accepted in str(told.value)
+    assert f"is {culprit!r}; accepted" in str(told.value) and accepted in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -469,11 +469,15 @@ def test_a_reference_is_asked_once_and_remembered(attacked, place):
         assert [row[k] for k in same] == [before[k] for k in same]
         assert row["distance"] == pytest.approx(before["distance"], abs=2e-5)
     for path, options, said in (
-        ("itself.json", ("--samples", 4), "is of other samples (8)"),
-        ("itself.json", ("--template", "{question} {answer}"), "is of other template ('Q: {question} A: {answer}')"),
+        ("itself.json", ("--samples", 4), "was made with samples 8;"),
+        (
+            "itself.json",
+            ("--template", "{question} {answer}"),
+            "was made with template 'Q: {question} A: {answer}'",
+        ),
         ("plain.jsonl", (), "plain.jsonl: not JSON"),
         ("forget.jsonl", (), "name what `rklu attack` wrote of the reference"),
-        ("report.json", (), "report.json is no file of an attack; name what"),
+        ("report.json", (), "report.json was not written by `rklu attack`; name what"),
     ):
         (place / "plain.jsonl").write_text("no JSON", encoding="utf-8")
         (place / "report.json").write_text('{"files": {}, "seed": 0}', encoding="utf-8")
@@ -526,14 +530,14 @@ def test_attack_masks_what_was_said_unless_asked(attacked, place):
     ("more", "options", "said"),
     [
         ((), {"forget": "none.jsonl"}, "none.jsonl does not exist"),
-        ((), {"model": "no/such/model/here"}, "is no folder"),
+        ((), {"model": "no/such/model/here"}, "is neither a folder"),
         (("--skip", "relerning"), {}, "no probe relerning; there are memorisation, membership"),
         (("--samples", 0), {}, "samples and sampled must be >= 1"),
         ((), {"out": "nowhere/attack.json"}, "nowhere is no folder"),
         (("--holdout", "FORGET"), {}, "are the same"),
         (("--seed", -1), {}, "seed must be a whole number from 0"),
         ([w for p in rows.PROBES for w in ("--skip", p)], {}, "no probe is left: membership needs --holdout"),
-        (("--reference", "no/such/model/here"), {}, "is no folder"),
+        (("--reference", "no/such/model/here"), {}, "is neither a folder"),
     ],
 )
 def test_attack_refuses_in_one_line_before_anything_is_loaded(place, monkeypatch, more, options, said):

@@ -115,7 +115,7 @@ def test_records_of_other_data_are_refused(workshop, monkeypatch, tofu, tmp_path
     (other / "full.json").write_text("".join(rows[:-1]))
     monkeypatch.setenv("RKLU_TOFU", str(other))
     with pytest.raises(
-        ValueError, match=r"seed0.json is of another text than locuslab/TOFU is now; name other folders"
+        ValueError, match=r"seed0.json was made with other data than locuslab/TOFU has now; name other folders"
     ):
         runs.ensure(specs("oracle"), executor=Nowhere())
     monkeypatch.delenv("RKLU_TOFU")  # the book reads its records without any data
@@ -129,7 +129,7 @@ def test_the_embedded_novel_is_not_taken_for_the_embedded_tofu(monkeypatch, tmp_
     spec = RunSpec("smoke", "novel", "original")
     assert spec.values.source == spec.values.text == "fictional"
     runs.refuse_other_data([records.Record(spec, {"data": held}, {})])
-    with pytest.raises(ValueError, match="is of another text than fictional is now"):
+    with pytest.raises(ValueError, match="was made with other data than fictional has now"):
         runs.refuse_other_data([records.Record(spec, {"data": held | {"novel_sha256": "0"}}, {})])
 
 

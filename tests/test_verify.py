@@ -120,4 +120,4 @@ def test_what_is_no_record_or_of_other_data_is_refused(record, workshop, monkeyp
     assert result.exit_code == 2 and "capability.json: no record of a run" in result.output
     changed(record, lambda c: c["data"].update(sha256="0" * 16))
     result = verified(record)
-    assert result.exit_code == 2 and "is of another text than" in result.output
+    assert result.exit_code == 2 and "was made with other data than" in result.output

@@ -1,4 +1,4 @@
-"""The marker of what is asked of a GPU, for a pytest that is not given this project's settings."""
+"""Register the marker `gpu`, for a pytest that runs without this project's settings."""
 
 
 def pytest_configure(config):

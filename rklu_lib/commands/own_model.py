@@ -1,4 +1,4 @@
-"""`rklu unlearn` and `rklu attack`: a model of one's own, from a shell."""
+"""`rklu unlearn` and `rklu attack`: commands for your own model."""
 
 import math
 from pathlib import Path
@@ -9,10 +9,10 @@ import typer
 from rklu_lib.commands.terminal import say, stages
 
 STOPPING = (
-    "With --target, or --reference, training ends at the first epoch at which the forgotten answers' mean probability, "
-    "in the weights as saved, is no higher; if none is, the epoch of lowest probability is kept. Without, all epochs "
-    "are trained and the last is kept. With --max-perplexity-rise, no epoch is kept at which a perplexity (prose, "
-    "--watch, --retain) rose by more; where all did, nothing is written."
+    "With --target or --reference, training stops at the first epoch whose mean probability of the forgotten answers "
+    "(weights as saved) is at most the target; if there is none, the epoch of lowest probability is kept. Without "
+    "them, all epochs are trained and the last is kept. With --max-perplexity-rise, an epoch is never kept if a "
+    "perplexity (prose, --watch, --retain) rose by more; if all epochs did that, nothing is written."
 )
 _FILES = "JSON lines, a JSON array, CSV, Parquet or text, or owner/name:config:split on the hub; may be repeated"
 
@@ -56,12 +56,12 @@ def unlearn(
     resume: Annotated[bool, typer.Option(help="go on where an interrupted run stopped")] = False,
     seed: int = 0,
 ):
-    """Make a model of your own forget pairs, chats or documents, and report what came of it."""
+    """Make your own model forget pairs, chats or documents, and write the new weights with a report."""
     from rich.console import Console
 
     from rklu_lib.own import jobs, plan, unlearning
 
-    template = template and template.replace("\\n", "\n")  # a shell passes \n on as two characters
+    template = template and template.replace("\\n", "\n")  # a shell passes \n as two characters
     named = dict(retain=retain or (), watch=watch or (), holdout=holdout or (), prose=prose, method=method)
     named |= dict(profile=profile, template=template, alpha=alpha, lr=lr, epochs=epochs, lora=lora, dtype=dtype)
     named |= dict(save_dtype=save_dtype, reference=reference, target=target, probes=probes, redact=redact)
@@ -87,13 +87,13 @@ def unlearn(
     if found["leak"]:
         say("{hits} of {n} probed answers leak. ".format(**found["leak"]["after"]) + f"Read {out}/report.html")
     rule = found["rule"]
-    rises = [math.inf if (rise := e["perplexity_rise"]) is None else rise for e in found["epochs"]]  # JSON has none
+    rises = [math.inf if (rise := e["perplexity_rise"]) is None else rise for e in found["epochs"]]  # JSON has no inf
     if rule["target"] is not None and not rule["met"]:
         pairs = zip(rises, found["epochs"], strict=True)
         costly = [rise for rise, e in pairs if e["forget_probability"] <= rule["target"]]
         fix = "raise --lr, --epochs or --alpha"
         if costly:
-            fix = f"epochs that did raised a perplexity by {min(costly):.0%} or more; a lower --lr or +RT may do both"
+            fix = f"all that did raised a perplexity by {min(costly):.0%} or more; a lower --lr or +RT may do both"
         typer.echo(f"The target of {rule['target']:.3g} was not reached: {fix}", err=True)
     elif rule["target"] is None and after > before / 2:
         typer.echo("Little is forgotten: raise --lr, --epochs or --alpha", err=True)
@@ -121,14 +121,14 @@ def attack(
     redact: Annotated[bool, typer.Option(help="mask what the model said in the file")] = True,
     seed: int = 0,
 ):
-    """Does it stay forgotten? Ask a model in every way known here, beside one that never saw the data."""
+    """Test whether a model stays unlearned: run all probes, also on a --reference that never saw the data."""
     from rich.console import Console
 
     from rklu_lib import files
     from rklu_lib.own import checkpoints, report
     from rklu_lib.robustness import attack as attacks
 
-    beside = Path(model) / "report.json"  # an unlearned model's report takes up what is found
+    beside = Path(model) / "report.json"  # this report then includes the results
     out = out or (beside.parent if beside.is_file() else Path()) / "attack.json"
     told = beside.is_file() and out.resolve() == beside.with_name("attack.json").resolve()
     named = dict(reference=reference, holdout=holdout or (), profile=profile, samples=samples, sampled=sampled)
@@ -137,7 +137,7 @@ def attack(
     for note in job.notes:
         say(f"Note: {note}", err=True)
     if told:
-        report.rebuild(model)  # which refuses now what it would refuse when all is done
+        report.rebuild(model)  # fail now rather than after the attack
         if files.read_json(beside)["out"]["sha256"] != checkpoints.sha256(model):
             raise ValueError(f"{beside} is of other weights than {model} holds; name another file in --out")
     try:

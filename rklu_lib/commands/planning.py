@@ -1,9 +1,9 @@
-"""What `rklu plan` says of a study before anything is downloaded: its jobs, tokens, operations, memory, disk, hours.
+"""`rklu plan`: estimate a study's jobs, tokens, operations, memory, disk and hours before anything is downloaded.
 
-Tokens are characters over `CHARACTERS`, of TOFU as counted once (`_TOFU`), of other data as they are here. Time is
-operations at `budget.EFFICIENCY` of the card's peak in the run's precision; for generation, which reads all weights for
-each token of a batch, bytes at half of its bandwidth; and writing each epoch's state at `DISK`. It is a rough guide.
-"""
+Tokens are characters divided by `CHARACTERS`; TOFU's were counted once (`_TOFU`), those of other data are counted here.
+Time is the sum of three parts, a rough guide: operations at `budget.EFFICIENCY` of the card's peak in the run's
+precision; generation, which reads all weights for each token of a batch, at half of the card's bandwidth; and writing
+each epoch's state at `DISK`."""
 
 import math
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from transformers import AutoConfig, LlamaConfig, PhiConfig
 from rklu_lib import budget, data, evaluation, metrics, models, records, runs
 from rklu_lib.methods import AUGMENTED, FORGET_REFERENCE, METHODS, REFERENCE, REFUSALS, RETAIN_REFERENCE, RETAIN_STATES
 
-DISK = 1e9  # bytes a second
-CHARACTERS = 4  # a token of English, of a vocabulary of 32,000 or more
-# name: (GB of memory, Tflop/s in dense bf16 and in float32, TB/s of memory), as their makers' data sheets have them
+DISK = 1e9  # bytes per second
+CHARACTERS = 4  # per token of English text, with a vocabulary of 32,000 or more
+# name: (GB of memory, Tflop/s in dense bf16 and in float32, TB/s of memory), from the manufacturers' data sheets
 CARDS = {"h100": (80, 989, 67, 3.35), "h200": (141, 989, 67, 4.8), "a100": (80, 312, 19.5, 2.04)}
 CARDS |= {"l40s": (48, 362, 91.6, 0.864), "l4": (24, 121, 30.3, 0.3), "rtx4090": (24, 165, 82.6, 1.01)}
-# The shapes of the hub's models that profiles name, as their config.json has them.
+# The shapes of the hub's models that profiles name, from their config.json.
 _SHAPES = {
     "meta-llama/Llama-2-7b-chat-hf": (LlamaConfig, 4096, 11008, 32, 32, 32, 32000, False),
     "meta-llama/Llama-3.2-1B-Instruct": (LlamaConfig, 2048, 8192, 16, 32, 8, 128256, True),
@@ -30,7 +30,7 @@ _SHAPES = {
 }
 _FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 _FIELDS += ("vocab_size", "tie_word_embeddings")
-# TOFU: questions, and characters of a question, its answer, and all other answers to it that are scored.
+# TOFU: number of questions; mean characters of a question, of its answer, and of all its other answers that are scored.
 _TOFU = {"full": (4000, 70, 169, 0), "retain": (300, 63, 166, 1171), "authors": (100, 58, 14, 40)}
 _TOFU |= {"facts": (117, 56, 10, 30), "forget01": (40, 79, 183, 1293), "forget05": (200, 77, 177, 1208)}
 _TOFU |= {"forget10": (400, 77, 182, 1218)}
@@ -38,7 +38,7 @@ _TOFU |= {"forget10": (400, 77, 182, 1218)}
 
 @dataclass(frozen=True)
 class Step:
-    """A job and what it takes: tokens it trains on and scores, operations, bytes on the card and on disk, seconds."""
+    """A job: tokens trained on and scored, operations, bytes of memory on the card and kept on disk, seconds."""
 
     name: str
     trained: int
@@ -50,7 +50,7 @@ class Step:
 
 
 def configuration(profile):
-    """The configuration of a profile's model: as created, as this module knows it, or that of a folder here."""
+    """Return the configuration of a profile's model: from the profile's sizes, `_SHAPES`, or a local config.json."""
     if profile.model is None:
         shape = (profile.hidden_size, profile.intermediate_size, profile.n_layers, profile.n_heads, profile.n_heads)
         kind = LlamaConfig if profile.architecture == "llama" else PhiConfig
@@ -66,7 +66,7 @@ def configuration(profile):
 
 
 def _characters(name, source):
-    """(questions, characters of a question, of its answer, of other answers) of a split, or of a utility set."""
+    """Return (questions, mean characters of a question, its answer, its other answers) of a split or a utility set."""
     if source == "locuslab/TOFU":
         return _TOFU[name]
     file = {"retain": "retain_perturbed", "authors": "real_authors_perturbed", "facts": "world_facts_perturbed"}
@@ -81,7 +81,7 @@ def _cut(counted, most):
 
 
 class _Study:
-    """The sizes of a profile and split, from which each job's are made."""
+    """The sizes of a spec's profile and split, from which `step` computes those of each job."""
 
     def __init__(self, spec, card):
         self.p, self.card, bandwidth = spec.values, CARDS[card], CARDS[card][3]
@@ -98,18 +98,18 @@ class _Study:
         self.told = sum(_characters(name, self.p.source)[0] for name in also)
 
     def pair(self, counted):
-        """(tokens of a question with its answer, of the answer alone)"""
+        """Return the mean tokens of (a question with its answer, the answer alone)."""
         answer = counted[2] / CHARACTERS + 1
         return self.frame + counted[1] / CHARACTERS + answer, answer
 
     def passes(self, counted, times):
-        """(tokens, operations of a forward pass) of `times` readings of pairs."""
+        """Return (tokens, operations of the forward passes) of reading all pairs `times` times."""
         whole, answer = self.pair(counted)
         tokens = counted[0] * times * whole
         return tokens, budget.forward(self.model, tokens, counted[0] * times * answer, whole)
 
     def evaluation(self, sets):
-        """(tokens, operations, seconds of generating) of scoring and asking these sets once."""
+        """Return (tokens, operations, seconds of generation) of scoring each set once and generating its answers."""
         tokens = flops = seconds = 0
         for n, question, answer, other in sets:
             prompt, said = self.frame + question / CHARACTERS, min(answer / CHARACTERS + 1, self.p.max_new_tokens)
@@ -120,7 +120,7 @@ class _Study:
         return tokens, flops, seconds
 
     def judged(self):
-        """The sets that one evaluation asks."""
+        """Return the sizes of the sets of one evaluation: forget, retain, real authors, world facts."""
         sets = [_characters(name, self.p.source) for name in ("retain", "authors", "facts")]
         return [_cut(self.forget, self.p.n_questions), _cut(sets[0], min(300, self.p.n_questions or 300)), *sets[1:]]
 
@@ -142,7 +142,7 @@ class _Study:
         scored = flops = wait = 0
         if stage == "record":
             times = math.ceil(p.unlearn_epochs / p.judge_every) if unlearns else 1
-            times *= 2 if spec.method == "teacher" else 1  # two models side by side
+            times *= 2 if spec.method == "teacher" else 1  # two models at every step
             scored, flops, wait = (v * times for v in self.evaluation(self.judged()))
         total = (4 if p.gradient_checkpointing else 3) * forward + frozen + flops
         kept = self.n * self.size if trains or spec.method == "TA" else 0
@@ -153,8 +153,8 @@ class _Study:
         return Step(f"{spec.label}, {stage}", round(trained), round(scored), total, memory, kept, seconds)
 
     def memory(self, trains, chosen, adapted):
-        """Bytes at the highest: training, of adapters where it is `adapted`, with its activations, or two whole models
-        while the teacher is made."""
+        """Return the peak bytes: of training with its activations, or of two whole models while the teacher is made.
+        adapted: train adapters only, if the profile has a lora_rank. TA, which trains nothing, holds three models."""
         whole, p = self.n * self.size, self.p
         if not trains:
             return whole * {"TA": 3, "teacher": 2}.get(chosen and chosen.name, 1)
@@ -168,13 +168,13 @@ class _Study:
         return max(held + kept, 2 * whole if AUGMENTED in needs else 0)
 
     def state(self):
-        """Bytes that the state of one unfinished run takes at the highest: it is written anew before the last goes."""
+        """Return the peak bytes of one run's state on disk: the new state is written before the last is deleted."""
         lora = budget.adapters(self.config, self.p.lora_rank) if self.p.original else None
         return 2 * budget.state(self.n, self.p.dtype, lora)
 
 
 def study(specs, card="h100"):
-    """(the sizes behind it, the `Step`s of all jobs that the records of `specs` still need, in order)."""
+    """Return (sizes, `Step`s in order of all jobs that `specs` still need). All specs must share profile and split."""
     if card not in CARDS:
         raise ValueError(f"no card {card!r}; there are {', '.join(CARDS)}")
     if any(spec.task != "tofu" for spec in specs):
@@ -184,13 +184,13 @@ def study(specs, card="h100"):
 
 
 def needs(profile):
-    """(bytes on a card, bytes on disk without downloads) that RKLU on forget10 still needs at a profile."""
+    """Return (bytes on the card, bytes on disk without downloads) that RKLU on forget10 still needs at a profile."""
     made, steps = study([records.RunSpec(profile, "forget10", "RKLU")])
     return max((s.memory for s in steps), default=0), sum(s.disk for s in steps) + made.state() * bool(steps)
 
 
 def show(specs, card="h100"):
-    """What `rklu plan` prints: rich renderables."""
+    """Return what `rklu plan` prints, a list of rich renderables."""
     made, steps = study(specs, card)
     heads = ("trained, tokens", "scored, tokens", "operations", "GB on the card", "GB kept", f"hours, {card}")
     table = Table(Column("job", overflow="fold"), *(Column(h, min_width=9) for h in heads), padding=0)
@@ -203,7 +203,7 @@ def show(specs, card="h100"):
     fetched = [n for n in elsewhere if not (models.folder() / n).is_dir()]
     there, hours, state = CARDS[card][0] * 1e9, sum(s.seconds for s in steps) / 3600, made.state()
     fits = "fits" if peak < there else "does not fit: gradient_checkpointing, another dtype, or several cards"
-    fetching = 2 * made.n * len(fetched)  # the hub's are in 16 bits
+    fetching = 2 * made.n * len(fetched)  # the hub's weights are in 16 bits
     lines = {
         "model": f"{first or specs[0].profile}: {made.n:,} parameters, {specs[0].values.dtype}",
         "memory": f"{peak / 1e9:.0f} GB at the highest, of {there / 1e9:.0f} on this card: {fits}",

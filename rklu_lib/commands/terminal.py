@@ -1,4 +1,4 @@
-"""What commands print: lines, a table of epochs, progress. Imports wait until then: `--help` is quick."""
+"""What commands print: lines, a table of epochs, progress bars. Late imports keep `rklu --help` fast."""
 
 import contextlib
 
@@ -6,14 +6,14 @@ import typer
 
 
 def say(text, err=False):
-    """Print a line: nothing of what it quotes, a file's name for example, may steer the terminal."""
+    """Print a line without control characters: a quoted text, such as a file name, must not control the terminal."""
     from rklu_lib import data
 
     typer.echo(data.printable(text), err=err)
 
 
 def print_epochs(records):
-    """A table of what was measured of each epoch of some records; of several processes one prints it."""
+    """Print a table with the scores of each epoch of some records; with several processes only the first prints."""
     from rklu_lib import parallel
 
     if not parallel.main():
@@ -36,7 +36,7 @@ def print_epochs(records):
 
 @contextlib.contextmanager
 def stages():
-    """A progress bar for each stage of `unlearning.run`, with the time that is left."""
+    """Yield an `on_stage` for `unlearning.run`, or an attack, that shows a progress bar with the time left."""
     from rich import progress as bars
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""Do the run of a record again, somewhere else, and compare every score: what `rklu verify` does."""
+"""`rklu verify`: repeat the run of a record in another folder, and compare every score."""
 
 import contextlib
 import os
@@ -11,16 +11,16 @@ from rich.table import Table
 
 from rklu_lib import files, parallel, records, runs
 
-# How far a score may be from the recorded one: on the same kind of machine, with the same packages and numbers of
-# threads, not at all. Elsewhere rounding differs, and training makes something of it. Measured with RKLU at the smoke
-# scale, shortened: two threads for one move means by 4e-6 and answers' scores by 1e-5, plain x86-64 instructions for
-# AVX2 by 4e-4 and 8e-4; a word that tips moves its answer's ROUGE at will. Allowed is more than ten times that.
+# The allowed difference from a recorded score. With the same machine, packages and thread numbers it is 0. Elsewhere
+# rounding differs, and training amplifies that. Measured with RKLU at a shortened smoke scale: two threads instead of
+# one change means by 4e-6 and answers' scores by 1e-5; plain x86-64 instead of AVX2 changes them by 4e-4 and 8e-4. One
+# changed word can change an answer's ROUGE by any amount. More than ten times these differences is allowed.
 ELSEWHERE = {"mean": 0.01, "question": 0.05, "rouge": 1.0}
 
 
 @dataclass(frozen=True)
 class Score:
-    """One score of all epochs: the largest difference, and how large it may be."""
+    """One score over all epochs: how many values, their largest difference, and the largest that is allowed."""
 
     name: str
     values: int
@@ -33,10 +33,10 @@ class Score:
 
 
 def again(path, workers=None):
-    """(the record at a path, the same run done anew in a folder that is gone afterwards, why they may differ).
+    """Repeat the run of a record in a temporary folder: (the record, the new record, list of why they may differ).
 
-    Raises FileNotFoundError, or ValueError for a file that is no record, is damaged, was made with settings that its
-    profile no longer has, or of other data than there are here, or of several processes: before anything is computed.
+    Before computing anything, raises FileNotFoundError, or ValueError: if the file is no record or is damaged, if the
+    profile's settings or the data have changed since, or if several processes were launched.
     """
     if parallel.processes() > 1:
         raise ValueError("a record is made anew by one process and its workers; start `rklu verify` without a launcher")
@@ -56,7 +56,7 @@ def again(path, workers=None):
         why = f"made with other settings ({', '.join(other)}) than profile {spec.profile} has now"
         raise ValueError(f"{path}: {why}; check out the commit that it names, {content['code']['commit']}")
     runs.refuse_other_data([recorded])
-    if not workers and content.get("threads"):  # as many threads to a worker as then
+    if not workers and content.get("threads"):  # give a worker as many threads as then
         workers = max(1, (os.cpu_count() or 1) // content["threads"][-1])
     with tempfile.TemporaryDirectory() as folder, _stored_in(folder):
         (found,) = runs.ensure([spec], workers)
@@ -65,7 +65,7 @@ def again(path, workers=None):
 
 @contextlib.contextmanager
 def _stored_in(folder):
-    """Within this, records and runs lie in `folder`, for this process and the workers that it starts: see `runs`."""
+    """Inside the block, records and runs lie in `folder`, also for workers that this process starts (see `runs`)."""
     was = records.RECORDS, records.RUNS
     records.RECORDS, records.RUNS = (Path(folder) / name for name in ("records", "runs"))
     try:
@@ -75,13 +75,13 @@ def _stored_in(folder):
 
 
 def _differences(content, now):
-    """In what a record was made otherwise than the one made now: in words."""
+    """List in words how a record was made differently from the new one; unknown values count as different."""
     there, here = ({k: c.get(k) for k in ("machine", "processes", "threads")} | c["packages"] for c in (content, now))
     return [f"{k} {there[k]}, here {here.get(k)}" for k in there if there[k] != here.get(k) or there[k] is None]
 
 
 def compare(recorded, found, same):
-    """The `Score`s of two records: each aggregate, then each question's score. same: of one kind of machine."""
+    """Return the `Score`s of two records: aggregates, then scores per question. same: allow no difference at all."""
     allowed = dict.fromkeys(ELSEWHERE, 0.0) if same else ELSEWHERE
     names = dict.fromkeys(k for e in (*recorded.epochs, *found.epochs) for k in e)
     means = {k: [np.array([e.get(k, np.nan) for e in r.epochs]) for r in (recorded, found)] for k in names}
@@ -93,17 +93,17 @@ def compare(recorded, found, same):
 
 
 def _largest(one, other):
-    """The largest difference of two arrays, relative to values beyond 1; infinite where they have not the same form."""
+    """Return the largest difference of two arrays, relative for values beyond 1; inf if shapes or NaNs differ."""
     if one is None or other is None or one.shape != other.shape:
         return float("inf")
     equal = (one == other) | (np.isnan(one) & np.isnan(other))
-    with np.errstate(invalid="ignore"):  # infinity less infinity
+    with np.errstate(invalid="ignore"):  # inf - inf
         apart = np.abs(one - other) / np.maximum(1, np.minimum(np.abs(one), np.abs(other)))
     return float(np.where(equal, 0, np.nan_to_num(apart, nan=np.inf)).max(initial=0))
 
 
 def show(scores):
-    """The `Score`s as a table for a terminal."""
+    """Return the `Score`s as a table for a terminal."""
     table = Table("score", "values", "largest difference", "allowed", "")
     for s in scores:
         table.add_row(s.name, str(s.values), f"{s.largest:.3g}", f"{s.allowed:.3g}", "" if s.fine else "differs")

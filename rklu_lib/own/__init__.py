@@ -1,4 +1,4 @@
-"""A model of one's own: what people have is read, planned, unlearned by a rule, measured and reported.
+"""Unlearning on your own model: read the data, plan, unlearn until a rule is met, measure, report.
 
-`unlearning.unlearn` is the whole; the other modules are its parts.
+`unlearning.unlearn` does all of this; the other modules are its parts.
 """

@@ -1,4 +1,4 @@
-"""What a checkpoint is, found out before its weights are loaded: configuration, dtype, size, and what forbids it."""
+"""Inspect a checkpoint before its weights are loaded: configuration, dtype, digest, and whether it can be trained."""
 
 import contextlib
 import hashlib
@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 
 import torch
-import transformers  # its names where they are used, as in `models`
+import transformers  # names are looked up where they are used: transformers imports what is behind them only then
 from safetensors import SafetensorError, safe_open
 
 from rklu_lib import files, models
@@ -15,11 +15,11 @@ _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float
 
 
 def configuration(path):
-    """The configuration of a checkpoint (for an adapter: of its base) that can be trained here.
+    """Return the configuration of a checkpoint (for an adapter: of its base) that can be trained here.
 
-    Raises ValueError, in one line with the way out, for what cannot be: no causal language model, a quantised one, a
-    folder without weights, or with weights only in the format that can run code when it is read.
-    """
+    Raises ValueError, in one line with the fix, for a checkpoint that cannot: not a causal language model, quantised,
+    weights missing or damaged, or only in pytorch_model.bin, which can run code when it is read. Raises
+    FileNotFoundError if the path is no folder and the hub does not have it."""
     base = models.adapter_base(path)
     source, name = base or models.resolve(path), base or path
     folder = Path(source) if Path(source).is_dir() else None
@@ -27,7 +27,7 @@ def configuration(path):
         _check_config(folder, name)
     try:
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # transformers' own run over several lines, and fields of a wrong type raise anything
+    except Exception as error:  # a field of a wrong type can raise any error, of several lines
         why = files.first_line(error)
         if folder:
             raise ValueError(f"{name}/config.json: {why}; copy it again from where the model is from") from None
@@ -51,17 +51,17 @@ def configuration(path):
 
 
 def check_cache(config, fix):
-    """Raises ValueError, with the fix, for a kind of model that keeps no keys and values of what it has read, as Mamba,
-    RWKV and xLSTM: generation here goes by them."""
+    """Raise ValueError, with the fix, for a model without a key-value cache, such as Mamba, RWKV and xLSTM.
+    Generation here needs the cache."""
     kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if "past_key_values" not in inspect.signature(kind.forward).parameters:
         what = f"a {config.model_type} keeps no keys and values of what it has read"
-        raise ValueError(f"{what}, and cannot be asked for answers here: {fix} goes without")
+        raise ValueError(f"{what}, and cannot generate answers here; skip that: {fix}")
 
 
 def _check_adapter(path):
-    """Raises ValueError for an adapter that cannot become part of weights, or whose own are missing or not whole."""
-    from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig  # `models.adapter_base` has seen that it is there
+    """Raise ValueError for an adapter that cannot be merged, or whose weights are missing or damaged."""
+    from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig  # peft is installed: `models.adapter_base` has checked
 
     folder = Path(models.resolve(path))
     with files.damaged(f"{path}/adapter_config.json: no adapter of peft", fix="copy it again"):
@@ -76,7 +76,7 @@ def _check_adapter(path):
 
 
 def _check_config(folder, name):
-    """Raises ValueError for a config.json that is missing, no JSON object, or asks for code of its own."""
+    """Raise ValueError if config.json is missing, is no JSON object, or asks for code that came with the model."""
     if not (folder / "config.json").is_file():
         raise ValueError(f"{name} holds no config.json; a model is a folder in the hub's layout")
     held = files.read_json(folder / "config.json", "copy it again from where the model is from")
@@ -88,7 +88,7 @@ def _check_config(folder, name):
 
 
 def _check_weights(folder, name):
-    """Raises ValueError where a file of weights is not whole, or not in the folder that was named."""
+    """Raise ValueError if a file of weights is damaged, missing, or outside the folder."""
     index, weights = folder / "model.safetensors.index.json", sorted(folder.glob("*.safetensors"))
     if index.is_file():
         named, field = files.read_json(index, "copy it again").get("weight_map"), f"{index}: field 'weight_map'"
@@ -108,7 +108,7 @@ def _check_weights(folder, name):
 
 
 def dtype(path, config):
-    """The dtype of a checkpoint's weights by name, such as "bfloat16": the files' own where they are here."""
+    """Return the dtype of a checkpoint's weights, such as "bfloat16": of the first local tensor, else as configured."""
     source = Path(models.adapter_base(path) or models.resolve(path))
     for file in sorted(source.glob("*.safetensors")) if source.is_dir() else ():
         with safe_open(file, "pt") as weights:
@@ -119,7 +119,7 @@ def dtype(path, config):
 
 
 def sha256(path):
-    """One digest of all weights of a local checkpoint, an adapter's and its base's; None for a name on the hub."""
+    """Return one SHA-256 of a checkpoint's local *.safetensors, with those of an adapter's base; None if on the hub."""
     sources = [Path(models.resolve(p)) for p in (path, models.adapter_base(path)) if p]
     if not sources[0].is_dir():
         return None
@@ -131,7 +131,7 @@ def sha256(path):
 
 
 def memory():
-    """Bytes of memory that are free on the device that trains: the card's, or this machine's or container's."""
+    """Return the free bytes of the GPU, or of main memory without a GPU: then at most a container's limit."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
     import psutil  # accelerate brings it

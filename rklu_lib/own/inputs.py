@@ -1,7 +1,7 @@
-"""What an engineer has: pairs, chats and documents, in files or on the hub; read as text, then tokenised.
+"""Read pairs, chats and documents, from files or the hub, as text; then tokenise them.
 
-Files are read here and not through `datasets`, which would leave a copy of a customer's data in its cache, and would
-turn an answer such as "007" of a CSV into a number; a data set on the hub is read with it.
+Files are not read with `datasets`, which would leave a copy of private data in its cache, and would turn an answer such
+as "007" in a CSV into a number. A data set on the hub is read with `datasets`.
 """
 
 import csv
@@ -22,7 +22,7 @@ from rklu_lib import chat, data, files, hub
 PAIRS = (("question", "answer"), ("prompt", "completion"), ("prompt", "response"))
 DOCUMENTS = (".txt", ".md")
 KINDS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", *DOCUMENTS)
-CHUNK = 512  # tokens of a document that are one example, at most
+CHUNK = 512  # a document is cut into examples of at most so many tokens
 _SHAPES = "give question and answer, or messages (a chat), or text (a document)"
 _TWICE = "times a row stood there already; it is taken once"
 _TURNS = "later turns of chats are asked without the turns before them"
@@ -30,11 +30,11 @@ _TURNS = "later turns of chats are asked without the turns before them"
 
 @dataclass(frozen=True)
 class Item:
-    """An answer to a question, or a document or part of one (question: None). where: file and line or row. system: what
-    a chat says before the question. paraphrases: other wordings of the question, to ask and not to train on.
+    """A question with its answer; or, with question None, a document or part of one. where: file and line or row.
+    system: a chat's system prompt. paraphrases: other wordings of the question, asked but never trained on.
 
-    For `rklu attack`: secret, the words that give the answer away; right and wrong, other answers, as TOFU's rows have
-    them (`paraphrased_answer`, `perturbed_answer`), of which truth ratios are computed."""
+    For `rklu attack` only: secret, the words that give the answer away; right and wrong, the paraphrased and the wrong
+    answers of TOFU's rows (`paraphrased_answer`, `perturbed_answer`), from which the truth ratio is computed."""
 
     question: str | None
     answer: str
@@ -48,8 +48,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All that was given for one purpose: items, where they are from ({"name", "rows", "sha256"} each), what was left
-    out, in words."""
+    """The data of one set, such as the forget set. sources: {"name", "rows", "sha256"} of each source. notes: what was
+    left out, in words."""
 
     items: tuple[Item, ...] = ()
     sources: tuple[dict, ...] = ()
@@ -60,11 +60,11 @@ class Corpus:
 
 
 def read(given):
-    """The `Corpus` of files or hub ids (owner/name[:config[:split]]), one or several, or of rows already read (dicts).
+    """Return the `Corpus` of one or several files, hub ids (owner/name[:config[:split]]) or rows (dicts).
 
-    A row is a pair of `PAIRS`, a chat {"messages": [{"role", "content"}, ...]} of which every answer becomes an item,
-    or a document {"text"}. Raises FileNotFoundError, or DataError naming file, line, field and fix.
-    """
+    A row is a pair (see `PAIRS`), a chat {"messages": [{"role", "content"}, ...]}, each answer of which becomes an
+    item, or a document {"text"}. Of equal items the first is kept.
+    Raises FileNotFoundError, or DataError, which names file, line, field and fix."""
     given = [given] if isinstance(given, str | Path | dict) else list(given or ())
     rows = [g for g in given if isinstance(g, dict)]
     parts = [(g, *_load(str(g))) for g in given if not isinstance(g, dict)]
@@ -88,7 +88,7 @@ def _digest(rows):
 
 
 def _load(source):
-    """(sha256, [(where, row), ...]) of a file, or of a data set on the hub."""
+    """Return (sha256, [(where, row), ...]) of a file, or of a data set on the hub."""
     path, kind = Path(source), Path(source).suffix.lower()
     if path.is_dir():
         raise data.DataError(f"{source} is a folder; name its files, repeating the option")
@@ -114,7 +114,7 @@ def _hub(name, config=None, split=None):
         found = hub.dataset(name, config, split=split, fix="download it as a file, and name that")
     except ImportError:
         raise data.DataError(f"{name}: a data set on the hub needs datasets: pip install 'rklu-lib[hub]'") from None
-    except (ValueError, OSError, ConnectionError) as error:  # theirs run over several lines
+    except (ValueError, OSError, ConnectionError) as error:  # their messages have several lines
         raise data.DataError(f"{name}: {files.first_line(error)} (name it as owner/name:config:split)") from None
     if isinstance(found, dict) and len(found) > 1:
         example = f"{name}:{config or 'default'}:{next(iter(found))}"
@@ -134,22 +134,22 @@ def _parquet(path):
 
 
 def _csv(text, path):
-    """Rows of a CSV with a header line, separated by commas, semicolons or tabs; every field stays text."""
-    above = len(text) - len(text := text.lstrip("\n"))  # lines that are empty
+    """Return [(where, row), ...] of a CSV with a header line. Separators: comma, semicolon or tab. Fields stay text."""
+    above = len(text) - len(text := text.lstrip("\n"))  # count the empty lines above the header
     header = text.split("\n", 1)[0]
-    csv.field_size_limit(2**31 - 1)  # a document may be a field
+    csv.field_size_limit(2**31 - 1)  # a field may hold a document
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
     rows = []
     try:
         reader.fieldnames = names = [name.strip() for name in reader.fieldnames or ()]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise data.DataError(f"{path}:{above + 1}: column {twice[0]!r} stands there twice; rename one")
+            raise data.DataError(f"{path}:{above + 1}: column {twice[0]!r} occurs twice; rename one")
         for row in reader:
             where = f"{path}:{above + reader.line_num}"
             if None in row or None in row.values():
                 n = f"{len(reader.fieldnames)} columns"
-                raise data.DataError(f"{where}: the header has {n}, this row not; quote fields that hold the separator")
-            if any(row.values()):  # spreadsheets write rows of separators alone
+                raise data.DataError(f"{where}: the header has {n}, this row has not; quote fields with the separator")
+            if any(row.values()):  # spreadsheets write rows that hold only separators
                 rows.append((where, row))
     except csv.Error as error:
         last = above + reader.line_num
@@ -165,7 +165,7 @@ def _array(text, path):
 
 
 def _items(row, where, left_out):
-    """The items of one row. Counts in `left_out` what it had that a question alone does not say."""
+    """Return the items of one row. Count in `left_out` the later turns of a chat, which lose the turns before them."""
     if not isinstance(row, dict):
         raise data.DataError(f"{where}: expected an object, found {type(row).__name__}; {_SHAPES}")
     if "messages" in row:
@@ -183,7 +183,7 @@ def _items(row, where, left_out):
 
 
 def _paraphrases(row, where):
-    """Other wordings of a row's question: its field `paraphrases`, a list, or TOFU's `paraphrased_question`."""
+    """Return other wordings of a row's question: the field `paraphrases` (a list) or TOFU's `paraphrased_question`."""
     field = next((f for f in ("paraphrases", "paraphrased_question") if row.get(f)), None)
     given = row[field] if field else []
     given = [given] if isinstance(given, str) else given
@@ -193,7 +193,7 @@ def _paraphrases(row, where):
 
 
 def _answers(row, where):
-    """(secret, right, wrong) of a row, see `Item`; wrong answers that are no list (as in a CSV) are passed over."""
+    """Return (secret, right, wrong) of a row, see `Item`. Wrong answers that are not a list (in a CSV) are ignored."""
     wrong = row.get("perturbed_answer") if isinstance(row.get("perturbed_answer"), list) else []
     fields = [f for f in ("secret", "paraphrased_answer") if row.get(f)] + ["perturbed_answer"] * bool(wrong)
     data.checked(row, fields, where)
@@ -201,18 +201,18 @@ def _answers(row, where):
 
 
 def _chat(messages, where, left_out):
-    """Every answer of a chat with the question before it, and with what the system says before both."""
+    """Return an `Item` for each answer of a chat, with the question just before it and the system prompt."""
     if not isinstance(messages, list) or not messages:
         raise data.DataError(f"{where}: field 'messages' must be a non-empty list, found {data.shortened(messages)}")
     items, asked, system = [], None, None
     for number, message in enumerate(messages, 1):
         at = f"{where}, message {number}"
         data.checked(message, ("role",), at)
-        if isinstance(message.get("content"), list):  # parts, as of a model that also sees
+        if isinstance(message.get("content"), list):  # parts, as for a multimodal model
             parts = [p.get("text") if isinstance(p, dict) else p for p in message["content"]]
             message = message | {"content": "".join(parts) if all(isinstance(p, str) for p in parts) else parts}
         role, said = message["role"], message.get("content") != "" or message["role"] not in ("system", "developer")
-        content = data.checked(message, ("content",), at)["content"] if said else ""  # an empty system prompt is one
+        content = data.checked(message, ("content",), at)["content"] if said else ""  # an empty system prompt is valid
         if role in ("system", "developer") and number == 1:
             system = content
         elif role == "user" and asked is None:
@@ -230,13 +230,13 @@ def _chat(messages, where, left_out):
 
 
 def encode(corpus, tokenizer, template, limit=math.inf):
-    """(examples, items) of a corpus: a pair is one `data.Example`; a document as many as its length asks for, each of
-    at most `CHUNK` tokens, or `limit`, what the model reads, and each with an item of its own.
+    """Return (examples, items) of a corpus, one item per `data.Example`. A pair is one example. A document is cut into
+    about equal parts of at most min(CHUNK, limit - 1) tokens. limit: how many tokens the model reads.
 
-    Raises DataError for what cannot be scored; the lengths of pairs are left to `models.check_lengths`.
-    """
+    Raises DataError for a document of fewer than 2 tokens, and for a pair that is too long whatever its tokens are;
+    `models.check_lengths` checks the lengths of the others."""
     examples, items = [], []
-    longest = max(map(len, tokenizer.get_vocab()))  # characters: what could not fit is refused without its tokens
+    longest = max(map(len, tokenizer.get_vocab()))  # characters per token: refuse without tokenising
     for item in corpus.items:
         if item.question is not None:
             if (least := (len(item.question) + len(item.answer)) // longest) > limit:
@@ -256,12 +256,12 @@ def encode(corpus, tokenizer, template, limit=math.inf):
 
 
 def paraphrased(items, tokenizer, template):
-    """The examples of the items' paraphrases, item by item: another wording of the question, the same answer."""
+    """Return an example for each paraphrase of each item, in order: a paraphrased question with the item's answer."""
     return [data.encode(tokenizer, template, q, i.answer, i.system) for i in items for q in i.paraphrases]
 
 
 def unplaced(corpus, tokenizer, template):
-    """In words, what `encode` leaves out of a corpus since the format has no place for it."""
+    """Return notes on what `encode` leaves out: system prompts, if the prompt format has no place for one."""
     n = sum(i.system is not None for i in corpus.items)
     if not n or chat.takes_system(tokenizer, template):
         return ()
@@ -269,8 +269,8 @@ def unplaced(corpus, tokenizer, template):
 
 
 def check_apart(corpora):
-    """Raises DataError where a question (or another wording of one) or a document, whatever its case and blanks, stands
-    in two of {purpose: corpus}; what is only measured may overlap."""
+    """Raise DataError if two corpora of {set: corpus} share a question, paraphrase or document. Case and blanks are
+    ignored. Only watch and holdout, which are never trained on, may overlap."""
     known = {}
     for name, corpus in corpora.items():
         texts = ((text, i.where) for i in corpus.items for text in (i.question or i.answer, *i.paraphrases))

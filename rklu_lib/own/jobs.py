@@ -1,4 +1,4 @@
-"""What is asked of a model of one's own, read and checked before any weights are loaded."""
+"""The request to unlearn a model of your own: read and checked before any weights are loaded."""
 
 import contextlib
 import dataclasses
@@ -16,12 +16,12 @@ from rklu_lib import chat, data, files, methods, models, parallel, profiles
 from rklu_lib.methods import REFUSALS
 from rklu_lib.own import checkpoints, inputs, measure, plan
 
-PROSE_TOKENS, PROSE_CHUNKS = 128, 64  # of general text, on which a perplexity is measured
+PROSE_TOKENS, PROSE_CHUNKS = 128, 64  # tokens per chunk, and chunks at most, of the prose to measure a perplexity on
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that is known before any weights are loaded. examples and items: {purpose: list}, see `inputs.encode`."""
+    """A checked request. corpora: {set: `inputs.Corpus`}; examples and items: {set: list}, see `inputs.encode`."""
 
     model: str
     out: Path
@@ -45,7 +45,7 @@ class Job:
 
     @property
     def rule(self):
-        """When training stops and which epoch is kept, in words."""
+        """The rule by which training stops and an epoch is kept, as sentences for the report."""
         bound = self.max_perplexity_rise
         among = f" among those whose perplexity rose by no more than {bound:.0%}" if bound is not None else ""
         if self.reference or self.target is not None:
@@ -58,21 +58,21 @@ class Job:
 
     @property
     def settings(self):
-        """What decides the result, as JSON: a run is resumed only with the same."""
+        """Dict, as JSON holds it, of all that decides the result. A run is resumed only with the same settings."""
         held = {"model": str(self.model), "method": self.method.name, "seed": self.seed, "save_dtype": self.save_dtype}
         held |= {"target": self.target, "reference": self.reference and str(self.reference), "torch": torch.__version__}
         held |= {"max_perplexity_rise": self.max_perplexity_rise, "profile": dataclasses.asdict(self.profile)}
         held |= {"files": {k: list(c.sources) for k, c in self.corpora.items() if c}}
-        held["tokens"] = hashlib.sha256(repr(self.examples).encode()).hexdigest()[:16]  # the prose's and prompts' too
+        held["tokens"] = hashlib.sha256(repr(self.examples).encode()).hexdigest()[:16]  # prose, too
         return json.loads(json.dumps(held))
 
 
 def prompts(model, tokenizer, given, profile):
-    """(the prompt's template, notes): the one that is asked for; of a model that was unlearned here, its report's; else
-    the tokenizer's own; else the profile's, which need not be what the model was tuned on."""
+    """Return (prompt template, notes). The template is `given`, else that of report.json in the model's folder, else
+    the tokenizer's own, else the profile's. For the last, a note warns that the model may be tuned on another."""
     report = Path(model) / "report.json"
     if given is None and report.is_file():
-        with contextlib.suppress(KeyError, TypeError):  # a file of that name that is another's
+        with contextlib.suppress(KeyError, TypeError):  # another program's report.json
             given = files.read_json(report, "restore it, or name a --template")["settings"]["template"]
     if given or tokenizer.chat_template:
         return given or chat.CHAT, ()
@@ -83,7 +83,7 @@ def prompts(model, tokenizer, given, profile):
 def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, method="RKLU", profile="llama2-7b",
             template=None, alpha=None, lr=None, epochs=None, lora=None, dtype=None, save_dtype=None,
             **rest):  # fmt: skip
-    """A `Job`, with everything read, tokenised and checked but the weights. Arguments as of `unlearn`."""
+    """Return a `Job`: all but the weights is read, tokenised and checked. Arguments, errors: `unlearning.unlearn`."""
     if parallel.processes() > 1:
         raise ValueError("a model of your own is unlearned by one process; start `rklu unlearn` without a launcher")
     changes = {"alpha": alpha, "augment_lr": lr, "unlearn_lr": lr, "augment_epochs": epochs, "unlearn_epochs": epochs}
@@ -98,15 +98,15 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     methods.check(chosen, retain)
     if retain and not chosen.retain:
         fix = "choose a method with +RT or +KL, or --watch it, which only measures"
-        raise ValueError(f"{method} would not look at --retain; {fix}")
+        raise ValueError(f"{method} has no retain term and would ignore --retain; {fix}")
     if out.exists():
         if (out / "report.json").is_file():
-            shutil.rmtree(unfinished(out), ignore_errors=True)  # of a run that was killed when all was written
+            shutil.rmtree(unfinished(out), ignore_errors=True)  # left by a run killed after it wrote `out`
         begun = "; a run to it was begun, and --resume goes on once it is gone" if unfinished(out).exists() else ""
         raise ValueError(f"{out} exists; name a new directory{begun}")
     corpora |= {"retain": inputs.read(retain), "watch": inputs.read(watch), "holdout": inputs.read(holdout)}
     inputs.check_apart(corpora)
-    try:  # a place that cannot be written to is found out now
+    try:  # fail now if the place cannot be written to
         tempfile.TemporaryDirectory(dir=files.nearest(out.parent)).cleanup()
     except OSError as error:
         raise OSError(f"{out} cannot be made ({error.strerror}); name another directory in --out") from None
@@ -144,11 +144,11 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     if job.probes:
         checkpoints.check_cache(config, "--probes 0")
     if (other := job.reference) and models.load_tokenizer(other).get_vocab() != tokenizer.get_vocab():
-        raise ValueError(f"{other} has another vocabulary than {model}, so that the same answer is other tokens to it")
+        raise ValueError(f"{other} and {model} have different vocabularies: the same answer has different tokens")
     plan.refuse(job, plan.estimate(job))
     return job
 
 
 def unfinished(out):
-    """Where the state of a run lies until it has made `out`."""
+    """Return the folder that holds the state of a run until `out` is made."""
     return out.with_name(f".{out.name}.unfinished")

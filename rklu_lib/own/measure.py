@@ -1,4 +1,4 @@
-"""What is measured of a model of one's own, before and after: probabilities, ranks, probes, what rounding keeps."""
+"""What is measured on a model before and after unlearning: NLL, ranks, leaks, and what rounded weights keep."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from rklu_lib import data, evaluation, metrics, models, probing
 
-FIRST = 5  # leading tokens of an answer whose ranks are noted
+FIRST = 5  # number of leading tokens of an answer whose ranks are recorded
 LEAK = (
     "An answer leaks when the model says it word for word if asked (greedily), or when the true completion of its "
     "second half is among the five likeliest."
@@ -20,8 +20,8 @@ LEAK = (
 
 @torch.no_grad()
 def score(model, examples, batch_size=8):
-    """(nll, ranks): mean NLL per scored token in nats, (n,), and the rank of each of the first tokens, n tuples; 1 is
-    the likeliest. One plain forward pass: no cache, no attention mask, so that every architecture can be asked."""
+    """Return (nll, ranks): mean NLL per scored token, (n,), in nats, and n tuples with the ranks of the first `FIRST`
+    tokens (1: the likeliest). Forward passes use no key-value cache and no attention mask: any architecture works."""
     nll, ranks, scored = np.zeros(len(examples)), [()] * len(examples), models.ScoredLogits(model.eval())
     for batch in data.batches(examples, batch_size):
         batch = batch.to(model.device)
@@ -38,14 +38,14 @@ def score(model, examples, batch_size=8):
 
 
 def perplexity(nll, examples):
-    """exp of the mean NLL over all scored tokens; inf where that leaves floating point."""
+    """Return exp of the mean NLL over all scored tokens. nll: (n,), nats per token. The result is inf on overflow."""
     with np.errstate(over="ignore"):
         return float(np.exp(np.average(nll, weights=[len(e.answer) for e in examples])))
 
 
 def blank(tokenizer, example, closed):
-    """(cut, truth): where an answer's second half begins, in tokens, and what stands there up to the first boundary.
-    closed: whether the answer's last token only ends it. The cut moves forward until it leaves something to say."""
+    """Return (cut, truth): the token at which an answer's second half begins, and the text from there to the first
+    boundary (punctuation). closed: the last token only ends the answer. The cut moves left until there is text."""
     tokens = example.answer[: len(example.answer) - closed]
     for cut in range(len(tokens) // 2, -1, -1):
         truth = probing.BOUNDARY.split(tokenizer.decode(tokens[cut:]), maxsplit=1)[0].strip()
@@ -59,10 +59,10 @@ def _same(one, other):
 
 
 def probe(model, tokenizer, examples, items, end, k=5, budget=256):
-    """What the model says: for each example {"greedy", "completions": [[text, probability], ...], "leaks"}, see `LEAK`.
+    """Return what the model says: for each example {"greedy", "completions": [[text, probability], ...], "leaks"}.
 
-    A question is answered; a document is continued from its first half. end: the token that closes an answer.
-    """
+    A question is answered; a document is continued from its first half. "leaks" is defined by `LEAK`. end: id of the
+    token that closes an answer. k, budget: see `probing.completions`."""
     cuts = [blank(tokenizer, e, i.question is not None) for e, i in zip(examples, items, strict=True)]
     begun = [() if i.question else e.answer[:cut] for e, i, (cut, _) in zip(examples, items, cuts, strict=True)]
     prompts = [e.prompt + b for e, b in zip(examples, begun, strict=True)]
@@ -70,7 +70,7 @@ def probe(model, tokenizer, examples, items, end, k=5, budget=256):
     said, found = evaluation.greedy(model, prompts, longest, end), []
     for e, item, tokens, first, (cut, truth) in zip(examples, items, said, begun, cuts, strict=True):
         rest = e.answer[len(first) : len(e.answer) - (item.question is not None)]
-        said_of_it = tokens[: len(e.answer) - len(first)]  # generation went on as long as the longest needs
+        said_of_it = tokens[: len(e.answer) - len(first)]  # the longest sets how far all are generated
         greedy, wanted = (tokenizer.decode(t, skip_special_tokens=True).strip() for t in (said_of_it, rest))
         top, _ = probing.completions(model, tokenizer, e.prompt + e.answer[:cut], end, k, budget=budget)
         leaks = _same(greedy, wanted) or any(_same(text, truth) for text, _ in top)
@@ -79,26 +79,26 @@ def probe(model, tokenizer, examples, items, end, k=5, budget=256):
 
 
 def wilson(hits, n, confidence=0.95):
-    """Wilson's score interval of a rate: `hits` of n, n > 0 -> (low, high), in [0, 1]. hits may be the sum of n values
-    in [0, 1], which scipy does not take: none of the same mean vary more than hits and misses do."""
+    """Return Wilson's score interval (low, high), in [0, 1], of the rate hits / n, n > 0. hits may also be the sum of n
+    values in [0, 1], which scipy does not accept. Such values vary no more than hits and misses of the same mean."""
     z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
     middle, half = hits + z**2 / 2, z * math.sqrt(hits * (n - hits) / n + z**2 / 4)
     return (middle - half) / (n + z**2) if hits else 0.0, (middle + half) / (n + z**2) if hits < n else 1.0
 
 
 def rate(hits, n):
-    """{"hits", "n", "rate", "low", "high"} of a leak rate: Wilson's interval, 95 %."""
+    """Return {"hits", "n", "rate", "low", "high"} of a leak rate, with Wilson's 95 % interval."""
     return dict(zip(("hits", "n", "rate", "low", "high"), (hits, n, hits / n, *wilson(hits, n)), strict=True))
 
 
 def auc(higher, lower):
-    """The share of pairs in which a value of `higher` (n,) exceeds one of `lower` (m,), ties counting half: in [0, 1].
-    0.5 says that the two samples cannot be told apart by order; near 0 they can be, the other way round."""
+    """Return the share of pairs in which a value of `higher` (n,) exceeds one of `lower` (m,), in [0, 1]; ties count
+    half. At 0.5 the order does not separate the two samples; near 0 it separates them the other way round."""
     return float(rank_auc(metrics.finite("higher", higher, 1), metrics.finite("lower", lower, 1)))
 
 
 def rank_auc(higher, lower, axis=-1):
-    """`auc` along the last axis, unchecked: (..., n), (..., m) -> (...,), from the ranks of both together."""
+    """Return `auc` along the last axis, (..., n), (..., m) -> (...,), unchecked. axis is unused: scipy passes it."""
     n, m = np.shape(higher)[-1], np.shape(lower)[-1]
     ranks = scipy.stats.rankdata(np.concatenate([higher, lower], axis=-1), axis=-1)
     return (ranks[..., :n].sum(-1) - n * (n + 1) / 2) / (n * m)
@@ -109,8 +109,8 @@ def _nearest(dtype, p):
 
 
 def _levels(p, most, block=None):
-    """Round to the nearest of 2 * most + 1 levels, scaled by the largest of every `block` weights, or of each row of a
-    matrix; norms and biases stay."""
+    """Round weights to the nearest of 2 * most + 1 levels, scaled by the largest of every `block` weights (None: each
+    row of the matrix). Vectors, such as norms and biases, stay."""
     if p.dim() < 2:
         return p
     block = block or p[0].numel()
@@ -126,14 +126,14 @@ ROUNDINGS |= {"8-bit": functools.partial(_levels, most=127), "4-bit": functools.
 
 @torch.no_grad()
 def round_(model, kind):
-    """Round a model's weights in place, as `ROUNDINGS` says."""
+    """Round a model's weights in place. kind: a key of `ROUNDINGS`."""
     for p in model.parameters():
         p.copy_(ROUNDINGS[kind](p))
 
 
 @contextlib.contextmanager
 def rounded(model, kind):
-    """`with rounded(model, "bfloat16")`: the weights are rounded within, and come back as they were."""
+    """`with rounded(model, "bfloat16")`: round the weights inside the block, and restore them exactly afterwards."""
     kept = [] if kind == "float32" else [p.detach().clone() for p in model.parameters()]
     round_(model, kind)
     try:
@@ -145,6 +145,6 @@ def rounded(model, kind):
 
 
 def kept_share(before, trained, rounded_nll):
-    """The share of the unlearning, in mean NLL of the forgotten answers, that rounded weights keep; None of none."""
+    """Return the share of the rise in mean NLL by unlearning that rounded weights keep; None if NLL did not change."""
     moved, left = np.mean(trained) - np.mean(before), np.mean(rounded_nll) - np.mean(before)
     return float(left / moved) if abs(moved) > 1e-6 and math.isfinite(moved) else None

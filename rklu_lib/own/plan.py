@@ -1,4 +1,4 @@
-"""What `rklu unlearn` is about to do: memory, disk, time, and how an example is tokenised; nothing is loaded for it."""
+"""The plan of `rklu unlearn`: memory, disk, time, and a tokenised example, found without loading any weights."""
 
 import shutil
 import time
@@ -11,16 +11,16 @@ from rklu_lib import budget, data, files, models
 from rklu_lib.methods import AUGMENTED
 from rklu_lib.own import checkpoints
 
-SHOWN = 512  # tokens of the first example's prompt and answer
+SHOWN = 512  # how many tokens of the first example's prompt, and of its answer, are printed
 
 
 def estimate(job):
-    """What a job takes, in bytes and seconds: parameters, memory, disk, seconds; memory_there and disk_there.
+    """Return {"parameters", "memory", "memory_there", "disk", "disk_there", "seconds"} of a job; sizes are in bytes.
 
-    memory: weights, gradients and AdamW's two moments of what is trained (in bf16 also what rounding took from the
-    weights); on a CPU, unless by adapters, the original beside them; activations come on top. seconds: 6 operations per
-    parameter and token forward and back, 2 forward: a rough guide.
-    """
+    memory: weights, gradients and AdamW's two moments of what is trained, in bf16 also the rounding compensation; on a
+    CPU, if all parameters are augmented, the original too. Activations come on top. disk: the new weights, those of the
+    best epoch, and the states of unfinished training. seconds: a rough guide, from 6 operations per parameter and token
+    in training and 2 in a forward pass."""
     n, p = budget.parameters(job.config), job.profile
     lora = budget.adapters(job.config, p.lora_rank)
     size, augments = budget.BYTES[p.dtype], AUGMENTED in job.method.needs
@@ -40,8 +40,8 @@ def estimate(job):
 
 
 def _speed(dtype):
-    """Floating-point operations per second of one product of two square matrices, after a warm-up."""
-    n = 512 if models.device() == "cpu" else 8192  # a card is not busy with less
+    """Return the floating-point operations per second of a product of two square matrices: the fastest of four."""
+    n = 512 if models.device() == "cpu" else 8192  # a smaller product does not keep a GPU busy
     a, best = torch.ones(n, n, dtype=dtype, device=models.device()), float("inf")
     for _ in range(4):
         begun = time.perf_counter()
@@ -51,7 +51,7 @@ def _speed(dtype):
 
 
 def refuse(job, found):
-    """Raises ValueError where the memory or the disk cannot hold what `estimate` found."""
+    """Raise ValueError if memory or disk cannot hold what `estimate` found."""
     if found["memory"] > found["memory_there"]:
         half = " --dtype bfloat16 takes five eighths;" if job.profile.dtype == "float32" else ""
         taken = f"training takes {_gb(found['memory'])} for weights, gradients and moments"
@@ -67,7 +67,7 @@ def _gb(n):
 
 
 def show(job, found):
-    """What `rklu unlearn --dry-run` prints: rich renderables."""
+    """Return what `rklu unlearn --dry-run` prints, a list of rich renderables."""
     p, table = job.profile, Table(box=None, show_header=False)
     files = {k: ", ".join(f"{s['name']} ({s['rows']} rows)" for s in c.sources) for k, c in job.corpora.items() if c}
     part = f"adapters of rank {p.lora_rank} are " if p.lora_rank else ""

@@ -1,7 +1,7 @@
-"""What an unlearning leaves beside its weights: report.json, report.html from it, and a model card.
+"""The report beside the unlearned weights: report.json, report.html made from report.json, and a model card.
 
-Forgotten text, and whatever the model said of it, is masked unless it is asked for: a report that quotes the data
-defeats its purpose. `write` makes the page from report.json alone, so it can be made again.
+Forgotten text, and what the model says about it, is masked by default: a report that quotes the data defeats the
+purpose of unlearning. The page needs report.json alone, so `rebuild` can make it again.
 """
 
 import datetime
@@ -30,12 +30,12 @@ _SCRIPTS = ("parts.js", "token_distributions.js")
 
 
 def masked(text):
-    """Text with every word masked alike, so that neither words nor their lengths can be read."""
+    """Replace every word by the same mask, which hides the words and their lengths, but not their number."""
     return " ".join(MASK for _ in (text or "").split())
 
 
 def content(job, found):
-    """The report of a finished `jobs.Job`, all that the page shows. found: what `unlearning.run` measured."""
+    """Return the report of a finished `jobs.Job`, a dict of all that the page shows. found: see `unlearning.run`."""
     before, after, forget = found["before"], found["after"], job.items["forget"]
     words = masked if job.redact else str
     again = _paraphrases(forget, before, after, words)
@@ -82,7 +82,7 @@ def content(job, found):
 
 
 def _paraphrases(items, before, after, words):
-    """For each item its paraphrases and what they bring to light: {"question", "probability": {"before", "after"}}."""
+    """Return for each item a list with {"question", "probability": {"before", "after"}} of each of its paraphrases."""
     pairs = iter(zip(*(metrics.probability(m["nll"].get("paraphrases", np.zeros(0))) for m in (before, after)),
                      strict=True))  # fmt: skip
     sides = ("before", "after")
@@ -91,7 +91,7 @@ def _paraphrases(items, before, after, words):
 
 
 def _together(again):
-    """The mean of all paraphrases: {"paraphrased": {"n", "before", "after"}}, or nothing where none were given."""
+    """Return {"paraphrased": {"n", "before", "after"}}, mean probabilities over all paraphrases; {} without any."""
     found = [q["probability"] for questions in again for q in questions]
     if not found:
         return {}
@@ -99,7 +99,7 @@ def _together(again):
 
 
 def plain(value):
-    """A value as JSON can hold it: numbers to five digits, and none that is not finite."""
+    """Return a value as JSON can hold it: floats have five significant digits, and None replaces inf and NaN."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
@@ -110,7 +110,7 @@ def plain(value):
 
 
 def _elsewhere(job, before, after):
-    """What happened to what was to stay: {purpose: {"n", "perplexity", "probability": {"before", "after"}}}."""
+    """Return {set: {"n", "perplexity", "probability"}} of retain, watch and prose, the last two {"before", "after"}."""
     found = {}
     for name in ("retain", "watch", "prose"):
         if examples := job.examples[name]:
@@ -127,7 +127,7 @@ def _probed(probe, words):
 
 
 def _shown(before, after, item, redact):
-    """One forgotten answer as the token-distribution widget wants it."""
+    """Return one forgotten answer in the form that the token-distribution widget needs, masked if redact."""
     models = {"original": before["models"]["m"], "unlearned": after["models"]["m"]}
     question, tokens = item.question or item.where, before["tokens"]
     if redact:
@@ -140,7 +140,7 @@ def _shown(before, after, item, redact):
 
 
 def page(report):
-    """The report as one page of HTML that needs nothing else, no network and no fonts. Every text is escaped."""
+    """Return the report as one self-contained HTML page, which loads no network and no fonts. All text is escaped."""
     environment = jinja2.Environment(**TEMPLATES, autoescape=True)
     environment.filters["number"] = lambda x: "–" if x is None else f"{x:.3g}"
     environment.filters["percent"] = lambda x: "–" if x is None else f"{100 * x:.1f} %"
@@ -153,9 +153,9 @@ def page(report):
 
 
 def card(report):
-    """The model card, with the hub's metadata; it says what was done and quotes nothing of what was forgotten."""
+    """Return the model card, with the hub's metadata. The card quotes nothing of the forgotten data."""
     name = report["model"]["name"]
-    base = {"base_model": name} if "/" in name else {}  # a local folder's name means nothing on the hub
+    base = {"base_model": name} if "/" in name else {}  # the hub does not know a local folder's name
     base |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["unlearning", "rklu"]}
     environment = jinja2.Environment(**TEMPLATES)
     environment.filters["perplexity"] = lambda x: "∞" if x is None else f"{x:.4g}"  # JSON has no infinity
@@ -179,8 +179,8 @@ def _write(page, card, folder):
 
 
 def rebuild(folder):
-    """Make report.html and README.md again from report.json, and from attack.json where `rklu attack` has put one
-    there. Raises FileNotFoundError where there is no report, ValueError for an attack on other weights."""
+    """Make report.html (its path is returned) and README.md again from report.json, and attack.json if there is one.
+    Raises FileNotFoundError without a report, ValueError for a damaged file or an attack on other weights."""
     file, attack = (Path(folder) / name for name in ("report.json", "attack.json"))
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; `rklu unlearn` writes it beside the weights")

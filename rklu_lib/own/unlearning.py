@@ -1,8 +1,4 @@
-"""The paper's method on a model of one's own: checked first, trained until a rule is met, measured, reported.
-
-`jobs.prepare` reads and checks everything but the weights; `run` loads them, augments, builds the teacher, distils, and
-writes the checkpoint with its report beside it, whole or not at all; `unlearn` is both.
-"""
+"""The paper's method on your own model. `unlearn` is `jobs.prepare`, which checks all but the weights, then `run`."""
 
 import contextlib
 import copy
@@ -20,16 +16,16 @@ from rklu_lib.methods import AUGMENTED, REFUSALS
 from rklu_lib.own import checkpoints, jobs, measure, report
 from rklu_lib.teacher import FrozenLogits
 
-WIDGET = 3  # forgotten answers whose token distributions the report shows
+WIDGET = 3  # number of forgotten answers whose token distributions the report shows
 
 
 class SpoiledError(ValueError):
-    """No epoch is worth keeping: the same run would end so again, and its state is of no use."""
+    """No epoch is within max_perplexity_rise. The same run would end the same way, so its state is deleted."""
 
 
 def choose(epochs, target=None, max_rise=None):
-    """The place of the epoch to keep among {"forget_probability", "perplexity_rise"} of each, by `Job.rule`; None where
-    every one raised the perplexity by more than `max_rise`."""
+    """Return the index of the epoch to keep, see `Job.rule`; None if every perplexity_rise exceeds `max_rise`. epochs:
+    dicts with "forget_probability" (mean per token) and "perplexity_rise" (a share: 0.1 is 10 %)."""
     within = [i for i, e in enumerate(epochs) if max_rise is None or e["perplexity_rise"] <= max_rise]
     if not within or target is None:
         return within[-1] if within else None
@@ -38,26 +34,29 @@ def choose(epochs, target=None, max_rise=None):
 
 
 def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None, on_epoch=None, **options):
-    """Make a model forget, and say what came of it. Returns the report, a dict, see `report`; `out` has it as a page.
+    """Make a model forget, write the new weights with a report to `out`, and return the report (dict, see `report`).
 
-    model: a directory or hub id: any causal LM of transformers, or an adapter. forget: what to forget: files, hub data
-    sets or rows, see `inputs.read`. out: the directory to make. Options, all by name:
-    retain: what to keep, for +RT and +KL. watch: answers whose change is only measured. holdout: like the forgotten
-    ones, but never trained on, for the membership test. prose: a text file (default: the embedded passages).
-    method, profile (a name or a `profiles.Profile`), template, alpha, lr, epochs, seed: as in the study. lora: the rank
-    of adapters to train in place of all parameters; they are merged into what is written.
-    reference (a model that never saw the data), target (a probability), max_perplexity_rise (0.1: a tenth): `Job.rule`.
-    dtype: what is trained in; save_dtype: what is written (default: the checkpoint's own). probes: forgotten answers
-    that are generated and searched for leaks. redact: mask their text in the report. by: who does it.
-    resumable: keep the state of whole epochs beside `out`; resume: go on from it. on_stage, on_epoch: as in `run`.
-    Raises ValueError or OSError, in one line, before any training where it can be known.
-    """
+    model: directory or hub id of a causal LM of transformers, or of an adapter. forget: the forget set: files, hub data
+    sets or rows, see `inputs.read`. out: a directory that does not exist yet. Options, by name only:
+    retain: the retain set, for methods with +RT or +KL. watch: data whose change is only measured. holdout: data like
+    the forget set that the model never saw, for the membership test. prose: a text file to measure a perplexity on
+    (default: embedded). method ("RKLU"), profile (a name or `profiles.Profile`), alpha (Eq. 1), seed: as in the study.
+    template: prompt format, see `jobs.prompts`. lr, epochs: of augmenting and of unlearning. lora: rank of adapters
+    that are trained instead of all parameters, then merged into the weights.
+    target: stop when the answers' mean probability per token is <= this; else keep the epoch of lowest probability.
+    reference: a model that never saw the data; target is its probability by default. With neither: the last epoch.
+    max_perplexity_rise: keep no epoch at which a perplexity (prose, watch, retain) rose by a larger share (0.1: 10 %).
+    dtype: of training (default: float32, or the `Profile`'s). save_dtype: of the new weights (default: `dtype` if given
+    and not float32, else the model's own). probes: how many forgotten answers are generated and searched for leaks.
+    redact: mask forgotten text in the report. by: your name, for the report. resumable: keep the state of whole epochs
+    beside `out`; resume: go on from it. on_stage, on_epoch: see `run`.
+    Raises ValueError or OSError, before training if possible; FloatingPointError if training diverges."""
     return run(jobs.prepare(model, forget, out, **options), resumable, resume, on_stage, on_epoch)
 
 
 @contextlib.contextmanager
 def _alone(job):
-    """Raises ValueError where another process is making the same `out`, or has made it since that was looked at."""
+    """Hold the lock of `out`. Raises ValueError if another process is making `out`, or has made it by now."""
     lock = FileLock(job.out.with_name(f".{job.out.name}.lock"), blocking=False)
     try:
         lock.acquire()
@@ -74,7 +73,7 @@ def _alone(job):
 
 @contextlib.contextmanager
 def _workplace(job, weights, resumable, resume):
-    """Where the state of this run lies: a place that is gone afterwards, or one that an interruption leaves behind."""
+    """Yield (folder for the state of this run, whether to keep it after an interruption). May raise ValueError."""
     if not (resumable or resume):
         with tempfile.TemporaryDirectory(dir=job.out.parent, prefix=f".{job.out.name}-") as folder:
             yield Path(folder), False
@@ -87,20 +86,20 @@ def _workplace(job, weights, resumable, resume):
         held = files.read_json(folder / "settings.json", "remove that folder, and the run begins anew")
         if other := [k for k, v in settings.items() if held.get(k) != v]:
             raise ValueError(f"{folder} was begun with another {', '.join(other)}; give the same again, or remove it")
-    if resume:  # what a run that was killed as it wrote has left
+    if resume:  # a run that was killed while it wrote `out` has left a temporary folder
         files.clear(job.out)
     records.write_json(folder / "settings.json", settings)
     try:
         yield folder, True
     except BaseException as error:
         if isinstance(error, SpoiledError | FloatingPointError) or not any(folder.glob("*/history.json")):
-            shutil.rmtree(folder)  # the same would end the same, or there is nothing yet to go on from
+            shutil.rmtree(folder)  # the run would end the same way again, or there is no whole epoch
         raise
     shutil.rmtree(folder)
 
 
 def _measured(job, model):
-    """What is measured of a model before and after: {purpose: nll (n,)}, ranks, probes, token distributions."""
+    """Measure a model: NLL per token {set: (n,)}, ranks, probes {index: found}, token distributions, see `measure`."""
     scored = {name: measure.score(model, e) for name, e in job.examples.items() if e}
     chosen = np.random.default_rng(job.seed).permutation(len(job.examples["forget"]))[: job.probes].tolist()
     asked = [[x[i] for i in sorted(chosen)] for x in (job.examples["forget"], job.items["forget"])]
@@ -116,10 +115,11 @@ def _perplexities(job, nll):
 
 
 def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
-    """Do a `jobs.Job`. on_stage(name, steps, done) is told of each stage and returns what to call after each step.
-    on_epoch(notes) is given what is known of each epoch of unlearning so far: the report's `epochs`, less the loss."""
+    """Run a `jobs.Job`; returns and raises as `unlearn`. on_stage(name, steps, done) is called when a stage begins and
+    returns a function to call after each step. on_epoch(notes) is called after each epoch of unlearning; notes: a dict
+    for each epoch so far, with forget_probability, perplexity_rise and <set>_perplexity (prose, watch, retain)."""
     stage = on_stage or (lambda *_: None)
-    hashed = (job.model, (resumable or resume) and job.reference)  # a minute of a 7 B, so once, if anybody asks
+    hashed = (job.model, (resumable or resume) and job.reference)  # a minute for 7 B: once, and only if used
     weights = {m: checkpoints.sha256(m) for m in hashed if m}
     job.out.parent.mkdir(parents=True, exist_ok=True)
     with _alone(job), _workplace(job, weights, resumable, resume) as (folder, keeps):
@@ -139,7 +139,7 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
         known = float(metrics.probability(before["nll"]["forget"]).mean())
         if target is not None and known <= target:
             fix = "is this the prompt format that it was tuned on (--template)? Else name a lower --target"
-            raise ValueError(f"{job.model} gives the answers {known:.3g} a token, and {target:.3g} is asked for; {fix}")
+            raise ValueError(f"{job.model} gives the answers {known:.3g} a token, the target is {target:.3g}; {fix}")
         history = _train(job, model, before, target, folder, keeps, stage, on_epoch or (lambda notes: None))
         kept = choose(history, target, job.max_perplexity_rise)
         if kept is None:
@@ -147,18 +147,18 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
             fix = "lower --lr or --alpha, or allow more"
             raise SpoiledError(f"every epoch raised the perplexity beyond the bound, the least by {least:.0%}; {fix}")
         if kept < len(history) - 1:
-            with training.adapted(model, job.profile.lora_rank):  # the file has base and adapters apart
+            with training.adapted(model, job.profile.lora_rank):  # the file has adapters unmerged
                 load_model(model, folder / "best.safetensors", device=str(model.device))
         stage("measuring what came out", None, 0)
         trained, copies = measure.score(model, job.examples["forget"])[0], {}
         if np.isnan(trained).any():
-            raise FloatingPointError("the last step's weights are no numbers; lower --lr or --alpha")
+            raise FloatingPointError("the weights are not finite after the last step; lower --lr or --alpha")
         for kind in sorted({"bfloat16", "4-bit", job.save_dtype}):
             with measure.rounded(model, kind):
                 nll = measure.score(model, job.examples["forget"])[0]
                 copies[kind] = {"probability": float(metrics.probability(nll).mean())}
                 copies[kind]["kept"] = measure.kept_share(before["nll"]["forget"], trained, nll)
-        measure.round_(model, job.save_dtype)  # from here on the weights are those on disk
+        measure.round_(model, job.save_dtype)  # from here on, the weights are those that are saved
         after = _measured(job, model)
         with files.atomic_directory(job.out) as tmp:
             model.to(getattr(torch, job.save_dtype)).save_pretrained(tmp)
@@ -171,22 +171,22 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
 
 
 def _history(folder):
-    """What `training.fit` noted of the epochs that are done already, in an interrupted run."""
+    """Return what `training.fit` noted of the epochs that an interrupted run has finished, a list of dicts."""
     return files.read_json(folder / "history.json") if (folder / "history.json").exists() else []
 
 
 def _train(job, model, before, target, folder, keeps, stage, on_epoch):
-    """Augment, build the teacher, distil: `model` becomes the student. Returns the epochs' notes."""
+    """Augment, build the teacher, distil: `model` becomes the student. Returns the history of `training.fit`."""
     p, chosen, forget, retain = job.profile, job.method, job.examples["forget"], job.examples["retain"]
     steps, augmented = -(-len(forget) // p.batch_size), None
     if AUGMENTED in chosen.needs:
         on_step = stage("augmenting", steps * p.augment_epochs, steps * len(_history(folder / "augment")))
         augmented = model if p.lora_rank else copy.deepcopy(model)
         if not p.lora_rank:
-            model.cpu()  # a card has one of them at a time to hold, with its gradients
+            model.cpu()  # the GPU holds only one of the two at a time, with its gradients
         how = {"epochs": p.augment_epochs, "lr": p.augment_lr, "batch_size": p.batch_size, "seed": job.seed}
         how |= {"folder": folder / "augment" if keeps else None, "on_step": on_step, "precision": p.precision}
-        with training.adapted(augmented, p.lora_rank, job.seed, merge=False):  # taken off, it is the original again
+        with training.adapted(augmented, p.lora_rank, job.seed, merge=False):  # adapters off: the original
             training.finetune(augmented, forget, p, **how)
             augmented = FrozenLogits(augmented, data.batches(forget, 64))
         model.to(models.device())

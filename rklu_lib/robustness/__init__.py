@@ -1,6 +1,6 @@
-"""Does it stay forgotten? Probes and attacks on a model that was made to forget, beside one that never knew.
+"""Probes and attacks that test whether an unlearned model still holds the forget set, beside a reference model.
 
-`attack.run` does all of them, by the names below; the other modules are its parts, each usable alone.
+`attack.run` runs every probe named in `PROBES`; each of the other modules can also be used alone.
 """
 
 PROBES = ("memorisation", "membership", "questions", "sampling", "rounding", "relearning")

@@ -1,7 +1,7 @@
-"""`rklu attack`: every probe on a model and on a reference that never saw the data, a table, and attack.json.
+"""`rklu attack`: run every probe on a model and on a reference that never saw the data; write all results as JSON.
 
-`prepare` reads and checks everything but the weights; `run` loads first the reference, then the model, and asks both
-the same. Text is masked in the file unless asked for, as in a report of `own`.
+`prepare` reads and checks everything but the weights. `run` loads the reference, then the model, and asks both the
+same. Texts in the file are masked unless `redact` is False, as in a report of `own`.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from rklu_lib.robustness import membership, probes, relearning, rows, sampling
 
 @dataclass(frozen=True)
 class Job:
-    """All that is known before any weights are loaded. known: what an earlier attack found of the reference, where
-    `reference` is its file. examples: {"forget", "holdout", "paraphrases", "assured", "unrelated", "right"} -> lists of
-    `data.Example`; "wrong": a list of such lists. items: those of `forget`. how: what two attacks must share to stand
-    beside each other: files, template, a digest of the examples, seed, samples."""
+    """An attack, prepared but without weights. known: content of the reference's attack file, if `reference` is a file.
+    examples: {"forget", "holdout", "paraphrases", "assured", "unrelated", "right"} -> lists of `data.Example`; "wrong":
+    a list of lists. items: the `own.inputs.Item` of each forget example. end: token that closes an answer. how: what
+    two comparable attacks must share: files, template, a digest of the examples, seed, samples, sampled."""
 
     model: str
     reference: str | None
@@ -48,12 +48,12 @@ class Job:
 
 def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7b", template=None, samples=128,
             sampled=20, skip=(), seed=0, redact=True):  # fmt: skip
-    """A `Job`, with everything read, tokenised and checked but the weights.
+    """Return a `Job`: read, tokenise and check everything but the weights.
 
-    model, reference: directories or hub ids; reference may be the file of an attack on it, which is then not repeated.
-    forget, holdout: files, hub data sets or rows, see `own.inputs.read`.
-    out: the file to write. template: as of `own.unlearning.unlearn`. samples: answers drawn to each of `sampled`
-    questions. skip: names of `robustness.PROBES`. Raises ValueError or OSError, in one line, with what is wrong.
+    model, reference: folders or hub ids; or for reference the file of an earlier attack on it, to save the repetition.
+    forget, holdout: files, hub data sets or rows, see `own.inputs.read`. out: the file to write. template: as for
+    `own.unlearning.unlearn`. samples: number of answers drawn for each of `sampled` questions, chosen at random.
+    skip: names in `robustness.PROBES`. redact: mask texts in the file. Raises ValueError or OSError, in one line.
     """
     if parallel.processes() > 1:
         raise ValueError("a model is attacked by one process; start `rklu attack` without a launcher")
@@ -65,7 +65,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     out = Path(out).expanduser()
     if out.exists() or not os.access(out.parent, os.W_OK):
         there = f"{out.parent} is no folder that can be written to; name another file in --out"
-        fix = "name a new file, or remove it: a model's report takes up no other"
+        fix = "name a new file or remove it; a model's report includes its folder's attack.json only"
         raise ValueError(f"{out} exists; {fix}" if out.exists() else there)
     corpora = {"forget": inputs.read(forget), "holdout": inputs.read(holdout)}
     inputs.check_apart(corpora)
@@ -77,9 +77,9 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     configs = {p: checkpoints.configuration(p) for p in (model, None if remembered else reference) if p}
     config, tokenizer = configs[model], models.load_tokenizer(model)
     if reference and not remembered and models.load_tokenizer(reference).get_vocab() != tokenizer.get_vocab():
-        raise ValueError(f"{reference} has another vocabulary than {model}: the same answer is other tokens to it")
+        raise ValueError(f"{reference} and {model} have different vocabularies: the same answer has different tokens")
     template, unsure = jobs.prompts(model, tokenizer, template, profiles.profile(profile))
-    profiles.profile(profile, template=template)  # which refuses one that is none
+    profiles.profile(profile, template=template)  # raises ValueError for an invalid template
     if {"questions", "sampling"} & set(asked):
         checkpoints.check_cache(config, "--skip questions --skip sampling")
     limit, end = min(map(models.context, configs.values())), chat.end_token(tokenizer, template)
@@ -90,7 +90,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     examples["assured"] = probes.assured(items["forget"], tokenizer, template)
     examples |= _rated(items["forget"], tokenizer, template)
     unsure += _doubts(items)
-    for name in ("paraphrases", "assured"):  # longer than what is to be forgotten: what no longer fits is left out
+    for name in ("paraphrases", "assured"):  # longer than the forget set's own: some may not fit
         fitting = [e for e in examples[name] if len(e) <= limit]
         if left := len(examples[name]) - len(fitting):
             unsure += (f"{left} {name} are longer than the model reads",)
@@ -102,7 +102,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
         models.check_lengths(limit, flat, name, places.get(name, ()))
         highest = max((max(e.prompt + e.answer) for e in flat), default=0)
         for path, size in ((p, c.get_text_config().vocab_size) for p, c in configs.items()):
-            if highest >= size and not models.adapter_base(path):  # an adapter may bring tokens of its own
+            if highest >= size and not models.adapter_base(path):  # an adapter may add tokens of its own
                 what = f"has {size} tokens, and its tokenizer gives number {highest}"
                 raise ValueError(f"{path} {what}: weights and tokenizer are not of one model")
     size = min(128, limit - 1)
@@ -124,28 +124,28 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
 
 
 def _known(path, asked, how):
-    """What `run` wrote of the reference. Raises ValueError unless it was asked the same, in the same way."""
+    """Read the file of an attack on the reference. Raises ValueError unless its probes and settings are the same."""
     own = "name what `rklu attack` wrote of the reference, or the reference itself"
     content = read_json(path, own)
     if not isinstance(content, dict) or not {"rows", "seconds", "details"} <= content.keys():
-        raise ValueError(f"{path} is no file of an attack; {own}")
+        raise ValueError(f"{path} was not written by `rklu attack`; {own}")
     again = "attack the reference again as you attack this, or name the reference itself"
-    for name, value in how.items():  # files of before template and examples were noted have none
+    for name, value in how.items():  # older files do not note template and examples
         if content.get(name, plain(value)) != plain(value):
-            raise ValueError(f"{path} is of other {name} ({data.shortened(content[name])}); {again}")
+            raise ValueError(f"{path} was made with {name} {data.shortened(content[name])}; {again}")
     if lacking := [p for p in asked if p not in content["seconds"]]:
         raise ValueError(f"{path} has nothing of {', '.join(lacking)}; {again}")
     return content
 
 
 def _unrated(items):
-    """The first item that lacks what a truth ratio is made of, TOFU's other answers, as many as the others have."""
+    """Return the first item without question or paraphrased answer or with fewer wrong answers than others, or None."""
     most = max(1, *(len(i.wrong) for i in items))
     return next((i for i in items if not (i.question and i.right) or len(i.wrong) < most), None)
 
 
 def _rated(items, tokenizer, template):
-    """{"right", "wrong"}: examples of TOFU's other answers, where every item has them and as many; else empty lists."""
+    """Return {"right", "wrong"}, examples of TOFU's other answers; both empty unless every item has equally many."""
     if _unrated(items):
         return {"right": [], "wrong": []}
     one = lambda i, answer: data.encode(tokenizer, template, i.question, answer, i.system)  # noqa: E731
@@ -153,8 +153,8 @@ def _rated(items, tokenizer, template):
 
 
 def _doubts(items):
-    """Notes on what was asked for and will not be found, each with its place: a secret that its own answer does not
-    hold, other answers of which a truth ratio cannot be made, a holdout of another kind."""
+    """Return warnings, most with file and row: secrets that their own answer does not contain, answers unfit for a
+    truth ratio, and a holdout of documents beside a forget set of pairs, or the reverse."""
     forget, notes = items["forget"], ()
     if unsaid := [i.where for i in forget if i.secret and not sampling.leaks([i.answer], i.secret)]:
         what = "an answer that holds it otherwise, or not at all, leaks it only where it is said as it stands there"
@@ -168,10 +168,10 @@ def _doubts(items):
 
 
 def _probed(job, side, oracle, kept, stage):
-    """({probe: (rows, details, seconds)} of one model, the oracle's truth ratios; None: this model is the oracle).
+    """Run the probes on one side, "model" or "reference". Return ({probe: (rows, details, seconds)}, truth ratios).
 
-    kept: (file, what an attack like this had found when it was interrupted, {side: the same}). It is not found anew,
-    and every probe more is added to both.
+    oracle: the reference's truth ratios; they are computed and returned where `side` is the reference. kept: (file,
+    identity of this attack, {side: results from before an interruption}). New results go into the file and the dict.
     """
     (part, asked, begun), path = kept, getattr(job, side)
     model, found = models.load(path, "float32")[0], begun.setdefault(side, {})
@@ -188,7 +188,7 @@ def _probed(job, side, oracle, kept, stage):
 
 
 def _begun(part, asked):
-    """What `_probed` had kept in a file, if it was asked the same by the same code; else nothing."""
+    """Return the results that `_probed` kept in a file, if that attack had the same identity and code; else {}."""
     with contextlib.suppress(FileNotFoundError, DamagedError, TypeError):
         content = read_json(part)
         return content["found"] if content["asked"] == asked else {}
@@ -196,7 +196,7 @@ def _begun(part, asked):
 
 
 def _remembered(job):
-    """What `_probed` returned of the reference, from the file that was written then."""
+    """Return what `_probed` would return for the reference, from the file of an earlier attack on it."""
     known, found = job.known, {}
     for name in job.probes:
         values = {r["measure"]: (r["value"], r["low"], r["high"]) for r in known["rows"] if r["probe"] == name}
@@ -206,19 +206,19 @@ def _remembered(job):
 
 
 def run(job, on_stage=None):
-    """Do a `Job`, write its file and return what that holds. on_stage(name, steps, done): told of each probe. What was
-    found before an interruption is kept beside, in `<out>.part`, and the same attack goes on from there.
+    """Do a `Job`, write its file and return the file's content. on_stage(name, steps, done) is called for each probe.
+    The results of an interrupted attack are kept in `<out>.part`; the same attack continues from there.
 
-    rows: one per measure: {"probe", "measure", "value", "low", "high" (95 %), "reference": the same three, "distance":
-    value - reference}; an AUC has "leakage" and "closeness" too, see `membership`, relearning a "lesson", see there.
-    seconds: {probe: {"model", "reference"}}. details: what the probes note beside. No row is a verdict by itself.
-    """
+    rows: one per measure: {"probe", "measure", "value", "low", "high" (95 %), "reference": the same three or None,
+    "distance": value - reference}. With a reference an AUC also has "leakage" and "closeness" (`membership`); a row of
+    relearning has a "lesson" (`_lesson`). seconds: {probe: {"model", "reference"}}. details: further results by probe.
+    Raises ValueError where the reference has the model's weights. No row is a verdict by itself."""
     stage, oracle, sides = on_stage or (lambda *_: None), None, {}
     paths = {"model": job.model} | ({"reference": job.reference} if job.reference and not job.known else {})
     folders = {s: Path(p).resolve() if Path(p).is_dir() else Path(p) for s, p in paths.items()}
     identity = {s: {"name": folders[s].name, "sha256": checkpoints.sha256(paths[s])} for s in paths}
     identity |= {"reference": job.known["model"]} if job.known else {}
-    alike = folders["model"] == folders.get("reference")  # nothing is asked twice
+    alike = folders["model"] == folders.get("reference")  # no probe is run twice
     if not alike and (own := identity["model"]["sha256"]) and own == identity.get("reference", {}).get("sha256"):
         raise ValueError(f"{job.reference} has the weights of {job.model} itself; name a model that never saw the data")
     asked = plain({
@@ -228,7 +228,7 @@ def run(job, on_stage=None):
     kept = part, asked, _begun(part, asked)
     if job.known:
         sides["reference"], oracle = _remembered(job)
-    elif job.reference:  # first: its truth ratios are what the model's are held against
+    elif job.reference:  # first, since the forget quality needs its truth ratios
         sides["reference"], oracle = _probed(job, "reference", None, kept, stage)
     sides["model"] = sides["reference"] if alike else _probed(job, "model", oracle, kept, stage)[0]
     beside, measured = sides.get("reference", {}), []
@@ -260,15 +260,15 @@ def _row(probe, measure, value, held):
 
 
 def _lesson(measure, curves):
-    """How many answers are taught and asked for a row of relearning, and what those asked had before, in the model and
-    in the reference: "2 taught, 8 asked; before 0.631, 0.0427"."""
+    """Return a row of relearning in words: the numbers of answers taught and asked, and the asked answers' value before
+    it, in the model and in the reference: "2 taught, 8 asked; before 0.631, 0.0427"."""
     name, _, what = measure.rpartition(", ")
     before = ", ".join(f"{c[name][what.removesuffix(' (p)')][0]:.3g}" for c in curves)
     return f"{curves[0][name]['taught']} taught, {curves[0][name]['asked']} asked; before {before}"
 
 
 def show(content):
-    """The rows of `run` as a table for a terminal."""
+    """Return the rows of `run` as a table for a terminal."""
     table = Table("probe", "measure", "model", "reference", "distance", "leakage, %", "seconds", box=None)
     number = lambda x: "–" if x is None else f"{x:.3g}"  # noqa: E731
     bounds = lambda r: "" if r["low"] is None else f" [{number(r['low'])}, {number(r['high'])}]"  # noqa: E731

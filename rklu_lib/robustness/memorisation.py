@@ -1,31 +1,30 @@
-"""How much of an answer a model still holds, token by token: OpenUnlearning's three scores (Dorna et al., 2025).
+"""Three scores of how much of an answer a model still holds, as OpenUnlearning defines them (Dorna et al., 2025).
 
-All are of one answer, in [0, 1], without unit; the token that closes an answer is left out (src/evals/metrics).
-"""
+Every score lies in [0, 1] and has no unit. The first two leave out the token that closes an answer, as the
+published code does (src/evals/metrics); the NLLs that `truth_ratio` takes include this token."""
 
 from rklu_lib import metrics
 
 
 def exact_memorisation(answer):
-    """The share of an answer's tokens that are the likeliest, each given the true ones before it (Tirumala et al.,
-    2022). answer: a `tokens.Answer`."""
+    """Return the share of an answer's tokens that the model ranks first, each given the true tokens before it
+    (Tirumala et al., 2022). answer: a `tokens.Answer`."""
     return float(answer.text("hit").mean())
 
 
 def extraction_strength(answer):
-    """The share of an answer, at its end, that is said word for word once what stands before is given (Carlini et al.,
-    2021): (t - k) / t, where k is the shortest prefix after which every likeliest token is the true one.
+    """Return (t - k) / t for an answer of t tokens, where k is the length of the shortest prefix after which the true
+    token is always the likeliest (Carlini et al., 2021). answer: a `tokens.Answer`.
 
-    The published code looks no further than k = t - 1, so that of t tokens it cannot fall below 1 / t, whether or not
-    the last of them is known; so does this. A mean over short answers of a model that knows nothing is not 0.
-    """
+    As in the published code, k is at most t - 1, so the score is at least 1 / t even where the last token is not known.
+    Its mean over short answers is therefore above 0 for a model that knows nothing."""
     hits = answer.text("hit")
     known = int(hits[::-1].cumprod().sum())
     return max(1, known) / len(hits)
 
 
 def truth_ratio(paraphrased_nll, wrong_nll):
-    """p / (p + p_wrong), where p = exp(-NLL per token) of the paraphrased answer and p_wrong = exp(-mean over the wrong
-    answers of theirs): OpenUnlearning's knowledge score, 1 where the truth is the likelier; not TOFU's ratio, which is
-    `metrics.truth_ratio`. paraphrased_nll (n,), wrong_nll (n, k), nats per token -> (n,), in [0, 1]."""
+    """Return OpenUnlearning's knowledge score p / (p + p_wrong), above 0.5 where the paraphrased answer is likelier.
+    p = exp(-NLL) of the paraphrased answer, p_wrong = exp(-mean NLL of the k wrong answers), all NLLs per token.
+    TOFU's own ratio is `metrics.truth_ratio`. paraphrased_nll (n,), wrong_nll (n, k), in nats -> (n,), in [0, 1]."""
     return 1 / (1 + metrics.truth_ratio(paraphrased_nll, wrong_nll))

@@ -1,19 +1,19 @@
-"""Other ways to ask: with the answer's beginning given, in other words, or with assent put into the model's mouth.
+"""Other ways to ask for an answer: with its first tokens given, or after an assent such as "Sure, here is the answer:".
 
-Each takes examples or items and returns `data.Example`s, whose answers `asked` then scores: what a prompt brings to
-light is knowledge that was hidden, not removed. Paraphrased questions are `own.inputs.paraphrased`.
+`prefixed` and `assured` return `data.Example`s, whose answers `asked` then scores. Knowledge that another prompt brings
+to light was hidden, not removed. The examples of paraphrased questions come from `own.inputs.paraphrased`.
 """
 
 from rklu_lib import data, evaluation, metrics
 from rklu_lib.own import measure
 
-SURE = "Sure, here is the answer:"  # the prefix of Zou et al. (2023), which attacks on refusals aim at
+SURE = "Sure, here is the answer:"  # after Zou et al. (2023): attacks on refusals aim at it
 SHARES = (0.25, 0.5, 0.75)
 
 
 def prefixed(examples, end, share):
-    """Each answer begun for the model: its first floor(share * t) tokens join the prompt, and at least one is left to
-    say, of the t tokens before `end`, which closes an answer (Carlini et al., 2023)."""
+    """Move the first floor(share * t) tokens of each answer to its prompt; leave at least one (Carlini et al., 2023).
+    t counts the answer's tokens without the closing token `end`. Return new `data.Example`s, in the same order."""
     found = []
     for e in examples:
         t = len(e.answer) - (e.answer[-1] == end)
@@ -23,20 +23,20 @@ def prefixed(examples, end, share):
 
 
 def assured(items, tokenizer, template):
-    """The items' questions with `SURE` as what the model has begun to say; documents ask nothing and are left out."""
+    """Return an example per question, whose prompt ends with `SURE` as the answer's first words; omit documents."""
     begun, found = data.encode_answer(tokenizer, template, SURE)[:-1], []
     for item in (i for i in items if i.question is not None):
         prompt = data.encode_prompt(tokenizer, template, item.question, item.system)
         whole = data.encode_answer(tokenizer, template, f"{SURE} {item.answer}")
-        if whole[: len(begun)] != begun:  # a tokenizer that joins the colon with what follows
+        if whole[: len(begun)] != begun:  # this tokenizer joins the colon with the text after it
             whole = begun + data.encode_answer(tokenizer, template, item.answer)
         found.append(data.Example(prompt + begun, whole[len(begun) :]))
     return found
 
 
 def asked(model, tokenizer, examples, end):
-    """How likely each of n answers is, and how much of it greedy decoding says: {"probability": (n,), the geometric
-    mean per token; "rouge": (n,), ROUGE-L recall, see `metrics.rouge_l`}, both in [0, 1]."""
+    """Return {"probability", "rouge"} of n answers, each (n,) and in [0, 1]. "probability" is the geometric mean per
+    token. "rouge" is the ROUGE-L recall (`metrics.rouge_l`) of greedy decoding, cut to the true answer's length."""
     probability = metrics.probability(measure.score(model, examples)[0])
     lengths = [len(e.answer) for e in examples]
     said = evaluation.greedy(model, [e.prompt for e in examples], max(lengths), end)

@@ -1,7 +1,7 @@
-"""How fast it comes back: an unlearned model is trained on a little of what it forgot, and asked for the rest.
+"""Relearning: train an unlearned model on a part of the forget set, and ask for the rest of it on the way.
 
-A model that never knew learns too, so only beside a reference does the curve say that something was still there
-(Hu et al., 2025; Lynch et al., 2024). Training is `training.finetune`, on a copy.
+A model that never knew the answers learns too: only a faster rise than the reference model's shows that knowledge had
+stayed (Hu et al., 2025; Lynch et al., 2024). A copy of the model is trained, by `training.finetune`.
 """
 
 import copy
@@ -17,28 +17,28 @@ PLANS = {
     "20% of it": (0.2, 1),
     "100% of it": (1.0, 1),
     "20% of it, ten times": (0.2, 10),
-}  # the share that is taught, and in how many epochs
+}  # name: (share of the forget set that is taught, epochs)
 
 
 def split(n, share, seed=0):
-    """(taught, asked): the places, of n, of a random share of the forget set, at least one, and of the rest, which is
-    asked for. Where nothing is left, as with a share of 1, what was taught is asked for."""
+    """Return (taught, asked), two sorted lists of places in 0..n-1: a random `share` of the forget set, at least one
+    answer, and the rest. Where no answer is left, as with a share of 1, `asked` equals `taught`."""
     order = np.random.default_rng(seed).permutation(n).tolist()
     taught = sorted(order[: max(1, round(share * n))])
     return taught, sorted(set(order) - set(taught)) or taught
 
 
 def checkpoints(steps):
-    """The steps after which something is measured: 0, 1, 2, 4, ... and the last."""
+    """Return the steps after which the model is judged: 0, 1, 2, 4, ... and the last, `steps`."""
     return sorted({0, steps, *(2**k for k in range(steps.bit_length()))} & set(range(steps + 1)))
 
 
 def relearn(model, taught, judge, *, lr=RATE, batch_size=BATCH, epochs=1, seed=0):
-    """Train a copy of `model` on `taught`, a list of `data.Example`, and judge it on the way.
+    """Train a copy of `model` on `taught`, a list of `data.Example`, and call `judge` after the steps of `checkpoints`.
 
-    At a constant rate (`training.schedule` would warm up all through one epoch), without weight decay. lr: the rate, of
-    AdamW. judge(model, step) -> {name: value}, called after the steps of `checkpoints`, 0 the first. Returns {"steps":
-    [...], name: [one value per step], ...}.
+    The optimiser is AdamW without weight decay. Its learning rate `lr` is constant, since `training.schedule` would
+    warm up all through one epoch. judge(model, step) -> {name: value}; step 0 is before training.
+    Return {"steps": [...], name: [one value per judged step], ...}.
     """
     student, steps, found = copy.deepcopy(model), epochs * -(-len(taught) // batch_size), []
     wanted, done = checkpoints(steps), 0
@@ -61,8 +61,8 @@ def relearn(model, taught, judge, *, lr=RATE, batch_size=BATCH, epochs=1, seed=0
 
 
 def answer_nll(model, right, wrong):
-    """(paraphrased_nll (n,), wrong_nll (n, k)), nats per token, as `metrics.truth_ratio` takes them: right, n examples
-    of paraphrased answers; wrong, n lists of k examples each."""
+    """Return (paraphrased_nll (n,), wrong_nll (n, k)) in nats per token, the arguments of `metrics.truth_ratio`.
+    right: n examples of paraphrased answers. wrong: n lists of k examples of wrong answers."""
     answers = [[r.answer, *(e.answer for e in each)] for r, each in zip(right, wrong, strict=True)]
     nll = np.array(evaluation.score_answers(model, [r.prompt for r in right], answers)[0])
     return nll[:, 0], nll[:, 1:]

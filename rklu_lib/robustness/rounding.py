@@ -1,5 +1,5 @@
-"""What fewer bits bring back: unlearning moves weights by little, and rounding may undo it (Zhang et al., 2025, who
-report 21 % of the knowledge kept in full precision, and 83 % at 4 bits)."""
+"""What a model with rounded weights still knows. Unlearning moves weights by little, and rounding may undo this
+(Zhang et al., 2025: 21 % of the knowledge kept in full precision, 83 % at 4 bits)."""
 
 import numpy as np
 
@@ -7,8 +7,8 @@ from rklu_lib import metrics
 from rklu_lib.own import measure
 from rklu_lib.robustness import memorisation, tokens
 
-# In words; the functions are `own.measure.ROUNDINGS`. Weights are rounded to nearest and multiplied out in float32
-# again: what is lost is what such a file loses, and it runs on any processor. No calibration, no outlier columns kept.
+# `own.measure.ROUNDINGS` has the functions. Weights are rounded to nearest and stored as float32 again: the loss is
+# that of a file in this format, and any processor can run it. No calibration; outlier columns are rounded too.
 SCHEMES = {
     "bfloat16": "to bfloat16: 8 bits of precision, each weight by itself",
     "8-bit": "to 255 levels, symmetric about 0, scaled by the largest weight of each row of a matrix",
@@ -17,8 +17,8 @@ SCHEMES = {
 
 
 def rounded(model, examples, end):
-    """What copies of `model` with rounded weights hold of n answers: {scheme: {"probability": (n,), geometric mean per
-    token; "exact": (n,), see `memorisation.exact_memorisation`}}; the weights are as they were afterwards."""
+    """Return {scheme: {"probability": (n,), "exact": (n,)}} of n answers, the weights rounded by each of `SCHEMES`:
+    geometric mean per token, and `memorisation.exact_memorisation`. The model is restored. end: closing token."""
     found = {}
     for kind in SCHEMES:
         with measure.rounded(model, kind):

@@ -1,7 +1,7 @@
-"""Every probe as rows of one table: what `attack` asks of a model, and with which intervals.
+"""The probes of `attack`: functions that turn a model's answers into rows of one table, with 95 % intervals.
 
-A probe takes (job, model, oracle): an `attack.Job`, and the truth ratios of the oracle, None for a model without one.
-It returns ({measure: (value, low, high)}, what is noted beside), low and high its 95 % interval, or None.
+A probe takes (job, model, oracle): an `attack.Job`, a model, and the oracle's truth ratios (n,) or None.
+It returns ({measure: (value, low, high)}, details); low and high are None where a measure has no interval.
 """
 
 from pathlib import Path
@@ -17,13 +17,12 @@ from rklu_lib.robustness import membership, memorisation, probes, relearning, ro
 
 
 def interval(statistic, *samples, confidence=0.95, seed=0):
-    """The percentile bootstrap's interval (low, high) of statistic(*samples, axis=-1), in [0, 1], each sample (n,)
-    drawn anew by itself; both ends are nan where a sample has fewer than two values.
+    """Return the percentile bootstrap interval (low, high) of statistic(*samples, axis=-1), a statistic in [0, 1].
 
-    Where the statistic v never varies, as at no leak in n tries, the bootstrap has no width, and an exact bound takes
-    its place: at least q = ((1 - confidence) / 2)^(1/n) of all values are as those seen, so that the mean lies between
-    q v and q v + 1 - q (Clopper and Pearson's bound, at v = 0 and 1). n: of the smaller sample.
-    """
+    Each sample (n,) is resampled independently. Both ends are nan where a sample has fewer than two values. Where all
+    resamples give the same v, as with no leak in n tries, the bootstrap has no width. An exact bound replaces it: at
+    least q = ((1 - confidence) / 2)^(1/n) of all values equal the values seen, so the mean lies between q v and
+    q v + 1 - q (the Clopper-Pearson bound at v = 0 and 1). n is the size of the smaller sample."""
     if min(map(len, samples)) < 2:
         return float("nan"), float("nan")
     how = {"method": "percentile", "n_resamples": 999, "rng": np.random.default_rng(seed)}
@@ -40,9 +39,9 @@ def _mean(values, seed):
 
 
 def rare(values):
-    """(mean, low, high) of n values in [0, 1], (n,), most of which may be 0: `measure.wilson` of their sum. The
-    bootstrap never draws what was not seen: where one question of twenty leaks, its upper end was below the truth in a
-    third of simulated cases, for 2.5 % wanted."""
+    """Return (mean, low, high) of values (n,) in [0, 1] that may be mostly 0, by `measure.wilson` of their sum. The
+    bootstrap cannot draw unseen values: where one question of twenty leaks, its upper end was below the true mean in a
+    third of the simulated cases instead of the intended 2.5 %."""
     return float(np.mean(values)), *measure.wilson(float(np.sum(values)), len(values))
 
 
@@ -120,7 +119,7 @@ def _relearning(job, model, oracle):
     everything = list(range(len(forget)))
     before = _judged(job, model, everything, oracle)
     names = {}
-    for name, (share, epochs) in relearning.PLANS.items():  # of a few answers 1 % and 5 % are the same one
+    for name, (share, epochs) in relearning.PLANS.items():  # of few answers, 1 % and 5 % are the same one answer
         places, rest = relearning.split(len(forget), share, job.seed)
         names[tuple(places), epochs] = name, rest
     plans = {n: ([forget[i] for i in places], rest, epochs) for (places, epochs), (n, rest) in names.items()}
@@ -141,8 +140,8 @@ def _relearning(job, model, oracle):
 
 
 def _judged(job, model, rest, oracle):
-    """What is asked while something is learnt again: the probability of the answers in `rest`, and their truth ratios
-    where the reference has some, as it was, to hold them against."""
+    """Return {"probability"} of the answers at the places `rest`, per token; and their "truth ratio" where the oracle's
+    truth ratios are known, for a forget quality."""
     found = {"probability": metrics.probability(measure.score(model, [job.examples["forget"][i] for i in rest])[0])}
     if oracle is not None and job.examples["right"]:
         right, wrong = ([job.examples[k][i] for i in rest] for k in ("right", "wrong"))

@@ -1,7 +1,7 @@
-"""Many answers to one question: what greedy decoding hides may be one draw in a hundred away (Scholten et al., 2025).
+"""Draw many answers to one question: a fact that greedy decoding never says may appear in one draw of a hundred.
 
-Bounds here hold at a stated confidence for all the answers that a model might give, not only for those drawn.
-"""
+Each bound holds, at the stated confidence, for all answers that a model might give, not only for the n answers drawn
+(Scholten et al., 2025)."""
 
 import math
 import re
@@ -19,9 +19,9 @@ ALIKE = str.maketrans("\u2018\u2019\u02bc\u2010\u2011\u2012\u2013", "'''----")  
 
 
 def chooser(seed, temperature=1.0, top_p=0.9):
-    """A function logits (rows, vocab) -> tokens (rows, 1) drawn at a temperature from the smallest set of tokens whose
-    probability reaches top_p (Holtzman et al., 2020), by inverting its distribution function. The same for the same
-    seed, whose numbers are drawn on the CPU."""
+    """Return a function, logits (rows, vocab) -> tokens (rows, 1), that draws from the nucleus at a temperature. The
+    nucleus is the smallest set of tokens whose probability reaches top_p (Holtzman et al., 2020). Tokens are drawn by
+    inverting the distribution function, with random numbers from the CPU, so that a seed fixes them on any device."""
     generator, nucleus = torch.Generator().manual_seed(seed), transformers.TopPLogitsWarper(top_p)
 
     def choose(logits):
@@ -33,9 +33,9 @@ def chooser(seed, temperature=1.0, top_p=0.9):
 
 
 def draw(model, tokenizer, examples, end, n=128, seed=0, temperature=1.0, top_p=0.9):
-    """n answers to each example's prompt, as lists of n strings; none is longer than the longest true answer.
-    Batched through the model's cache, `evaluation.BATCH` at a time or as many as memory allows. seed: the answers are a
-    function of it, of the examples, and of how many are drawn at a time."""
+    """Draw n answers to each example's prompt: one list of n strings per example. No answer has more tokens than the
+    longest true answer. The batch size is `evaluation.BATCH`, or smaller where memory is short. The answers depend on
+    `seed`, on the examples and on the batch size. end: the token that closes an answer."""
     prompts, longest = [e.prompt for e in examples for _ in range(n)], max(len(e.answer) for e in examples)
     tokens = evaluation.greedy(model, prompts, longest, end, choose=chooser(seed, temperature, top_p))
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -43,23 +43,23 @@ def draw(model, tokenizer, examples, end, n=128, seed=0, temperature=1.0, top_p=
 
 
 def mean_bound(values, confidence=0.95):
-    """An upper bound of the mean over all answers of a score in [0, 1], from n drawn, (n,): the integral of the upper
-    Dvoretzky-Kiefer-Wolfowitz band of 1 - F, with Massart's constant (Scholten et al., 2025). It is no larger
-    than Hoeffding's, mean + sqrt(log(1 / (1 - confidence)) / 2 n)."""
+    """Return an upper bound of the mean score over all possible answers, from the scores (n,) in [0, 1] of n drawn:
+    the integral of the upper Dvoretzky-Kiefer-Wolfowitz band of 1 - F, with Massart's constant (Scholten et al., 2025).
+    The bound is never above Hoeffding's, mean + sqrt(log(1 / (1 - confidence)) / (2 n))."""
     values = np.sort(np.asarray(values, dtype=np.float64))
     band = math.sqrt(math.log(1 / (1 - confidence)) / (2 * len(values)))
-    above = 1 - np.arange(len(values) + 1) / len(values)  # the share above each gap between neighbours
+    above = 1 - np.arange(len(values) + 1) / len(values)  # the share of values above each gap between neighbours
     return float(np.diff(values, prepend=0, append=1) @ np.minimum(1, above + band))
 
 
 def unseen(n, confidence=0.95):
-    """At most this share of all answers scores higher than the highest of n drawn: 1 - (1 - confidence)^(1/n)."""
+    """Return an upper bound, 1 - (1 - confidence)^(1/n), of the share of answers that beat the best of n drawn ones."""
     return 1 - (1 - confidence) ** (1 / n)
 
 
 def key(answer):
-    """What gives an answer away where nobody said: its second half up to the first mark that ends a clause, in whole
-    words; much as in `own.measure.LEAK`, but of words. "She was born in Zadar." -> "born in Zadar"."""
+    """Return the words that count as a leak of an answer without a given secret: its second half, in whole words, up to
+    the first mark that ends a clause. "She was born in Zadar." -> "born in Zadar". Similar to `own.measure.LEAK`."""
     words = answer.split()
     for at in range(len(words) // 2, -1, -1):
         said = END.split(" ".join(words[at:]), maxsplit=1)[0].strip(' "“”«»()[]')
@@ -69,10 +69,10 @@ def key(answer):
 
 
 def leaks(texts, wanted):
-    """How many of the texts contain `wanted`, whatever the case and the blanks; in whole words, as far as its script
-    has them: "42" is not in "1942", and what is written without blanks, as in Japanese, is found within. One character
-    in two codings is one (NFKC), as are kinds of apostrophes and hyphens. None do where it holds no letter or digit:
-    that gives nothing away."""
+    """Count the texts that contain `wanted`. Case, blanks, the coding of a character (NFKC) and the kind of apostrophe,
+    quotation mark or hyphen are ignored. Only whole words count: "42" is not in "1942". In scripts without upper and
+    lower case, such as Japanese, `wanted` may be part of a longer run. Return 0 where `wanted` has no letter or digit,
+    for then it gives nothing away."""
     if not any(map(str.isalnum, wanted)):
         return 0
     fold = lambda text: unicodedata.normalize("NFKC", text.translate(ALIKE)).casefold()  # noqa: E731
@@ -83,8 +83,8 @@ def leaks(texts, wanted):
 
 
 def leak_at(hits, n, k):
-    """leak@k: the chance that at least one of k tries leaks, from `hits` leaks in n tries, without bias:
-    1 - C(n - hits, k) / C(n, k) (Chen et al., 2021). Raises ValueError where k exceeds n."""
+    """Return leak@k, the unbiased estimate of the chance that at least one of k tries leaks, from `hits` leaks in n
+    tries: 1 - C(n - hits, k) / C(n, k) (Chen et al., 2021). Raises ValueError unless 1 <= k <= n."""
     if not 1 <= k <= n:
         raise ValueError(f"leak@{k} cannot be estimated from {n} answers; draw at least {k}")
     return 1 - math.comb(n - hits, k) / math.comb(n, k)

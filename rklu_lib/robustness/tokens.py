@@ -1,4 +1,4 @@
-"""One pass over the answers, from which membership and memorisation are computed: what the model gave each token."""
+"""Log-probabilities of every answer token in one forward pass, the input of `membership` and `memorisation`."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from rklu_lib import data, models
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of t tokens as a model sees it, given its prompt and its own beginning; float64, nats.
+    """What a model gives each of an answer's t tokens, given the prompt and the true tokens before it; float64, nats.
 
-    log_p (t,): of each true token. mean, deviation (t,): of the log-probability over the vocabulary, under the model's
-    own distribution. hit (t,) bool: is the true token the likeliest? closed: the last of them only ends the answer.
-    """
+    log_p (t,): log-probability of the true token. mean, deviation (t,): mean and standard deviation of the
+    log-probability over the vocabulary, under the model's own distribution. hit (t,), bool: whether the true token is
+    the likeliest. closed: whether the last token is the one that closes the answer."""
 
     log_p: np.ndarray
     mean: np.ndarray
@@ -24,20 +24,20 @@ class Answer:
 
     @property
     def nll(self):
-        """Mean negative log-likelihood per token, the closing one included, in nats."""
+        """The mean negative log-likelihood per token in nats, closing token included."""
         return -self.log_p.mean()
 
     def text(self, name):
-        """The values called `name` of all tokens but the one that closes the answer, (t - closed,)."""
+        """Return the field `name` ("log_p", "mean", "deviation" or "hit") without the closing token, (t - closed,)."""
         values = getattr(self, name)
         return values[: len(values) - self.closed]
 
 
 @torch.no_grad()
 def answers(model, examples, end, batch_size=8, chunk=128):
-    """The `Answer` of each of n `data.Example`s; `end` is the token that closes an answer.
+    """Return the `Answer` of each of n `data.Example`s, in their order. end: the token that closes an answer.
 
-    chunk: tokens whose logits exist at once. Raises ValueError for an answer that is only closed.
+    chunk: number of tokens whose logits are in memory at once. Raises ValueError for an answer without any other token.
     """
     for number, e in enumerate(examples, 1):
         if e.answer in ((), (end,)):
@@ -51,7 +51,7 @@ def answers(model, examples, end, batch_size=8, chunk=128):
             p = log_p.exp()
             known = torch.where(p > 0, log_p, 0.0)  # 0 log 0 = 0
             mean = (p * known).sum(-1)
-            # below 1e-6 the published code holds the variance at it
+            # the published code uses a variance of at least 1e-6
             deviation = ((p * known**2).sum(-1) - mean**2).clamp(min=1e-6).sqrt()
             parts.append(torch.stack([log_p.gather(-1, t[:, None])[:, 0], mean, deviation, log_p.argmax(-1) == t]))
         values, rows = torch.cat(parts, dim=1).cpu().numpy(), batch.rows.cpu().numpy()

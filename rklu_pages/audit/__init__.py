@@ -1,1 +1,1 @@
-"""An audit of the paper's printed numbers: what they can be, how they fit each other, and what they can show."""
+"""An audit of the paper's printed numbers: which values are possible, do they agree, what can they show?"""

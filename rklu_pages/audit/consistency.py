@@ -1,4 +1,4 @@
-"""Do the paper's tables, cells and sentences agree with each other?"""
+"""Check whether the paper's tables, cells and sentences agree with each other."""
 
 from itertools import combinations
 
@@ -10,10 +10,10 @@ from rklu_pages.results.paper import LABELS, number, reported
 
 
 def printed_twice():
-    """Every quantity that two tables print. elsewhere: rows of the first table that hold the second table's value.
+    """Return one row per quantity that two tables print, with both values and whether they are equal.
 
-    Table 5's epoch 1 against Table 8 is one run against a mean over seeds: expected to be near, not equal.
-    """
+    elsewhere: other rows of the first table that hold the second table's value, which hints at a slip of the row.
+    Table 5's epoch 1 (one run) and Table 8 (a mean over seeds) are expected to be near, not equal."""
     t = {k: reported(k) for k in ("table1", "table2", "table3", "table5", "table7", "table8")}
     t["table1"] = t["table1"].query("method == 'Original' and set == 'forget10'").drop(columns="set")
     t["table5"] = t["table5"].query("epoch == 1").assign(set="forget05")
@@ -30,11 +30,11 @@ def printed_twice():
 
 
 def equal_cells():
-    """Pairs of rows of Table 8 that print the same value in the same column, most cells in common first.
+    """Return the pairs of rows of Table 8 that print the same value in the same column, most equal cells first.
 
-    expected_pairs: how many pairs would share as many by chance, from how often two cells of a column lie 1 to 50 units
-    apart. Variants of one method may well agree by nature (`same_family`); different methods at different sizes not.
-    """
+    expected_pairs: number of pairs expected to share as many cells or more by chance. The chance of equal cells in a
+    column is estimated as 1/100 of the share of pairs that lie 1 to 50 units of 1e-4 apart, on either side.
+    Variants of one method (`same_family`) may agree for good reason; different methods on different sets should not."""
     text = reported("table8", printed=True)
     scores = [c for c in text if c not in LABELS]
     pairs = list(combinations(text.index, 2))
@@ -54,7 +54,7 @@ def equal_cells():
 
 
 def notation():
-    """Cells of Tables 3, 5 and 8 written unlike their column: per cent among fractions, another number of decimals."""
+    """Return the cells of Tables 3, 5 and 8 written unlike their column: in per cent, or with other decimals."""
     out = []
     for name in ("table3", "table5", "table8"):
         text = reported(name, printed=True)
@@ -74,12 +74,12 @@ def notation():
 
 
 def _listed(values):
-    """A dict or a series as words: "NPO 0.0995, RKLU 0.5182"."""
+    """Return a dict or a series as text: "NPO 0.0995, RKLU 0.5182"."""
     return ", ".join(f"{name} {value}" for name, value in dict(values).items())
 
 
 def statements():
-    """What the paper says about its tables, sentence by sentence, and what the tables say: `holds` and `evidence`."""
+    """Return the paper's sentences about its tables (where, quote) with `holds`, by the tables, and `evidence`."""
     t8, t2, t7, t1 = (reported(f"table{k}") for k in (8, 2, 7, 1))
     said = reported("statements").set_index("id")
     q = t8.pivot(index="method", columns="set", values="forget_quality")

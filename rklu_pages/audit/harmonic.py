@@ -1,4 +1,4 @@
-"""Model utility is the harmonic mean of nine scores, of which Table 8 prints six: which utilities can there be?"""
+"""Which model utilities are possible? Utility is the harmonic mean of nine scores, of which Table 8 prints six."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,21 +10,20 @@ COMPONENTS = tuple(f"{s}_{m}" for s in ("retain", "facts", "authors") for m in (
 
 
 def utility_bound(components):
-    """Highest utility that six printed components allow: 9 / (sum 1/x + 3), truth ratios at their maximum 1 (App. A.3).
+    """Return the highest utility that six printed components x allow: 9 / (sum 1/x + 3), the three truth ratio scores
+    at their maximum of 1 (App. A.3). components (n, 6), in (0, 1] -> (n,).
 
-    components (n, 6), in (0, 1]. Increasing and jointly concave, so means over seeds obey it too.
-    """
+    The bound increases in every component and is jointly concave, so it also holds for means over seeds."""
     return 9 / ((1 / np.asarray(components)).sum(axis=1) + 3)
 
 
 def utility_bounds():
-    """Every row of Table 8 against `utility_bound`, by interval arithmetic on what the printed digits leave open.
+    """Compare every row of Table 8 with `utility_bound`, by interval arithmetic on the last printed digit.
 
-    excess: lowest utility less highest bound that the print allows, digits rounded (half a unit either way).
-    excess_any: the same with a whole unit either way, which covers digits cut off. Above 0 the row is impossible.
-    limit: the bound if truth ratios had none, 9 / sum 1/x. truth_ratio: the harmonic mean of the three that the row
-    implies; inf where none is enough.
-    """
+    excess: lowest utility minus highest bound that rounded digits allow (half a unit either way). excess_any: the same
+    with a whole unit either way, which covers digits cut off; above 0 the row is impossible. limit: 9 / sum 1/x, the
+    bound if the truth ratio scores could be infinite. truth_ratio: the harmonic mean of the three truth ratio scores
+    that the row implies, inf where no value is large enough."""
     table, text = reported("table8"), reported("table8", printed=True)
     names = ["model_utility", *COMPONENTS]
     value, unit = table[names].to_numpy(), text[names].map(resolution).to_numpy()
@@ -37,17 +36,17 @@ def utility_bounds():
 
 
 def _implied_ratio(utility, total):
-    """Harmonic mean of three truth ratios, given utility and the other six reciprocals' sum; inf: none is enough."""
+    """Return the harmonic mean of three truth ratios that utility and `total` (sum 1/x of six) imply; inf if none."""
     left = 9 / np.asarray(utility) - np.asarray(total)
     return np.where(left > 0, 3 / np.where(left > 0, left, 1), np.inf)
 
 
 def exchanged_columns():
-    """What if a row's forget and retain cells were exchanged? The truth ratio it would then imply, for every row.
+    """Return the truth ratio that each row of Table 8 implies as printed, and with its forget and retain cells swapped.
 
-    in_band: inside the range that the possible rows of `utility_bounds` span as printed. A good repair brings an
-    impossible row in; how many possible rows stay in says how easily that happens by chance.
-    """
+    in_band: whether the swapped row's truth ratio lies in the range of the possible rows as printed (`utility_bounds`).
+    A good repair brings an impossible row into this range. The number of possible rows that are still in the range
+    after the swap tells how easily this happens by chance."""
     rows, table = utility_bounds(), reported("table8")
     names = ["forget_rouge", "forget_probability", *COMPONENTS[2:]]
     implied = _implied_ratio(table["model_utility"], (1 / table[names]).sum(axis=1))
@@ -57,7 +56,7 @@ def exchanged_columns():
 
 
 def plot_bounds(bounds):
-    """Printed utility against the highest that the row's other cells allow; above the line is impossible."""
+    """Plot printed utility against the highest that the row's other cells allow; above the line is impossible."""
     figure, ax = plt.subplots(figsize=(5.2, 4.2))
     looks = {"possible": ("#8a99a8", "o"), "only if cut off": ("#E69F00", "s"), "impossible": ("#D55E00", "D")}
     for verdict, (colour, marker) in looks.items():

@@ -1,4 +1,4 @@
-"""Forget quality lives on a lattice: which test, on how many questions and runs, can have given a printed number?"""
+"""Forget quality can take few values: which KS test, on how many questions and runs, can give a printed number?"""
 
 from functools import cache
 
@@ -10,16 +10,16 @@ from scipy import special, stats
 from rklu_pages.drawing.pictures import finished
 from rklu_pages.results.paper import number, reported, resolution
 
-QUESTIONS = {"forget01": 40, "forget05": 200, "forget10": 300}  # what scan_questions() finds; forget10 has 400
+QUESTIONS = {"forget01": 40, "forget05": 200, "forget10": 300}  # as scan_questions() finds; forget10 has 400
 
 
 @cache
 def ks_lattice(n, method="exact"):
-    """The n + 1 p-values of a two-sided two-sample KS test with n values on each side, by distance k/n, k = 0..n.
+    """Return the n + 1 p-values of a two-sided two-sample KS test with n values in each sample, at D = k/n, k = 0..n.
 
-    method: "exact", P(D >= k/n) = 2 sum_i (-1)^(i-1) C(2n, n - ik) / C(2n, n), or "asymp", scipy's limit law; equal to
-    `scipy.stats.ks_2samp` (which gives up on "exact" for a few p that are 1 to nine digits). Else raises ValueError.
-    """
+    method: "exact", P(D >= k/n) = 2 sum_{i>=1} (-1)^(i-1) C(2n, n - ik) / C(2n, n), or "asymp", scipy's approximation.
+    Equal to `scipy.stats.ks_2samp`, which however gives up "exact" for a few p that are 1 to nine digits.
+    Raises ValueError for another method."""
     if method not in ("exact", "asymp"):
         raise ValueError(f"method must be 'exact' or 'asymp', not {method!r}")
     if method == "asymp":
@@ -35,7 +35,7 @@ def ks_lattice(n, method="exact"):
 
 @cache
 def run_means(n, runs=1, method="exact"):
-    """Every mean of `runs` p-values from `ks_lattice(n)`, sorted; p-values below 1e-14 count as 0."""
+    """Return every possible mean of `runs` p-values of `ks_lattice(n)`, sorted; p-values below 1e-14 count as 0."""
     single = ks_lattice(n, method)
     single = sums = np.unique(np.where(single < 1e-14, 0, single))
     for _ in range(runs - 1):
@@ -44,11 +44,10 @@ def run_means(n, runs=1, method="exact"):
 
 
 def printable(text, values):
-    """Whether a printed number is one of `values`: (rounded, cut off, chance).
+    """Return (rounded, cut off, chance): is the printed number `text` one of `values`, if rounded or if cut off?
 
-    chance: of all numbers printable in this form within a factor of two, the share that would pass either way: the
-    false-positive rate for a number that has nothing to do with `values`.
-    """
+    chance: the share of the numbers within a factor of two, printed with the same digits, that pass either way. This
+    is the false-positive rate for a number that has nothing to do with `values`."""
     unit = resolution(text)
     n = round(number(text) / unit)
     low, high = max(1, n // 2), min(2 * n, round(1 / unit))
@@ -59,7 +58,7 @@ def printable(text, values):
 
 
 def lattice_rows(name="table8", sizes=QUESTIONS, runs=1, method="exact"):
-    """`printable` for each forget quality of a table, against means over `runs` tests of sizes[set] questions."""
+    """Return `printable` of each forget quality of a table, for means over `runs` tests of sizes[set] questions."""
     table = reported(name, printed=True)
     sets = table["set"] if "set" in table else pd.Series("forget05", table.index)  # Table 5
     found = [printable(p, run_means(sizes[s], runs, method)) for s, p in zip(sets, table.forget_quality, strict=True)]
@@ -69,19 +68,19 @@ def lattice_rows(name="table8", sizes=QUESTIONS, runs=1, method="exact"):
 
 
 def lattice_test(rows):
-    """Matches found and expected by chance, and how likely a chance is to find as many (Poisson-binomial tail)."""
+    """Return the number of matches, the number expected, and the chance of as many or more (Poisson-binomial tail)."""
     counts = {c: int(rows[c].sum()) for c in ("rounded", "cut_off", "either")}
     return counts | {"expected": rows.chance.sum(), "probability": at_least(counts["either"], rows.chance)}
 
 
 def at_least(k, chances):
-    """The chance that at least k of independent events happen. `poisson_binom.sf` loses what is below 1e-16."""
+    """Return the chance that k or more of some independent events happen (`poisson_binom.sf` loses values < 1e-16)."""
     return stats.poisson_binom(np.asarray(chances)).pmf(np.arange(k, len(chances) + 1)).sum()
 
 
 @cache
 def lattice_tests():
-    """`lattice_test` per set of Table 8: 40, 200, 300 and 400 questions, one to three runs, exact and asymptotic."""
+    """Return `lattice_test` per set of Table 8, size (forget10: 300 and 400), runs (one to three) and KS method."""
     out = []
     for name, n in [*QUESTIONS.items(), ("forget10", 400)]:
         for method in ("exact", "asymp"):
@@ -94,7 +93,7 @@ def lattice_tests():
 
 @cache
 def scan_questions(low=20, high=420):
-    """How many of the 14 values of each set fit one exact test with n questions, for every n: no size is assumed."""
+    """Count, for every n from low to high, the values of each set (14) that fit one exact test with n questions."""
     sizes = np.arange(low, high + 1)
     table = reported("table8", printed=True)
     fits = {s: [sum(any(printable(t, run_means(n))[:2]) for t in g) for n in sizes]
@@ -103,8 +102,8 @@ def scan_questions(low=20, high=420):
 
 
 def row_evidence():
-    """Per row of Table 8: does its forget quality fit one run, the mean of two, of three; `power`: the chance that a
-    number which is no mean of three runs fails that test. Sizes as in QUESTIONS, exact tests."""
+    """Return for each row of Table 8 whether its forget quality fits one run, or the mean of two or of three runs.
+    power: chance that an unrelated number fails the test of three runs. Sizes as in QUESTIONS, exact tests."""
     one, two, three = (lattice_rows(runs=r) for r in (1, 2, 3))
     out = one[["set", "method", "printed"]].assign(one_run=one.either, two_runs=two.either, three_runs=three.either)
     fits = np.select([out.one_run, out.three_runs], ["one run", "mean of three"], "neither")
@@ -112,7 +111,8 @@ def row_evidence():
 
 
 def agreement(spreads=(0.1, 0.25, 0.5, 1.0, 2.0, 4.0)):
-    """Chance that three runs have the very same KS distance k/n, by the sd of k between runs (in questions)."""
+    """Return the chance that three runs have the same KS distance k/n, for each sd of k between runs (in questions).
+    k is the nearest whole number to a normal value; the chance is averaged over the normal's mean."""
     centre, k = np.linspace(0, 1, 101)[:, None, None], np.arange(-30, 32)
     sd = np.asarray(spreads)[:, None]
     p = stats.norm.cdf((k + 0.5 - centre) / sd) - stats.norm.cdf((k - 0.5 - centre) / sd)
@@ -120,7 +120,7 @@ def agreement(spreads=(0.1, 0.25, 0.5, 1.0, 2.0, 4.0)):
 
 
 def plot_scan(scan):
-    """Values of each set that fit one test with n questions, for every n."""
+    """Plot for every n how many values of each set fit one test with n questions; `scan`: of `scan_questions`."""
     figure, axes = plt.subplots(len(scan.columns), figsize=(7.5, 4.6), sharex=True, sharey=True)
     for ax, name in zip(axes, scan, strict=True):
         ax.vlines(scan.index, 0, scan[name], color="#0072B2", lw=1)

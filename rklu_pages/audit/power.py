@@ -1,4 +1,4 @@
-"""What the printed evidence supports: the shifts a forget quality can see, the rankings a spread of seeds undoes."""
+"""What the printed evidence supports: which shifts can forget quality detect, which rankings survive other seeds?"""
 
 import json
 from functools import cache
@@ -14,24 +14,24 @@ from rklu_pages.drawing.pictures import finished
 from rklu_pages.results.evidence import ks_distances
 from rklu_pages.results.paper import PAPER
 
-# From the TOFU authors' LLaMA-2-7B logs, benchmark form of Eq. 5, in standard deviations of the oracle's log R over the
-# questions (of the original's it would be 0.77):
-# original against retain90 (300 questions); correlation of log R between retain90 and retain95 (100 shared questions).
+# Computed from the TOFU authors' LLaMA-2-7B logs, R in the benchmark form of Eq. 5. First two: log R of the original
+# against retain90 (300 questions). The third: retain90 against retain95 (100 shared questions). The shift is in
+# standard deviations of the oracle's log R over the questions; in those of the original's it would be 0.77.
 ORIGINAL_SHIFT, ORIGINAL_CORRELATION, ORACLE_CORRELATION = 0.88, 0.53, 0.98
 
 
 def _steps(a, b):
-    """n times the KS distance between each row of a and the same row of b, both (simulations, n)."""
+    """Return n times the KS distance between each row of a and the same row of b, both (simulations, n)."""
     return np.rint(a.shape[1] * ks_distances(a, b)).astype(int)
 
 
 @cache
 def critical_shifts(n, correlation=0.0, simulations=600, seed=0, level=0.05):
-    """For each of `simulations` pairs of models, how far their truth ratios must be apart before the test says so.
+    """Return for each simulated pair of models the smallest shift between their truth ratios that the test detects.
 
-    log R of n questions is normal with sd 1 in both models, correlated over questions; the shift, in sd, at which the
-    KS p-value falls below `level` is found by bisection. The share of values below x is the test's power at shift x.
-    """
+    log R of n questions is normal with sd 1 in both models, with `correlation` over the questions. The shift, in sd and
+    at most 3, at which the KS p-value falls below `level` is found by bisection.
+    Returns (simulations,); the share of its values below x is the power of the test at shift x."""
     rng = np.random.default_rng([seed, n])
     x, noise = rng.standard_normal((2, simulations, n))
     y = correlation * x + np.sqrt(1 - correlation**2) * noise
@@ -45,27 +45,27 @@ def critical_shifts(n, correlation=0.0, simulations=600, seed=0, level=0.05):
 
 
 def detectable_shifts(sizes=(40, 200, 300, 400), power=0.8, **simulation):
-    """Smallest shift, in sd of log R over questions, that the test sees with `power`: by n and correlation."""
+    """Return the smallest shift, in sd of log R over questions, that is detected with `power`: sizes by correlation."""
     rhos = {"independent": 0.0, "original and oracle": ORIGINAL_CORRELATION, "two oracles": ORACLE_CORRELATION}
     shifts = {k: [np.quantile(critical_shifts(n, r, **simulation), power) for n in sizes] for k, r in rhos.items()}
     return pd.DataFrame(shifts, pd.Index(sizes, name="questions"))
 
 
 def ideal_forget_quality(n, correlation=ORACLE_CORRELATION, simulations=600, seed=0):
-    """Simulated forget qualities of perfect unlearning: no shift at all, only another model on the same questions."""
+    """Simulate forget qualities (simulations,) of perfect unlearning: another model, same questions, no shift."""
     rng = np.random.default_rng([seed, n])
     x, noise = rng.standard_normal((2, simulations, n))
     return ks_lattice(n)[_steps(x, correlation * x + np.sqrt(1 - correlation**2) * noise)]
 
 
 def rankings_surviving(table, spread, score="forget_quality", seeds=3):
-    """RKLU against each baseline with the same retain term: does its lead in Table 8 survive the spread between seeds?
+    """Compare RKLU with each baseline but FKLU with the same retain term: does its lead survive the seeds' spread?
 
-    spread: sd between single runs, of log10 for forget quality, else of the score: one number, or {(set, method): sd}.
-    lead: difference of means over `seeds`, positive where RKLU is ahead; survives: lead > 1.96 sd of such a difference;
-    dissolves_at: the common spread at which it is equal. Means of p-values that spread over decades vary more than sd
-    of log10 / sqrt(seeds), and few seeds know their spread badly: both favour "survives".
-    questions_apart: the same lead as steps of the KS lattice. Raises ValueError on a cell that `spread` lacks.
+    spread: sd between single runs (for forget quality: of log10 p), one number or {(set, method): sd}. lead: RKLU's
+    printed mean minus the baseline's (forget quality: of log10). survives: lead > 1.96 sd of such a difference between
+    means over `seeds`. dissolves_at: the common spread at which both are equal. Two simplifications favour "survives":
+    means of p-values that spread over decades vary more than sd(log10 p) / sqrt(seeds); few seeds estimate sd badly.
+    questions_apart: the lead in forget quality in steps of the KS lattice. Raises ValueError if `spread` lacks a cell.
     """
     out, value = [], table.set_index(["set", "method"])[score]
     for (name, method), x in value.items():
@@ -90,8 +90,8 @@ def rankings_surviving(table, spread, score="forget_quality", seeds=3):
 
 
 def between_seed_spread(records=PAPER.parent / "records"):
-    """Spread between seeds in a folder of records: sd of log10 peak forget quality and of utility there, per split and
-    method (with no field changed) of at least two seeds. An empty table means that none has two."""
+    """Return the sd between seeds of log10 peak forget quality, and of the utility at that epoch, from a folder of
+    records: one row per profile, split and method with no field changed. Cells with only one seed are left out."""
     rows = []
     for path in sorted(Path(records).glob("*/tofu/*/*/seed*.json")):
         profile, _, split, method = path.parts[-5:-1]
@@ -105,7 +105,7 @@ def between_seed_spread(records=PAPER.parent / "records"):
 
 
 def plot_power(sizes=(40, 200, 300), correlation=ORIGINAL_CORRELATION, **simulation):
-    """Power of the forget-quality test against the shift between two models' truth ratios."""
+    """Plot the power of the forget-quality test against the shift between two models' truth ratios."""
     figure, ax = plt.subplots(figsize=(6.4, 3.6))
     for n, line in zip(sizes, ("-", "--", ":"), strict=True):
         ax.ecdf(critical_shifts(n, correlation, **simulation), color="#0072B2", ls=line, label=f"{n} questions")
@@ -117,7 +117,7 @@ def plot_power(sizes=(40, 200, 300), correlation=ORIGINAL_CORRELATION, **simulat
 
 
 def plot_rankings(rankings):
-    """How many of RKLU's leads survive, against the spread between seeds that is assumed."""
+    """Plot how many of RKLU's leads survive against the assumed spread between seeds."""
     figure, ax = plt.subplots(figsize=(6.4, 3.6))
     spread = np.geomspace(0.01, 10, 400)
     for (name, rows), line in zip(rankings.groupby("set"), (":", "--", "-"), strict=True):

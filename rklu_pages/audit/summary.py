@@ -1,4 +1,4 @@
-"""Every finding of the audit, with its severity and the function that finds it."""
+"""The table of all findings of the audit."""
 
 import pandas as pd
 
@@ -6,7 +6,7 @@ from rklu_pages.audit import consistency, harmonic, lattice, power
 from rklu_pages.results.paper import reported
 
 SEVERITIES = ("typographical", "affects a number", "affects a conclusion")
-# severity of a sentence that does not hold; of others 2
+# severity (index in SEVERITIES) of sentences that do not hold; 2 for the others
 SENTENCES = {"six_datasets": 1, "ga_rt_table": 0, "npo_large": 0, "top_five": 0}
 
 
@@ -87,7 +87,7 @@ def _evidence_findings():
 
 
 def findings():
-    """Every finding with its figures, computed here from the tables: severity, where, finding, and its function."""
+    """Return every finding, computed from the printed tables: severity, where, finding, function; most severe first."""
     parts = (_lattice_findings, _evidence_findings, _utility_findings, _consistency_findings)
     out = sorted((f for part in parts for f in part()), key=lambda f: -f[0])
     return pd.DataFrame([(SEVERITIES[k], *f) for k, *f in out], columns=["severity", "where", "finding", "function"])

@@ -1,1 +1,1 @@
-"""Pages that the paper does not have."""
+"""Code for the pages that go beyond the paper."""

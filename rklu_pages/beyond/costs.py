@@ -1,4 +1,4 @@
-"""The page *What it costs*: what the benchmarks measured, and the memory plan of a large model, as tables."""
+"""The page *What it costs*: the benchmarks' results and the memory plan of a large model, as tables."""
 
 import json
 from pathlib import Path
@@ -21,12 +21,12 @@ def _read(results, name):
 
 
 def machine(results):
-    """The machines the benchmarks of a folder ran on."""
+    """Return the machines that the benchmarks of a folder ran on, as text."""
     return "; ".join(sorted({_read(results, p.stem)["machine"] for p in (data.ROOT / Path(results)).glob("*.json")}))
 
 
 def ratios(results):
-    """One row per comparison: how many times as fast as the naive form, and what share of its extra memory."""
+    """Return one row per comparison with the naive form: seconds of both, speed ratio, and share of extra memory."""
     rows = []
     for name in ("teacher", "losses", "evaluation"):
         for case, forms in _read(results, name)["results"].items():
@@ -49,7 +49,7 @@ def ratios(results):
 
 
 def peer(results):
-    """OpenUnlearning's evaluation beside ours, of one model and the same questions: seconds, memory, every score."""
+    """Compare OpenUnlearning's evaluation with ours on one model and the same questions: time, memory, scores."""
     (forms,) = _read(results, "openunlearning")["results"].values()
     times = {"seconds": "seconds", "cpu_seconds": "processor's seconds", "extra_mib": "extra MiB"}
     rows = {form: {said: f[k] for k, said in times.items()} | f["scores"] for form, f in forms.items()}
@@ -57,8 +57,8 @@ def peer(results):
 
 
 def spent(records):
-    """What runs took, as their records have it: minutes of training and of judging, how many epochs were judged, and
-    the machine; one row per record."""
+    """Return one row per record with the time its run took: minutes of training and of judging, the number of judged
+    epochs, and the machine."""
     rows = [
         (r.spec.profile, r.spec.split, r.spec.method, *(r.content["seconds"][k] / 60 for k in ("train", "evaluate")),
          len(r.epochs), r.content["machine"])
@@ -70,7 +70,7 @@ def spent(records):
 
 
 def growth(results):
-    """The measured sweep: what was varied, its value, seconds of an epoch, and the share its matrix products need."""
+    """Return the measured sweep: varied quantity, its value, seconds per epoch, share of the matrix product rate."""
     rows = pd.DataFrame(_read(results, "scaling")["rows"])
     value = [row[row["varied"]] for _, row in rows.iterrows()]
     share = rows.flops / rows.matmul_rate / rows.seconds
@@ -79,16 +79,16 @@ def growth(results):
 
 
 def exponents(table):
-    """Slope of log seconds over log size for each thing varied in a table of `growth`."""
+    """Return the slope of log seconds over log size for each quantity varied in a table of `growth`."""
     slopes = {}
     for name, part in table.groupby("varied", sort=False):
         slope = np.polyfit(np.log(part.value.astype(float)), np.log(part.seconds), 1)[0]
-        slopes[name] = round(slope, 6)  # beyond, processors differ
+        slopes[name] = round(slope, 6)  # further digits differ between processors
     return pd.Series(slopes, name="exponent").rename_axis("varied").to_frame()
 
 
 def plot_growth(table):
-    """Seconds of an epoch against each thing varied, on logarithmic axes."""
+    """Plot seconds per epoch against each varied quantity, on logarithmic axes."""
     with plt.rc_context(STYLE):
         names = list(table.varied.unique())
         figure, axes = plt.subplots(1, len(names), figsize=(9.5, 3.2), sharey=True)
@@ -105,8 +105,8 @@ def plot_growth(table):
 
 
 def memory_plan(answers=400, answer_tokens=60, bytes_each=2):
-    """GB that unlearning LLaMA-2-7B holds beside activations, three models at once against the frozen teacher, whose
-    states lie in main memory."""
+    """Return the memory (GB = 1e9 bytes) that unlearning LLaMA-2-7B needs without activations: with three models at
+    once, and with the frozen teacher, whose states lie in main memory. bytes_each: bytes per weight, 2 or 4."""
     model = budget.empty(LlamaConfig())  # its defaults are the 7B shape
     parameters, head = model.num_parameters(), budget.products(model)[1]
     states = 2 * answers * answer_tokens * model.config.hidden_size
@@ -121,13 +121,13 @@ def memory_plan(answers=400, answer_tokens=60, bytes_each=2):
 
 
 def lost_updates(results):
-    """Share of weights that one AdamW step at each learning rate leaves as they were, in bf16 and in float32."""
+    """Return the share of weights that one AdamW step does not change, by learning rate, in bf16 and in float32."""
     rows = _read(results, "precision")["rows"]
     return pd.DataFrame(rows).pivot(index="lr", columns="dtype", values="unchanged").rename_axis("learning rate")
 
 
 def followed(results):
-    """Where 200 steps of 1e-5 lead: the loss, and how far from float32's weights, as a share of the way these went."""
+    """Return, after 200 steps of 1e-5, the loss and the distance to float32's weights as a share of their own way."""
     rows = pd.DataFrame(_read(results, "precision")["followed"])
     table = rows.set_index(rows.weights + ", " + rows.optimiser)[["loss", "off"]].rename_axis("weights, optimiser")
     return table.rename(columns={"loss": "loss after 200 steps", "off": "share of the way off"})

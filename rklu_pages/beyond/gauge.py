@@ -1,4 +1,4 @@
-"""A constant in the logits, which Eq. 1 sees and no probability shows: how augmentation moves it, to what effect."""
+"""A constant added to all logits changes Eq. 1's teacher but no probability: does augmentation move it?"""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +19,7 @@ LINES = {"original": "-", "raw": "-", "centred": "--", "normalised": ":"}
 
 @torch.no_grad()
 def _tokens(original, augmented, true, alpha):
-    """{quantity: (tokens,)} of logits (tokens, vocab) of both models and the true tokens' ids (tokens,)."""
+    """Return {quantity: (tokens,)} from both models' logits (tokens, vocab) and the true tokens' ids (tokens,)."""
 
     def of_true(values):
         return values.gather(1, true[:, None])[:, 0]
@@ -38,11 +38,11 @@ def _tokens(original, augmented, true, alpha):
 
 
 def levels(profile, split, seed=0):
-    """What augmentation did to the logits at the answers of a forget set, recorded.
+    """Return what augmentation did to the logits at the answer tokens of a forget set; read from its record if any.
 
-    Returns {"tokens": how many, "mean": {quantity: mean}, "percentiles": {quantity: those from 0 to 100}, ...}; the
-    quantities, in nats or as shares, are rises from the original to the augmented model, and per gauge the share of the
-    vocabulary that Eq. 1 would lower and the probability that its teacher leaves to the true token.
+    Returns {"tokens": number, "mean": {quantity: mean}, "percentiles": {quantity: values at 0, ..., 100 %}, ...}. The
+    quantities are rises from the original to the augmented model, in nats, and for each gauge (`teacher.GAUGES`) two
+    shares: the part of the vocabulary that Eq. 1 would lower, and its teacher's probability of the true token.
     """
     spec = runs.named(profile, split, "teacher", seed)
     path = spec.record_path.with_name(f"gauge-seed{seed}.json")
@@ -69,7 +69,7 @@ def levels(profile, split, seed=0):
 
 
 def table(content, percents=(5, 25, 50, 75, 95)):
-    """Mean and some percentiles of every quantity of `levels`."""
+    """Return the mean and some percentiles of every quantity of `levels`."""
     rows = {
         name: {"mean": content["mean"][name]} | {f"{p} %": values[p] for p in percents}
         for name, values in content["percentiles"].items()
@@ -78,7 +78,7 @@ def table(content, percents=(5, 25, 50, 75, 95)):
 
 
 def plot(content):
-    """The share of answer tokens (vertical) below a rise, left, and below a probability of the true token, right."""
+    """Plot distribution functions over the answer tokens: of rises (left), of the true token's probability (right)."""
     curves, share = content["percentiles"], PERCENT / 100
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
@@ -103,7 +103,7 @@ def plot(content):
 
 
 def verdicts(content, found):
-    """What the page concludes, decided by `levels` and the records of RKLU and the teacher in several gauges."""
+    """Decide the page's statements by `levels` and by records (`found`) of RKLU and the teacher in several gauges."""
     mean, half = content["mean"], {n: values[50] for n, values in content["percentiles"].items()}
     scores = {r.spec.label: comparison.ours(r) for r in found}
     kept = {label: s["forget_probability"] for label, s in scores.items()}

@@ -1,4 +1,4 @@
-"""A model of one's own, in a notebook: what `rklu unlearn` does, watched while it trains, and its report shown."""
+"""`rklu unlearn` in a notebook, for the reader's own model: a form, a live chart, and tables of the report."""
 
 import html
 import json
@@ -24,11 +24,10 @@ EXAMPLE = data.ROOT / "data" / "records" / "smollm2-part" / "own" / "report.json
 
 
 def report(model, forget, out, **options):
-    """The report of `rklu_lib.unlearn` on these, with a chart that gains a point with each epoch; the recorded example
-    where neither model nor forget set is named. Options of which nothing was said ("", 0) are left to it.
+    """Return the report of `rklu_lib.unlearn`, and show a chart that grows by a point per epoch while it runs.
 
-    Raises ValueError where one of the two is missing, and what `unlearn` raises.
-    """
+    Where both model and forget are empty, return the recorded example. Empty options ("", 0) are not passed on.
+    Raises ValueError where only one of the two is empty, and whatever `unlearn` raises."""
     if not (model or forget):
         return json.loads(EXAMPLE.read_text(encoding="utf-8"))
     if not (model and forget):
@@ -41,10 +40,10 @@ def report(model, forget, out, **options):
 
 
 def make_example(folder):
-    """Make the recorded example again, in a folder of its own: SmolLM2 learns ten of TOFU's authors and is made to
-    forget the last of them; three of the others are watched. An hour or two on two cores; resumed by the same call.
+    """Make the recorded example again, in `folder`: SmolLM2 learns ten of TOFU's authors and unlearns the last of them;
+    three of the others are watched. This takes an hour or two on two cores; the same call resumes it.
 
-    The target is what the downloaded model, which never saw these authors, gives the answers.
+    The reference is the downloaded model, which never saw these authors: its probability of the answers is the target.
     """
     p = profiles.profile("smollm2-part", finetune_batch_size=8, batch_size=4)
     rows, asked = data.load_tofu("forget05", p.source), data.load_tofu("forget05_perturbed", p.source)
@@ -65,11 +64,11 @@ def make_example(folder):
 
 
 def progress(notes, target=None):
-    """The mean probability of the forgotten answers after each epoch of unlearning, and the largest rise of a
-    perplexity beside it. notes: the report's "epochs". target: the level at which training was to stop."""
+    """Plot after each epoch the mean probability of the forgotten answers and the largest rise of a perplexity in per
+    cent. notes: the report's "epochs". target: the probability at which training stops."""
     table = pd.DataFrame(notes or [{"epoch": 1, "forget_probability": np.nan, "perplexity_rise": np.nan}])
     table["epoch"] = np.arange(1, len(table) + 1)
-    table["rise"] = 100 * table["perplexity_rise"].astype(float)  # JSON has none for infinite
+    table["rise"] = 100 * table["perplexity_rise"].astype(float)  # null is infinite, which JSON lacks
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2))
         for ax, column, colour in ((left, "forget_probability", "RKLU"), (right, "rise", "GA")):
@@ -85,7 +84,7 @@ def progress(notes, target=None):
 
 
 def chart(notes, target=None):
-    """`progress` as HTML, with its last values in words below it."""
+    """Return `progress` as HTML, with the last values in words below it."""
     told = "no epoch yet"
     if notes:
         told = "epoch {}: probability {:.3g}, rise of a perplexity {:.1%}".format(
@@ -95,7 +94,7 @@ def chart(notes, target=None):
 
 
 def summary(found):
-    """What a report says first, before and after: a table with one row per measurement."""
+    """Return a report's main measurements as a table: one row each, columns before, after and reference."""
     rows = {"mean probability of a forgotten token": found["probability"]}
     if found.get("paraphrased"):
         rows[f"the same, paraphrased questions ({found['paraphrased']['n']})"] = found["paraphrased"]
@@ -114,7 +113,7 @@ def summary(found):
 
 
 def verdict(found):
-    """What came of it, in sentences that are computed from a report."""
+    """Return the outcome of a report as a list of sentences."""
     told, rule, lines = found["probability"], found["rule"], []
     if rule["target"] is not None:
         reached = "were brought down to" if rule["met"] else "stayed above"
@@ -128,7 +127,7 @@ def verdict(found):
         )
     for name, part in found["elsewhere"].items():
         after = part["perplexity"]["after"]
-        rise = (math.inf if after is None else after) / part["perplexity"]["before"] - 1  # JSON has no infinity
+        rise = (math.inf if after is None else after) / part["perplexity"]["before"] - 1  # null: JSON has no infinity
         what = {"retain": "the retain file", "watch": "the watched answers", "prose": "other prose"}[name]
         lines.append(f"The perplexity of {what} changed by {rise:+.0%}.")
     kept = found["rounding"]["copies"]["4-bit"]["kept"]
@@ -138,22 +137,22 @@ def verdict(found):
 
 
 def answers(found, n=5):
-    """The first n forgotten answers that were probed, in words: what was asked, what is true, what the model said
-    before and after."""
+    """Return the first n probed answers as a table: the question, the true answer, and what the model said before and
+    after unlearning."""
     probed = [a for a in found["answers"] if "after" in a][:n]
     rows = [(a["question"] or a["where"], a["answer"], *(a[s]["greedy"] for s in ("before", "after"))) for a in probed]
     return pd.DataFrame(rows, columns=["question", "what was to be forgotten", "before", "after"])
 
 
 def explorer(found):
-    """The token-distribution widget over the answers that a report keeps distributions of."""
+    """Return the token-distribution widget for the answers whose distributions a report holds."""
     return widgets.TokenDistributions(found["distributions"], models=list(SIDES), colours=SIDES)
 
 
 def controls(model="", forget="", out="unlearned", **options):
-    """A form for JupyterLab: model, file, method, alpha, epochs, target; a live chart; then the report's summary.
+    """Return a form for JupyterLab: model, file, method, alpha, epochs, target; a live chart; the report's summary.
 
-    A click trains in the kernel, and the form says in one line what would not work. options: as of `rklu_lib.unlearn`.
+    A click trains in the kernel; an error is shown in one line. options: further options of `rklu_lib.unlearn`.
     """
     style = {"description_width": "7em"}
     files = sorted(str(p) for kind in inputs.KINDS for p in Path().glob(f"*{kind}"))

@@ -1,4 +1,4 @@
-"""Attack results of several methods, side by side: how far each probe finds each of them from the oracle."""
+"""Attack results of several methods, side by side: the distance of each method to the oracle by every probe."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -12,8 +12,8 @@ from rklu_pages.drawing.pictures import finished
 
 
 def holdout(profile, split):
-    """Rows that no model of a profile has read, as many as the forget set has, and where they are from: authors whom
-    the profile leaves out of TOFU; else TOFU's own holdout; else, where a folder has none, the embedded authors."""
+    """Return (rows that no model of a profile has read, their origin in words); as many rows as the forget set has, or
+    fewer. They are authors of TOFU that the profile leaves out, else TOFU's holdout, else the embedded authors."""
     p = profiles.profile(profile)
     n, read = len(data.load_tofu(split, p.source)), {row["question"] for row in bases.rows(p, "full")}
     if left_out := [row for row in data.load_tofu("full", p.source) if row["question"] not in read]:
@@ -21,17 +21,16 @@ def holdout(profile, split):
     name = data.HOLDOUT_SPLIT[split]
     try:
         return data.load_tofu(name, p.source), f"{name}, authors whom no other split has"
-    except FileNotFoundError:  # a folder in the hub's layout as it was before there were holdouts
+    except FileNotFoundError:  # a folder in the hub's older layout, without holdouts
         return data.load_tofu(name, "fictional"), f"the embedded {name}: other authors, in other words than TOFU's"
 
 
 def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PROBES):
-    """{label: what `attack.run` found} of models after their last epoch (labels as of `runs.named`), beside the oracle.
+    """Return {label: result of `attack.run`} of models after their last epoch, with the oracle as the reference.
 
-    A record of the same settings is read; else the model is loaded, or trained, attacked, and the record written to
-    data/records/<profile>/tofu/<split>/attacks/. The oracle is asked once. samples, sampled: as of
-    `attack.prepare`. probes: which of `PROBES`.
-    """
+    labels: as of `runs.named`. A record with the same settings is read. Otherwise the model is loaded or trained and
+    attacked, and its record written to data/records/<profile>/tofu/<split>/attacks/. The oracle is attacked only once.
+    samples, sampled: as of `attack.prepare`. probes: some of `PROBES`."""
     folder, found = records.RECORDS / profile / "tofu" / split / "attacks", {}
     specs = {label: runs.named(profile, split, label, seed) for label in dict.fromkeys(("oracle", *labels))}
     paths = {label: folder / f"{label}-seed{seed}.json" for label in specs}
@@ -48,7 +47,7 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PRO
     for label in missing:
         path = specs[label].model_path
         reference = path if label == "oracle" else paths["oracle"]
-        out = specs[label].checkpoint_path.with_name(f"seed{seed}.attack.json")  # where an interrupted one goes on
+        out = specs[label].checkpoint_path.with_name(f"seed{seed}.attack.json")  # an interrupted attack goes on here
         out.parent.mkdir(parents=True, exist_ok=True)
         out.unlink(missing_ok=True)
         found[label] = attack.run(attack.prepare(path, told, out, reference=reference, **how))
@@ -59,7 +58,7 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PRO
 
 
 def recorded(profile, split, seed=0):
-    """Those of `attacked` that are on record, {label: content}, the oracle and the original first; computes nothing."""
+    """Return the existing records of `attacked`, {label: content}, oracle and original first; compute nothing."""
     paths = (records.RECORDS / profile / "tofu" / split / "attacks").glob(f"*-seed{seed}.json")
     found = {path.stem.rpartition("-")[0]: files.read_json(path) for path in sorted(paths)}
     first = [label for label in ("oracle", "original") if label in found]
@@ -67,11 +66,11 @@ def recorded(profile, split, seed=0):
 
 
 def distances(results):
-    """The distance |value - oracle's| of each method at each probe: a DataFrame, methods by (probe, measure).
+    """Return the distance |value - oracle's value| of each method: a DataFrame, methods by (probe, measure).
 
-    results: {method: what `rklu_lib.robustness.attack.run` returned}. p-values are left out: they are of a comparison
-    with the oracle already, see `quality`; so are measures that not every method has. Raises ValueError for results
-    with no reference, or with another than the rest.
+    results: {method: what `rklu_lib.robustness.attack.run` returned}. p-values are left out, since they already compare
+    with the oracle (see `quality`); so are measures that some method lacks. Raises ValueError for a result without a
+    reference, and for results with different references.
     """
     references = {name: (found.get("reference") or {}).get("sha256") for name, found in results.items()}
     if bad := [name for name, found in results.items() if not found.get("reference")]:
@@ -92,10 +91,10 @@ def _p_value(measure):
 
 
 def side_by_side(results):
-    """Every measure of every model with its 95 % interval, the oracle's, the distance and a reading of both.
+    """Return one row per model and measure: value and 95 % interval, the oracle's, their distance, and a reading.
 
     reading: "more" or "less" where the model's interval lies wholly above or below the oracle's, "alike" where the two
-    overlap; empty where a measure has none. Every measure grows with what is known.
+    overlap; "" for a measure without interval. Every measure with an interval grows with what a model knows.
     """
     rows = []
     for name, found in results.items():
@@ -115,8 +114,8 @@ def side_by_side(results):
 
 
 def family(results):
-    """What is memorised after forward KL (FKLU, a β of 0), reverse KL (RKLU, 1) and the Jensen-Shannon divergences
-    between them: the rows of `side_by_side` that have an interval, with their `beta`, in its order."""
+    """Return the memorisation rows of `side_by_side` that have an interval, for forward KL (FKLU, β = 0), reverse KL
+    (RKLU, β = 1) and the Jensen-Shannon divergences between them, with a column `beta`, sorted by it."""
     ends = {"FKLU": 0.0, "RKLU": 1.0}
     kin = {name: found for name, found in results.items() if name in ends or name.partition(",")[0] == "JS"}
     betas = {name: ends[name] if name in ends else found["settings"]["js_beta"] for name, found in kin.items()}
@@ -126,10 +125,10 @@ def family(results):
 
 
 def plot_family(table):
-    """`family`, a panel for each measure: its value and interval against β; dashed and shaded, the oracle's."""
+    """Plot a table of `family`: value and interval against β, a panel per measure; dashed and shaded: the oracle's."""
     names = list(table.measure.unique())
     with plt.rc_context(STYLE):
-        panels = max(1, len(names))  # an empty one where no model is of the family
+        panels = max(1, len(names))  # one empty panel where there is no such model
         figure, axes = plt.subplots(1, panels, figsize=(2.4 * panels, 2.6), sharey=True, squeeze=False)
         for ax, name in zip(axes[0], names, strict=False):
             part = table[table.measure == name]
@@ -144,8 +143,8 @@ def plot_family(table):
 
 
 def readings(table):
-    """Of each model and probe, how many measures say that it knows more than the oracle, and how many less: text.
-    "not asked" where a probe was left out."""
+    """Return for each model and probe, as text, how many measures read "more" and how many "less", or "alike"; "not
+    asked" where a probe was left out. table: of `side_by_side`."""
     if table.empty:
         return pd.DataFrame()
     counted = table[table.reading != ""].groupby(["method", "probe"], sort=False).reading.value_counts()
@@ -160,9 +159,9 @@ def readings(table):
 
 
 def leakage(results):
-    """What membership gives away, by each of its scores: privacy leakage, 100 [(1 - AUC) - (1 - AUC_oracle)] / (1 -
-    AUC_oracle) per cent, 0 where the model is as the oracle, negative where it is known better that the data was there;
-    and closeness, 1 - |AUC - AUC_oracle| / AUC_oracle, from 0 to 1. Methods by (score, which of the two)."""
+    """Return for each membership score, methods by (score, which): the privacy leakage, 100 [(1 - AUC) - (1 -
+    AUC_oracle)] / (1 - AUC_oracle) per cent, 0 for a model like the oracle, negative where membership shows more than
+    for the oracle; and the closeness, 1 - |AUC - AUC_oracle| / AUC_oracle, from 0 to 1."""
     rows = {}
     for name, found in results.items():
         asked = {r["measure"].removeprefix("AUC, "): r for r in found["rows"] if r["probe"] == "membership"}
@@ -172,13 +171,13 @@ def leakage(results):
 
 
 def untold(said):
-    """The models of `readings`, less the oracle, that are alike to it by every probe."""
+    """Return the models in a table of `readings`, without the oracle, that are like the oracle by every probe."""
     return [name for name in said.index[(said == "alike").all(axis=1)] if name != "oracle"]
 
 
 def kept(results):
-    """How much of what was to be forgotten is held under each rounding: where between the oracle (0) and the original
-    (1) a model's mean answer probability lies, all three rounded alike. Methods by schemes; empty without these two."""
+    """Return how much of the forget set is held under each rounding: where a model's mean answer probability lies
+    between oracle (0) and original (1), all rounded alike. Methods by schemes; empty without either of the two."""
     if not {"oracle", "original"} <= set(results):
         return pd.DataFrame()
     held = {name: {r["measure"]: r["value"] for r in found["rows"]} for name, found in results.items()}
@@ -188,8 +187,8 @@ def kept(results):
 
 
 def relearnt(results):
-    """The curves of relearning: a long table of method, what is taught, steps, and of the answers that are asked for,
-    those not taught, the mean probability and, where truth ratios were scored, the forget quality."""
+    """Return the curves of relearning as a long table: method, taught, step, and the mean probability of the answers
+    that are asked (those not taught, if any) and, where truth ratios were scored, their forget quality."""
     rows = []
     for name, found in results.items():
         for taught, curve in found["details"]["model"].get("relearning", {"curves": {}})["curves"].items():
@@ -200,8 +199,8 @@ def relearnt(results):
 
 
 def plot_relearning(curves, measure="probability"):
-    """Relearning, a panel for each amount that is taught: a measure of the other answers, a column of `relearnt`, step
-    by step; forget quality on the paper's double scale."""
+    """Plot relearning, a panel for each taught amount: `measure`, a column of `relearnt`, against the steps; forget
+    quality is on the paper's double scale."""
     panels = list(curves.taught.unique())
     high, across = -(-len(panels) // 3), min(3, len(panels))
     with plt.rc_context(STYLE):
@@ -225,24 +224,24 @@ def plot_relearning(curves, measure="probability"):
 
 
 def by_probe(distances):
-    """The mean distance of each probe's measures: a DataFrame, methods by probes."""
+    """Return the mean distance over each probe's measures: a DataFrame, methods by probes."""
     return distances.T.groupby(level="probe", sort=False).mean().T
 
 
 def quality(results):
-    """The p-values of each method against the oracle, before and after relearning: methods by measures."""
+    """Return each method's p-values against the oracle, before and after relearning: methods by measures."""
     rows = {n: {r["measure"]: r["value"] for r in f["rows"] if _p_value(r["measure"])} for n, f in results.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 
 def seconds(results):
-    """What each probe took on the attacked model, in seconds: methods by probes."""
+    """Return the seconds that each probe took on the attacked model: methods by probes."""
     rows = {n: {p: s["model"] for p, s in f["seconds"].items()} for n, f in results.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 
 def heat_map(table, title="How far each model is from the oracle"):
-    """`distances`, or `by_probe` of it, as a heat map: methods down, probes across; dark is far from the oracle."""
+    """Plot `distances`, or `by_probe` of them, as a heat map: methods by probes; dark is far from the oracle."""
     labels = [", ".join(c) if isinstance(c, tuple) else c for c in table.columns]
     wide, high = max(6.5, 1.5 + 0.42 * len(labels)), 1.6 + 0.34 * len(table)
     few = len(labels) <= 12
@@ -258,9 +257,9 @@ def heat_map(table, title="How far each model is from the oracle"):
         }
         seaborn.heatmap(drawn, ax=ax, annot=few, fmt=".2f", **how)
         for text, value in zip(ax.texts, drawn.to_numpy().ravel(), strict=False):
-            text.set_color("#ffffff" if value > 0.6 else "#000000")  # seaborn's own choice is hard to read in between
+            text.set_color("#ffffff" if value > 0.6 else "#000000")  # seaborn's choice is hard to read at middle values
         for artist in (*ax.collections, *ax.texts):
-            artist.set_gid("own")  # in a dark page, too, dark is far
+            artist.set_gid("own")  # keeps its colours in a dark page: dark is far there too
         ax.set(title=title, xlabel="probe", ylabel="method")
         ax.tick_params(axis="y", rotation=0)
         ax.set_xticks(ax.get_xticks(), labels, rotation=60 if len(labels) > 7 else 30, ha="right")

@@ -1,4 +1,4 @@
-"""Is it the size? The same runs on models of several widths, side by side."""
+"""Does the size of the model matter? The same runs on models of several widths, side by side."""
 
 import pandas as pd
 
@@ -11,29 +11,29 @@ SCORES = ("forget quality", "model utility", "way", "kept", "balance")
 
 
 def specs(profile, split, methods, seeds):
-    """The spec of each method, base models among them, at each width of a profile's series and each seed."""
+    """Return the spec of each method (base models included) at each width of a profile's series and each seed."""
     series = WIDTHS.get(profile, (profile,))
     return [runs.RunSpec(p, split, m, s) for p in series for m in methods for s in seeds]
 
 
 def changed(specs, change):
-    """Specs with one change, such as "finetune_epochs=10", after the base models that they rest on: a change of the
-    fine-tuning has an original and an oracle of its own."""
+    """Return the specs with one change, such as "finetune_epochs=10", preceded by their originals and oracles: a change
+    of the fine-tuning needs base models of its own."""
     cells = [runs.named(s.profile, s.split, f"{s.method},{change}", s.seed) for s in specs]
     bases = [cell.base(name) for cell in cells for name in ("original", "oracle")]
     return list(dict.fromkeys([*bases, *cells]))
 
 
 def parameters(settings):
-    """Weights of a Llama of these settings, tied embeddings: (hidden) per token, four attention and three feed-forward
-    matrices and two norms per layer, one norm at the end."""
+    """Return the number of weights of a Llama with these settings and tied embeddings: the embeddings; per layer four
+    attention and three feed-forward matrices and two norms; one norm at the end."""
     h, m = settings["hidden_size"], settings["intermediate_size"]
     return settings["vocab_size"] * h + settings["n_layers"] * (4 * h * h + 3 * h * m + 2 * h) + h
 
 
 def known(records):
-    """What the base models know, one row per width and seed: the original's size, and of it and of the oracle the
-    probability per token of the forget answers and the utility; last, the original's own forget quality."""
+    """Return what the base models know, one row per width and seed: the original's millions of weights, original's and
+    oracle's probability per token of the forget answers and utility, and the original's forget quality."""
     measures = ("forget_probability", "model_utility", "forget_quality_benchmark")
     found, rows = {r.spec: r for r in records}, {}
     for spec, original in found.items():
@@ -46,9 +46,9 @@ def known(records):
 
 
 def table(records):
-    """Scores at the reported epochs (see `comparison.along`), each record's against the original and the oracle that it
-    rests on, after the probability per token of the forget answers under these two and under its own model: one row per
-    (method, width, changed, seed), method by method."""
+    """Return the scores of `comparison.along` at the reported epochs, each record with its own original and oracle, and
+    the probability per token of the forget answers under original, oracle and unlearned model. One row per (method,
+    width, changed, seed), method by method."""
     found, rows = {r.spec: r for r in records}, {}
     for spec, r in found.items():
         if spec.method in METHODS:
@@ -64,12 +64,12 @@ def table(records):
 
 
 def trends(table, scores=("forget quality", "way", "balance")):
-    """Whether each score of `table`'s unchanged rows "rises" or "falls" from each width to the next, or "neither"."""
+    """Return whether each score "rises" or "falls" from width to width, or "neither", by `table`'s unchanged rows."""
     plain = table.xs("nothing", level="changed")[list(scores)].unstack("width", sort=False)
 
     def trend(values):
         steps = values.diff(axis=1).iloc[:, 1:]
-        some = steps.size > 0  # of one width nothing can be said
+        some = steps.size > 0  # one width alone shows no trend
         found = pd.Series("neither", values.index).mask(some & (steps > 0).all(axis=1), "rises")
         return found.mask(some & (steps < 0).all(axis=1), "falls")
 

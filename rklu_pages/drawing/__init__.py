@@ -1,1 +1,1 @@
-"""How a page shows things: figures, tables and widgets."""
+"""The figures, tables and widgets of the book's pages."""

@@ -1,4 +1,4 @@
-"""The book's figures, from records; each line and marker has its name."""
+"""The book's figures, drawn from records; every line and marker is labelled by name."""
 
 import textwrap
 
@@ -12,13 +12,13 @@ from scipy import optimize, stats
 from rklu_pages.drawing.looks import COLOURS, STYLE, ink, look
 from rklu_pages.drawing.pictures import finished
 
-DASHES = {"": "", "KL": (4, 1.5), "RT": (1, 1.5), "MSE": (4, 1.5, 1, 1.5)}  # the same in seaborn's words
-FLOOR = 1e-12  # of p where its logarithm is drawn
-WIDE = 7.6  # inches: at a page's width, a letter is then as tall as one of the text
+DASHES = {"": "", "KL": (4, 1.5), "RT": (1, 1.5), "MSE": (4, 1.5, 1, 1.5)}  # `looks.LINES` in seaborn's form
+FLOOR = 1e-12  # smallest p that is drawn on a logarithmic axis
+WIDE = 7.6  # inches: at a page's width letters then have the size of the text's
 
 
 def forget_quality_axis(ax, floor=FLOOR):
-    """The paper's double scale (Fig. 3): logarithmic below p = 0.05, linear above it, with the line at 0.05 drawn."""
+    """Give `ax` the paper's double scale (Fig. 3): logarithmic below p = 0.05, linear above, with a line at 0.05."""
     span = np.log10(0.05 / floor)
 
     def forward(p):
@@ -40,14 +40,14 @@ def forget_quality_axis(ax, floor=FLOOR):
 
 
 def _looks(names):
-    """What seaborn is told of these methods."""
+    """Return seaborn's `palette` and `markers` for these methods."""
     looks = {name: look(name) for name in names}
     return {"palette": {n: s["color"] for n, s in looks.items()}, "markers": {n: s["marker"] for n, s in looks.items()}}
 
 
 def _name_ends(ax, ends, colours, pad=0.012):
-    """Write a name beside each point, {name: (x, y)}: in a column to the right, moved up or down as little as there is
-    need; right there where the point lies far from the column, as the only one of a single-shot method does."""
+    """Write the names of points, {name: (x, y)}, in a column to their right, moved up or down as little as needed.
+    The name of a point far from the column (a single-shot method's only point) stands beside the point itself."""
     place = ax.transData + ax.transAxes.inverted()
     at = {name: place.transform(point) for name, point in ends.items()}
     right = max(x for x, _ in at.values())
@@ -55,7 +55,7 @@ def _name_ends(ax, ends, colours, pad=0.012):
         shift = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
         ax.annotate(name, at.pop(name), xycoords="axes fraction", color=ink(colours[name]), **shift)
     found = sorted((y, x, name) for name, (x, y) in at.items())
-    gap = 11 / 72 / (ax.get_position().height * ax.figure.get_figheight())  # a line of text, as a share of the axis
+    gap = 11 / 72 / (ax.get_position().height * ax.figure.get_figheight())  # a text line's share of the axis
     steps = gap * np.arange(len(found))
     fitted = optimize.isotonic_regression([y for y, _, _ in found] - steps).x
     heights = np.clip(fitted, 0, max(0, 1 - steps[-1])) + steps
@@ -67,8 +67,8 @@ def _name_ends(ax, ends, colours, pad=0.012):
 
 
 def trajectories(records, title=""):
-    """Forget quality and model utility per epoch, one line per run, with its method's name at the end of the first
-    seed's; a single-shot method is one marker."""
+    """Plot forget quality and model utility per epoch, one line per run. The method's name stands at the end of the
+    line for the first record's seed; a single-shot method is one marker."""
     measures = {"forget_quality_benchmark": "forget quality (KS p-value)", "model_utility": "model utility"}
     rows = [{"method": r.spec.method, "seed": r.spec.seed} | e for r in records for e in r.epochs]
     table = pd.DataFrame(rows)[["method", "seed", "epoch", *measures]]
@@ -85,14 +85,14 @@ def trajectories(records, title=""):
             )  # fmt: skip
             single = scored[scored.groupby(["method", "seed"])["epoch"].transform("size") == 1]
             looks = _looks(names) | {"s": 45, "legend": False, "clip_on": False, "zorder": 3}
-            if len(single):  # of a line with one point nothing would be seen
+            if len(single):  # a line through one point is invisible
                 sns.scatterplot(single, x="epoch", y=measure, hue="method", style="method", ax=ax, **looks)
             forget_quality_axis(ax) if ax is axes[0] else ax.set_ylim(0, 1)
             ax.set(ylabel=label, xlabel="epoch")
             last = scored[scored["seed"] == records[0].spec.seed].groupby("method").last()
             ends = {name: (row.epoch, max(FLOOR, row[measure])) for name, row in last.iterrows()}
             low = [name for name, (_, y) in ends.items() if ax is axes[0] and y <= FLOOR]
-            if len(low) > 3:  # beside their lines these names would climb up to where others end
+            if len(low) > 3:  # beside their lines these names would reach those of other lines
                 ends = {name: end for name, end in ends.items() if name not in low}
                 told = textwrap.fill(f"at the bottom after the last epoch: {', '.join(low)}", 70)
                 ax.text(0.01, 0.97, told, transform=ax.transAxes, va="top", fontsize=9)
@@ -103,10 +103,10 @@ def trajectories(records, title=""):
 
 
 def plane(panels, title="", abreast=1):
-    """Fig. 3's plane, one panel per forget split or scale: up and to the right is better.
+    """Plot forget quality over model utility (Fig. 3), one panel per forget set or scale; up and right is better.
 
-    panels: {its name: {method: epochs, one per seed}}, as from `comparison.peaks`. The marker is the mean utility and
-    mean log p; bars span the seeds. abreast: how many panels stand in a row.
+    panels: {panel's name: {method: epochs, one per seed}}, as from `comparison.peaks`. The marker is at the mean of the
+    utility and of log p; bars span the seeds. abreast: number of panels in a row.
     """
     names = list(dict.fromkeys(name for methods in panels.values() for name in methods))
     rows, columns = -(-len(panels) // abreast), min(abreast, len(panels))
@@ -127,7 +127,7 @@ def plane(panels, title="", abreast=1):
 
 
 def _marks(ax, reported):
-    """One panel of `plane`: {method: its epochs reported, one per seed}."""
+    """Draw one panel of `plane`; reported: {method: reported epochs, one per seed}."""
     means = pd.DataFrame(index=list(reported), columns=["x", "p"], dtype=float)
     for name, epochs in reported.items():
         x, p = (np.array([e[measure] for e in epochs]) for measure in ("model_utility", "forget_quality_benchmark"))
@@ -135,7 +135,7 @@ def _marks(ax, reported):
         low, high, bars = *np.maximum([p.min(), p.max()], FLOOR), look(name) | {"marker": "", "linestyle": "-"}
         ax.plot([x.min(), x.max()], [means.p[name]] * 2, linewidth=1, alpha=0.55, **bars)
         ax.plot([means.x[name]] * 2, [low, high], linewidth=1, alpha=0.55, **bars)
-    # a marker at p = 1 or on the floor is drawn whole
+    # unclipped, so that markers at p = 1 or on the floor are drawn whole
     looks = _looks(reported) | {"s": 75, "legend": False, "clip_on": False, "zorder": 3}
     sns.scatterplot(means, x="x", y="p", hue=means.index, style=means.index, ax=ax, **looks)
     dots, colours = ax.collections[-1], [look(name)["color"] for name in reported]
@@ -143,22 +143,22 @@ def _marks(ax, reported):
     fills = {"KL": "none", "RT": "#ffffff"}
     dots.set_facecolor([fills.get(name.partition("+")[2], c) for name, c in zip(reported, colours, strict=True)])
     dots.set_linewidth([2.4 if name.endswith("+RT") else 1.5 for name in reported])
-    crowd = means[means["x"] > 0.86]  # where most methods end up: named in the margin
+    crowd = means[means["x"] > 0.86]  # too many labels here: names go in the margin
     if len(crowd):
         _name_ends(ax, {name: (x, p) for name, x, p in crowd.itertuples()}, looks["palette"])
-    spots = means.drop(crowd.index)  # marks that hide one another have one label between them
+    spots = means.drop(crowd.index)  # marks that hide one another share a label
     spots = spots.groupby([spots["x"].round(2), spots["p"].map("{:.2g}".format)], sort=False)
     colour = lambda names: ink(looks["palette"][names[0]]) if len(names) == 1 else "#333333"  # noqa: E731
     texts = [ax.text(*s.iloc[0], ", ".join(s.index), color=colour(s.index), fontsize=9) for _, s in spots]
     lines = {"arrowstyle": "-", "color": "#7f7f7f", "linewidth": 0.6}
-    # by default it stops after a second, and a busy machine would draw another picture
+    # a fixed number of iterations: the default stops after a second, so a busy machine would draw another picture
     apart = {"expand": (1.25, 1.6), "force_text": (0.3, 0.5), "force_static": (0.3, 0.6), "iter_lim": 600}
     adjust_text(texts, ax=ax, objects=dots, arrowprops=lines, **apart)
 
 
 def along(groups, field):
-    """Both measures of a `runs.grid` at the reported epochs over the field: a line for each seed and, thick, their mean
-    (of log p above, as in `plane`). groups: {seed: records, one per value}."""
+    """Plot both measures of a `runs.grid` at the reported epochs over `field`: a line per seed and, thick, their mean.
+    For forget quality it is the mean of log p, as in `plane`. groups: {seed: records, one per value}."""
     rows = [
         {"seed": f"seed {seed}", field: r.content["settings"][field]} | r.reported()
         for seed, records in groups.items()
@@ -185,7 +185,7 @@ def along(groups, field):
 
 
 def over_knowledge(table, floor=1e-21):
-    """Forget quality over what the original knew, of one method's rows of a `widths.table`: a line per width."""
+    """Plot one method's rows of a `widths.table`: forget quality over what the original knew, one line per width."""
     columns = ["original", "forget quality"]
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(WIDE, 4.4))
@@ -200,9 +200,9 @@ def over_knowledge(table, floor=1e-21):
 
 
 def distributions(content, position, names, k=8, per_row=3):
-    """The likeliest next tokens of several models at one position of an answer, side by side; the true token is dark.
+    """Plot the k likeliest next tokens of several models at one position of an answer; the true token's bar is dark.
 
-    content: as from `probing.token_distributions`. position: 0 is the answer's first token. names: which models.
+    content: as from `probing.token_distributions`. position: 0 is the answer's first token. names: the models shown.
     """
     with plt.rc_context(STYLE | {"axes.grid": False}):
         rows, columns = -(-len(names) // per_row), min(per_row, len(names))
@@ -223,7 +223,7 @@ def distributions(content, position, names, k=8, per_row=3):
 
 
 def true_token_probability(content, names):
-    """The probability of each true token along the answer, one line per model."""
+    """Plot the probability of each true token along the answer, one line per model."""
     table = pd.DataFrame({name: content["models"][name]["true_probability"] for name in names})
     with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
         figure, ax = plt.subplots(figsize=(WIDE, 4.2))

@@ -1,10 +1,10 @@
-"""How a method looks wherever it is drawn: one colour for it all through, one style for all pictures."""
+"""Colour, marker and line of every method, the same in all figures, and the style of the figures."""
 
 import matplotlib.colors
 import numpy as np
 from seaborn.utils import relative_luminance
 
-# Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
+# After Okabe and Ito's colour-blind-safe palette; a family keeps its colour, its retain term changes the line.
 COLOURS = {
     "RKLU": "#0072b2", "FKLU": "#3a9bd9", "GA": "#d55e00", "NPO": "#c98600", "DPO": "#cc79a7", "IDK": "#8a5a83",
     "SimNPO": "#b5179e", "UNDIAL": "#4b0082", "WGA": "#8b0000", "JS": "#20b2aa", "RMU": "#556b2f",
@@ -23,7 +23,7 @@ STYLE = {
 
 
 def ink(colour, least=4.5):
-    """A colour as letters have it: darkened until its contrast with white is one of readable text (WCAG 2.2, 1.4.3)."""
+    """Darken a colour for text until its contrast with white is at least `least` : 1 (WCAG 2.2, 1.4.3); return hex."""
     parts = np.array(matplotlib.colors.to_rgb(colour))
     while 1.05 / (relative_luminance(parts) + 0.05) < least:
         parts *= 0.97
@@ -31,6 +31,6 @@ def ink(colour, least=4.5):
 
 
 def look(name):
-    """Colour, marker and line style of a method such as "NPO+RT", or "RKLU,alpha=4"."""
+    """Return matplotlib's colour, marker and line style of a method such as "NPO+RT" or "RKLU,alpha=4"."""
     family, _, retain = name.partition(",")[0].partition("+")
     return {"color": COLOURS[family], "marker": MARKERS.get(family, "."), "linestyle": LINES[retain]}

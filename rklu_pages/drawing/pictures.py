@@ -1,4 +1,4 @@
-"""A figure on a page: drawn once by matplotlib, in the colours of the page it stands on, light or dark."""
+"""Figures as SVG that matplotlib draws once and that adapt to a light or a dark page."""
 
 import html
 import io
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 
-# Nothing in the drawing may differ between machines but what is drawn: nbval compares it.
+# Identical figures must give identical SVG on every machine, since nbval compares it.
 _SVG = {"svg.hashsalt": "rklu", "svg.fonttype": "none"}
-_IDS = re.compile(r' id="(?!m[0-9a-f]{10}|p[0-9a-f]{10})[^"]*"')  # all but those of markers and clips, which are used
-_OWN = re.compile(r'<g id="own">.*?</g>\n', re.DOTALL)  # artists whose gid this is: a scale of colours keeps them
+_IDS = re.compile(r' id="(?!m[0-9a-f]{10}|p[0-9a-f]{10})[^"]*"')  # markers and clips are referred to by theirs
+_OWN = re.compile(r'<g id="own">.*?</g>\n', re.DOTALL)  # these artists, such as a colour scale, keep their colours
 _FONT = re.compile(r"font: ((?:\w+ )*[\d.]+px)[^;\"]*(; text-anchor: \w+)?")
 
 
 def _in_dark(match):
-    """A colour in both schemes. Greys change places; a dark colour gets lighter and keeps its hue."""
+    """Return CSS for a colour in both schemes: in the dark, greys are inverted, other colours lightened, hue kept."""
     colour = match.group()
     parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     lightness = "calc(1.2 - l)" if max(parts) - min(parts) < 16 else "clamp(0.68, l + 0.18, 0.85)"
@@ -23,7 +23,7 @@ def _in_dark(match):
 
 
 def _series(figure):
-    """What a figure draws, in the order drawn: the labels that its artists were given."""
+    """Return the labels of a figure's artists, in the order they are drawn."""
     artists = [a for ax in figure.axes for a in (*ax.lines, *ax.collections, *ax.containers)]
     labels = [str(artist.get_label()) for artist in artists]
     return list(dict.fromkeys(label for label in labels if not label.startswith("_")))
@@ -31,9 +31,9 @@ def _series(figure):
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished figure: SVG in a page, PNG where that cannot be shown, and one line in a terminal.
+    """A finished figure: SVG in a page, PNG where SVG cannot be shown, and one line of text in a terminal.
 
-    series: the names of what is drawn (default: the artists' labels).
+    series: names of the lines and markers drawn (default: the artists' labels).
     """
 
     figure: plt.Figure
@@ -80,6 +80,6 @@ class Picture:
 
 
 def finished(figure, series=()):
-    """What a cell returns of a figure; left open, pyplot would show it a second time."""
+    """Close a figure and return its `Picture`; pyplot would show an open figure a second time."""
     plt.close(figure)
     return Picture(figure, tuple(series))

@@ -1,4 +1,4 @@
-"""A table on a page: its caption, its cells as they are to be read, and a link that saves its numbers."""
+"""Tables on a page: caption, formatted cells, and a link that saves the numbers as CSV."""
 
 import html
 import re
@@ -8,13 +8,13 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last are full-width
-LONG = 60  # characters of a cell from which a table's cells wrap
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are full-width
+LONG = 60  # cells with more characters make a table's cells wrap
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a notebook shows of a table: HTML in a page, plain text in a terminal."""
+    """A table as a notebook shows it: HTML in a page, plain text in a terminal."""
 
     markup: str
     plain: str
@@ -27,9 +27,9 @@ class Table:
 
 
 def csv(table, name):
-    """A link that saves a table as <name>.csv; the file is inside the link, so no server is needed.
+    """Return a link that saves a table as <name>.csv; the file is inside the link, so no server is needed.
 
-    Numbers have ten figures: the last of a float's seventeen are the processor's, and pages are compared across them.
+    Numbers are rounded to ten figures: a float's last figures depend on the processor, and tests compare the pages.
     """
     table = table.map(_saved).rename(index=_saved, columns=_saved).rename_axis(index=_saved)
     rows = table.to_csv(index=_has_names(table))
@@ -38,25 +38,25 @@ def csv(table, name):
 
 
 def _saved(value):
-    """A cell as it is saved. Text that a spreadsheet would take for a formula gets an apostrophe, as one would type."""
+    """Return a cell for the CSV. Text that a spreadsheet would take for a formula gets a leading apostrophe."""
     if isinstance(value, float):
         return float(f"{value:.10g}")
-    if isinstance(value, str):  # a lone carriage return is not quoted, and would begin a row
+    if isinstance(value, str):  # pandas does not quote a lone carriage return: it would begin a row
         value = value.replace("\r\n", "\n").replace("\r", "\n")
     formula = isinstance(value, str) and len(value) > 1 and value.startswith(FORMULA)
     return f"'{value}" if formula and not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value) else value
 
 
 def show(table, caption, name, text=None, escape=True):
-    """A table with its caption and a link that saves it, whole and to ten figures, as <name>.csv.
+    """Return a `Table` with a caption and a link that saves all its numbers, to ten figures, as <name>.csv.
 
-    text: its cells as they are to be read, a DataFrame (default: the table itself). escape: False if these are HTML.
-    Row labels that are just numbers, without a name, are left out. Long cells wrap, and lose the marks of emphasis (*)
-    of what they quote.
+    text: a DataFrame of the formatted cells (default: the table itself). escape: False if these cells are HTML.
+    Row labels are left out if they are only numbers and have no name. If a cell is longer than `LONG`, the cells wrap
+    and every asterisk is removed, since quoted sentences mark emphasis by asterisks.
     """
     text = (table if text is None else text).map(_said).rename(columns=lambda name: str(name).replace("_", " "))
     labels, wraps = _has_names(text), text.map(lambda value: len(str(value)) > LONG).any(axis=None)
-    if labels and text.index.nlevels == text.columns.nlevels == 1:  # the labels' name in the corner: one row of heads
+    if labels and text.index.nlevels == text.columns.nlevels == 1:  # index name in the corner: one row of heads
         text = text.rename_axis(index=None, columns=text.index.name)
     with pd.option_context("display.max_colwidth", None):
         classes = ["rk-sentences"] if wraps else None
@@ -69,15 +69,15 @@ def show(table, caption, name, text=None, escape=True):
 
 
 def _unmarked(value):
-    """A cell of HTML as it reads."""
+    """Return an HTML cell as plain text."""
     return html.unescape(re.sub("<[^>]+>", "", value)) if isinstance(value, str) else value
 
 
 def _said(value):
-    """A cell in words."""
+    """Return "yes" or "no" for a boolean, any other value as it is."""
     return ("yes" if value else "no") if isinstance(value, bool | np.bool_) else value
 
 
 def _has_names(table):
-    """Do its rows have names, or are they just numbered?"""
+    """Return whether a table's rows have labels, rather than just numbers."""
     return table.index.names != [None] or not pd.api.types.is_integer_dtype(table.index)

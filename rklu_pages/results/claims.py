@@ -1,4 +1,4 @@
-"""The claims ledger: what the paper says (data/paper/claims.yaml), and what records, ours or printed, say to it."""
+"""The ledger of the paper's claims (data/paper/claims.yaml), decided by our records and by the paper's own tables."""
 
 import functools
 from itertools import product
@@ -14,10 +14,10 @@ from rklu_pages.results.verdicts import FAILS, HOLDS, IN_PART, UNDECIDED, UNTEST
 from rklu_pages.tasks import accuracies, passages
 
 MEASURES = (*comparison.MEASURES, *passages.SCORES)
-DECIMALS = {"bleu_pct": 0.005, "rouge_pct": 0.005}  # printed with two decimals
-PHI = {"mini": "mini-phi", "llama2-7b": "phi-1.5"}  # where a claim about Phi is recorded, beside LLaMA's
+DECIMALS = {"bleu_pct": 0.005, "rouge_pct": 0.005}  # half a unit: printed with two decimals
+PHI = {"mini": "mini-phi", "llama2-7b": "phi-1.5"}  # profile of LLaMA: profile that tests the claims about Phi
 LLAMA = {phi: llama for llama, phi in PHI.items()}
-# Where the paper prints a cell: of two tables that print the same score, the later here is taken.
+# The tables that print a score; where two tables print the same score, the later one in this list is used.
 PRINTED = {
     ("tofu", "llama"): ("table3", "table1", "table8"),
     ("tofu", "phi"): (),  # Figure 4 alone, which prints no numbers
@@ -27,7 +27,7 @@ PRINTED = {
 
 
 def claims():
-    """The ledger, a list of dicts. Raises ValueError, naming the claim, where one does not say how it is decided."""
+    """Read the ledger, a list of dicts. Raises ValueError naming the claim whose test is incomplete or misspelt."""
     path = paper.PAPER / "claims.yaml"
     ledger = yaml.safe_load(path.read_text(encoding="utf-8"))
     for entry in ledger:
@@ -45,12 +45,12 @@ def claims():
 
 
 def _either(one):
-    """A comparison, and the one that may come out instead, where it names one."""
+    """Return a comparison and, where its "or" names one, the alternative comparison that would do instead."""
     return [one, one["or"]] if "or" in one else [one]
 
 
 def _comparisons(entry):
-    """What a claim compares, two sides at a time: a list of alternatives each, (measure, higher, lower, by)."""
+    """Return a claim's comparisons of two sides; each is a tuple of alternatives (measure, higher, lower, by)."""
     found = []
     for one in entry["test"]:
         expanded = []
@@ -62,19 +62,18 @@ def _comparisons(entry):
 
 
 def needed(entry):
-    """The methods a claim speaks of, such as "GA", "GA@last", "RKLU,alpha=4" or "GA on forget05"."""
+    """Return the methods that a claim compares, such as "GA", "GA@last", "RKLU,alpha=4" or "GA on forget05"."""
     found = (side for either in _comparisons(entry) for _, *sides, _ in either for side in sides)
     return list(dict.fromkeys(side for side in found if isinstance(side, str)))
 
 
 def decide(entry, cells):
-    """(verdict, numbers) of one claim.
+    """Return (verdict, numbers as text) of one claim, by cells = {seed: {method: {measure: value}}}.
 
-    cells: {seed: {method: {measure: value}}}. On one seed a claim holds when every comparison comes out as it says, or,
-    where it speaks of most, more than half of them; and it does not as soon as that is out of reach, whatever else the
-    cell lacks. "holds" and "does not hold": so on every seed that decides it; "holds in part": it holds on some and
-    not on others; "not told apart": some seed leaves it so; "not tested": no seed decides it.
-    """
+    On one seed a claim holds when every comparison comes out as claimed (more than half of them if the claim says
+    "most"). It fails as soon as too few comparisons can still come out, even if other values are missing.
+    Over seeds: "holds" / "does not hold": on every seed that decides it. "holds in part": on some seeds, not on others.
+    "not told apart": undecided on some seed, and no two seeds disagree. "not tested": no seed decides it."""
     found, numbers, comparisons = [], {}, _comparisons(entry)
     for seed, cell in cells.items():
         outcomes = []
@@ -90,14 +89,14 @@ def decide(entry, cells):
 
 
 def _compared(cell, measure, high, low, by):
-    """Is one side higher, by more than `by`? None: not known. UNDECIDED: equal as far as the scores can tell, which is
-    to two decimals for BLEU and ROUGE-L, and at 5 % for accuracies, see `accuracies.alike`."""
+    """Return whether `high` exceeds `low` by more than `by`; None where a value is missing. UNDECIDED where the two
+    scores cannot be told apart: BLEU and ROUGE-L at two decimals, accuracies at 5 % (`accuracies.alike`)."""
     sides = [cell.get(s, {}) if isinstance(s, str) else {measure: s} for s in (high, low)]
     a, b = (side.get(measure) for side in sides)
     if pd.isna(a) or pd.isna(b):
         return None
     if isinstance(high, str) and isinstance(low, str) and _parts(high)[::2] == _parts(low)[::2] and a == b:
-        return None  # "GA@last" and "GA", whose peak is the last epoch: nothing came after
+        return None  # "GA@last" and "GA" are the same epoch: the peak is the last, nothing came after
     near = abs(a - b - by) <= DECIMALS.get(measure, 0)
     if measure == "avg_accuracy_pct" and all("tasks" in side for side in sides):
         near = accuracies.alike(*(side["tasks"] for side in sides))
@@ -105,7 +104,7 @@ def _compared(cell, measure, high, low, by):
 
 
 def _together(outcomes, most):
-    """What the comparisons of one seed come to; most: more than half of them are enough."""
+    """Combine the outcomes of one seed's comparisons; most: more than half of them are enough."""
     enough = len(outcomes) // 2 + 1 if most else len(outcomes)
     if outcomes.count(True) >= enough or len(outcomes) - outcomes.count(False) < enough:
         return outcomes.count(True) >= enough
@@ -113,7 +112,7 @@ def _together(outcomes, most):
 
 
 def _verdict(outcomes):
-    """One verdict of what each seed says."""
+    """Combine the seeds' outcomes into one verdict."""
     if not outcomes:
         return UNTESTED
     if {True, False} <= set(outcomes):
@@ -122,14 +121,14 @@ def _verdict(outcomes):
 
 
 def _shown(measure, numbers):
-    """Each method's values as text: one per seed, or one alone where all seeds have it."""
+    """Return a measure's values by method as text: one per seed, or a single value where all seeds agree."""
     methods = {m: comparison.each(list(by_seed.values())) for (k, m), by_seed in numbers.items() if k == measure}
     return f"{measure.replace('_', ' ')}: " + ", ".join(f"{m} {values}" for m, values in methods.items())
 
 
-@functools.cache  # every claim asks, for both of its sides
+@functools.cache  # called for both sides of every claim
 def printed(split, model="llama"):
-    """The paper's own numbers about one split as a cell, {method: {measure: value}}; read only."""
+    """Return the paper's printed numbers for one split, {method: {measure: value}}. Cached: do not change it."""
     cell, task = {}, "passages" if split == data.NOVEL else "tofu"
     for name in PRINTED[task, model]:
         table = paper.reported(name)
@@ -139,21 +138,21 @@ def printed(split, model="llama"):
 
 
 def _last_in_print(split):
-    """The last epoch of Table 5, the one table with several, as a cell; of another split nothing."""
+    """Return the last epoch of Table 5 (the only table with several epochs) as a cell; {} for other splits."""
     table = paper.reported("table5")
     last = table[(table["epoch"] == table["epoch"].max()) & (split == "forget05")]
     return last.set_index("method")[["forget_quality", "model_utility"]].to_dict("index")
 
 
 def _parts(name):
-    """("GA", "last", "forget05") of "GA@last on forget05"; rule and split are "" where they are not named."""
+    """Split "GA@last on forget05" into ("GA", "last", "forget05"); rule and split are "" where not named."""
     side, _, split = name.partition(" on ")
     label, _, rule = side.partition("@")
     return label, rule, split
 
 
 def _in_print(entry):
-    """What the paper prints of the sides of one claim, as a cell."""
+    """Return what the paper prints for the methods of one claim, {method: {measure: value}}."""
     found = {}
     for name in needed(entry):
         label, rule, split = _parts(name)
@@ -164,14 +163,14 @@ def _in_print(entry):
 
 
 def standing(profile, split):
-    """The forget set that a claim about `split` is tested on: the profile's largest stands for one that is larger."""
+    """Return the forget set that tests a claim about `split`: the profile's largest set replaces a larger one."""
     p = profiles.profile(profile)
     return split if p.has(split) else p.largest
 
 
 def recorded(profile, split, seeds, methods):
-    """Our records as cells, {seed: {method: {measure: value}}}, of whatever is recorded of `methods`, on the set that
-    is `standing` for the split; none where two sets are compared of which one stands for the other."""
+    """Return our records of `methods` as cells, {seed: {method: {measure: value}}}, on the set `standing` for `split`.
+    A method "X on <set>" is left out where the profile tests that set and `split` on one and the same set."""
     cells = {seed: {} for seed in seeds}
     for seed, name in product(seeds, methods):
         label, rule, other = _parts(name)
@@ -186,15 +185,15 @@ def recorded(profile, split, seeds, methods):
 
 
 def of_cell(cell, split, where=None, model="llama"):
-    """As `of_cells`, of one cell alone."""
+    """Do as `of_cells` with one cell, {method: {measure: value}}."""
     return of_cells({0: cell}, split, where, model)
 
 
 def of_cells(cells, split, where=None, model="llama"):
-    """The claims about one split, decided by cells as in `decide`, as a table with the numbers.
+    """Return the claims about one split, decided by cells as in `decide`: columns claim, paper, here, numbers.
 
-    where: those made there, such as "Table 2", tested or not. None: those that the cells can decide. model: the paper's
-    that they are about, llama or phi.
+    where: only the claims made there, such as "Table 2", tested or not; None: all claims that the cells can decide.
+    model: "llama" or "phi", the paper's model that the claims are about.
     """
     rows = []
     for entry in claims():
@@ -207,7 +206,7 @@ def of_cells(cells, split, where=None, model="llama"):
 
 
 def verdicts(records, rule="peak", model="llama"):
-    """As `of_cells`, of records of TOFU, split by split: a claim holds when it does on every seed among them."""
+    """Do as `of_cells` with records of TOFU, split by split; each record is one seed's value of its method."""
     by_split = {}
     for r in records:
         if "forget_quality_benchmark" in r.epochs[0]:
@@ -217,10 +216,10 @@ def verdicts(records, rule="peak", model="llama"):
 
 
 def beside_llama(phi, llama):
-    """What App. A.4 says of Phi beside LLaMA, as `of_cells`: two lists of records of TOFU, of the same runs.
+    """Decide App. A.4's claims about Phi beside LLaMA, as a table like `of_cells`; phi, llama: records of TOFU.
 
-    Methods are counted set by set and seed by seed; a claim holds when it does in each that both have.
-    """
+    Methods are counted for each pair of set and seed. A claim holds if it holds for every pair that has a count. It is
+    not tested if some set has none."""
     cells = {}
     for side, found in enumerate((phi, llama)):
         for r in found:
@@ -237,8 +236,8 @@ def beside_llama(phi, llama):
 
 
 def _counted(phi, llama):
-    """The claims of `beside_llama`, decided by a pair of cells {method: scores}; no count where they share no method,
-    or not the original."""
+    """Decide the claims of `beside_llama` on two cells {method: scores}. The count is "" where the cells share no
+    method of Table 8 or lack the original."""
     shared = [name for name in phi if name in llama]
     methods = [name for name in shared if name in TABLE_8 and "original" in shared]
     better = sum(phi[m]["forget_quality"] > llama[m]["forget_quality"] for m in methods)
@@ -254,13 +253,13 @@ def _counted(phi, llama):
 
 
 def ledger(profile, seeds=(0, 1, 2)):
-    """Every claim with where it stands, the verdict of the paper's own tables, ours, and our numbers; these say so
-    where one forget set stands for another. Of claims that are one test then, one is decided."""
+    """Return every claim with its place, the verdict of the paper's own tables, ours, and our numbers. The numbers name
+    the forget set where it replaces another. Of claims that thereby become the same test, only one is decided."""
     rows, entries = [], claims()
     own = [{"llama": profile, "phi": PHI.get(profile)}[entry.get("model", "llama")] for entry in entries]
     stands = [standing(p, entry["split"]) if p else None for p, entry in zip(own, entries, strict=True)]
     tests, first = [(own[k], stands[k], repr(entry["test"])) for k, entry in enumerate(entries)], {}
-    for k in sorted(range(len(entries)), key=lambda k: stands[k] != entries[k]["split"]):  # of its own set first
+    for k in sorted(range(len(entries)), key=lambda k: stands[k] != entries[k]["split"]):  # on its own set first
         first.setdefault(tests[k], k)
     for k, entry in enumerate(entries):
         in_print, _ = decide(entry, {0: _in_print(entry)})
@@ -275,12 +274,12 @@ def ledger(profile, seeds=(0, 1, 2)):
 
 
 def decided(table):
-    """Of a `ledger`, the claims that its records decide."""
+    """Return the claims of a `ledger` that its records can test."""
     verdict = table.columns[-2]
     return table[table[verdict] != UNTESTED]
 
 
 def verdicts_of(scales):
-    """Every claim with the verdicts of the paper's tables and of several scales, {profile: seeds}, side by side."""
+    """Return every claim with the verdicts of the paper's tables and of each scale; scales: {profile: seeds}."""
     ledgers = [ledger(profile, seeds).iloc[:, :-1] for profile, seeds in scales.items()]
     return pd.concat([ledgers[0], *(table.iloc[:, -1:] for table in ledgers[1:])], axis=1)

@@ -1,4 +1,4 @@
-"""The paper's number beside ours."""
+"""Tables that put the paper's numbers beside ours, and ours under several reporting rules, rates and seeds."""
 
 import html
 from itertools import product
@@ -16,25 +16,25 @@ MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probabili
 
 
 def ours(record, rule="peak"):
-    """A record's reported epoch under the paper's column names; `forget_quality` is the benchmark's form of Eq. 5."""
+    """Return the scores of a record's reported epoch; `forget_quality` is by the benchmark's form of Eq. 5."""
     epoch = record.reported(rule)
     return epoch | {"forget_quality": epoch["forget_quality_benchmark"]}
 
 
 def truth_ratio(record, rule="peak"):
-    """The truth ratios (n,) of the epoch that is reported, which need not be among the first: not all are judged."""
+    """Return the truth ratios (n,) of a record's reported epoch, by its place among the epochs that were judged."""
     return record.questions["truth_ratio_benchmark"][record.epochs.index(record.reported(rule))]
 
 
 def recorded(profile, split, methods, seeds):
-    """The records there are of these methods and seeds, in the methods' order; computes nothing."""
+    """Return the existing records of these methods and seeds, in the methods' order; compute nothing."""
     cells = product(methods, seeds) if profiles.profile(profile).has(split) else ()
     found = (load(RunSpec(profile, split, *cell)) for cell in cells)
     return [record for record in found if record]
 
 
 def groups(records, by="split"):
-    """{split: {method: its records, one per seed}}, in the order of appearance; by: that, or "profile"."""
+    """Group records as {split: {method: records, one per seed}}, in order of appearance; by: "split" or "profile"."""
     found = {}
     for record in records:
         found.setdefault(getattr(record.spec, by), {}).setdefault(record.spec.method, []).append(record)
@@ -42,30 +42,29 @@ def groups(records, by="split"):
 
 
 def peaks(records, by="split"):
-    """As `groups`, of each record its reported epoch: what `figures.plane` draws."""
+    """Do as `groups`, with each record's reported epoch instead of the record: the input of `figures.plane`."""
     return {k: {m: [r.reported() for r in g] for m, g in of.items()} for k, of in groups(records, by).items()}
 
 
 def in_print(reported, split):
-    """The two scores that the paper prints of one forget set, of the methods without a retain term, as in `peaks`."""
+    """Return the paper's two scores on one forget set of the methods without a retain term, in the form of `peaks`."""
     table = paper.reported(reported).query("set == @split and not method.str.contains('[+]')").set_index("method")
     both = {"forget_quality": "forget_quality_benchmark", "model_utility": "model_utility"}
     return {name: [row] for name, row in table[list(both)].rename(columns=both).to_dict("index").items()}
 
 
 def each(texts):
-    """One text per seed, as one: all of them, or one alone where all seeds have it."""
+    """Join the seeds' texts by " / ", or return a single text where all seeds have the same."""
     return " / ".join(texts if len(set(texts)) > 1 else texts[:1])
 
 
 def compare(records, reported, measures=MEASURES, rule="peak"):
-    """One row per split and method: the epochs reported, and for each measure the paper's value (NaN: not printed)
-    beside our mean over the seeds, the arithmetic one, as in its Figure 3; then, of several, their sample standard
-    deviation. Where others have published numbers of the profile's models (data/paper/published.csv, of the last epoch)
-    these have a column too.
+    """Return one row per split and method: the reported epochs, and for each measure the paper's value beside ours.
 
-    records: one per split, method and seed. reported: the paper's table, such as "table8". rule: see `Record.reported`.
-    """
+    "paper": NaN where not printed. "ours": arithmetic mean over the seeds, as in the paper's Figure 3. "spread", with
+    several seeds: sample standard deviation. "published": numbers of others for the profile's models after the last
+    epoch (data/paper/published.csv), where there are any.
+    records: one per split, method and seed. reported: the paper's table, such as "table8". rule: `Record.reported`."""
     printed, rows = paper.reported(reported).set_index(["set", "method"]), {}
     others = paper.reported("published").set_index(["set", "method"])
     others = others[others.profile == records[0].spec.profile.removesuffix("-log")]
@@ -87,11 +86,10 @@ def compare(records, reported, measures=MEASURES, rule="peak"):
 
 
 def as_text(table):
-    """A table of scores as text: p-values to three figures, shares to four decimals or, below these, to one figure, a
-    dash where there is none.
+    """Return a table of scores as text: p-values to three figures, shares to four decimals, a dash for NaN.
 
-    A column's "spread" stands after its "ours", ±; that of a p-value, which its largest seed decides, is left out.
-    """
+    Shares above 0 that four decimals would show as 0 have one figure. "spread" is shown as ± after "ours". A p-value's
+    spread is left out, since the largest seed decides its mean."""
 
     def text(column):
         share = lambda v: f"{v:.0e}" if 0 < v < 5e-5 else f"{v:.4f}"  # noqa: E731
@@ -106,19 +104,19 @@ def as_text(table):
 
 
 def marked(table, scores=("forget quality", "model utility")):
-    """A table of `compare` as text in HTML, with the highest of each of these scores, the paper's and ours, in bold:
-    among the rows of each split that the paper prints."""
+    """Return a table of `compare` as HTML text, with the highest of each of `scores` in bold, the paper's and ours.
+    Only the rows that the paper prints compete, split by split."""
     text = as_text(table)
     for column in [c for c in text.columns if c[0] in scores and c[1] != "published"]:
         rows = table[column][table[column[0], "paper"].notna()]
         groups = [part for _, part in rows.groupby(level="set")] if "set" in table.index.names else [rows]
-        for best in (name for part in groups for name in part.index[part == part.max()]):  # p-values are often equal
+        for best in (name for part in groups for name in part.index[part == part.max()]):  # ties occur
             text.loc[best, column] = f"<strong>{text.loc[best, column]}</strong>"
     return text
 
 
 def provenance(records):
-    """Where a table's numbers come from, as Markdown: records, data, code, machine, and how to remake them."""
+    """Return the origin of a table's numbers as Markdown: records, data, code, machine, and how to remake them."""
     from IPython.display import Markdown
 
     spec, source = records[0].spec, records[0].content["data"]
@@ -130,10 +128,10 @@ def provenance(records):
     trained = [m for m in dict.fromkeys(r.spec.method for r in records) if m not in BASES]
     named = " ".join((f"--profile {spec.profile}", chosen, seeds, *(f"--method {m}" for m in trained)))
     remake = f"delete them, then `rklu sweep {named}`"
-    if any(r.spec.overrides for r in records):  # a grid is asked for by its notebook alone
+    if any(r.spec.overrides for r in records):  # only its notebook runs a grid
         remake = "delete them and execute this notebook again"
     commits = ", ".join(sorted({str(r.content["code"]["commit"]) for r in records}))
-    machines = html.escape("; ".join(sorted({r.content["machine"] for r in records})))  # what the system said
+    machines = html.escape("; ".join(sorted({r.content["machine"] for r in records})))  # free text from the system
     return Markdown(
         "<details class='rk-records'><summary>Records, and how to remake them</summary>\n\n"
         f"Records: `{notes.place()}/{spec.profile}/{spec.task}/` {names}.\n"
@@ -144,8 +142,8 @@ def provenance(records):
 
 
 def per_epoch(records, measures=("forget_quality", "model_utility")):
-    """Each measure per epoch: rows are epochs, columns (measure, method); NaN where it was not scored. A single-shot
-    method has one row."""
+    """Return each measure per epoch: rows are epochs, columns (measure, method); NaN where an epoch was not scored.
+    A single-shot method has a value in one row only."""
     columns = {}
     for record in records:
         for m in measures:
@@ -155,8 +153,8 @@ def per_epoch(records, measures=("forget_quality", "model_utility")):
 
 
 def aggregates(records, measures):
-    """Chosen aggregates of each record's reported epoch; NaN where there is none (the oracle's own forget quality).
-    One row per model or, where there are several, per forget set and model."""
+    """Return chosen scores of each record's reported epoch; NaN where there is none (the oracle's forget quality).
+    One row per model or, where there are several forget sets, per forget set and model."""
     rows = {}
     for record in records:
         epoch = record.reported("peak" if "forget_quality_benchmark" in record.epochs[0] else "last")
@@ -167,8 +165,8 @@ def aggregates(records, measures):
 
 
 def truth_ratios(records, percents=(10, 25, 50, 75, 90)):
-    """Percentiles of each record's truth ratios (the benchmark's form) at its reported epoch, and the share above the
-    median of the record called oracle: 0.5 is where unlearning should arrive, less is too little, more too much."""
+    """Return percentiles of each record's truth ratios (benchmark form) at its reported epoch, and the share of them
+    above the oracle's median. Unlearning aims at a share of 0.5: less is too little unlearning, more is too much."""
     found = {}
     for record in records:
         rule = "peak" if "forget_quality_benchmark" in record.epochs[0] else "last"
@@ -183,7 +181,7 @@ def truth_ratios(records, percents=(10, 25, 50, 75, 90)):
 
 
 def by_rule(tables):
-    """Our columns of several comparisons side by side: {reporting rule: table of `compare`}."""
+    """Put our columns of several comparisons side by side; tables: {reporting rule: table of `compare`}."""
     ours_only = {rule: t[[c for c in t.columns if c[1] in ("ours", "epoch")]] for rule, t in tables.items()}
     return pd.concat(
         {rule: t.droplevel(1, axis=1).rename(columns={"": "epoch"}) for rule, t in ours_only.items()}, axis=1
@@ -191,7 +189,7 @@ def by_rule(tables):
 
 
 def under_rules(records, measure):
-    """Each method's score as it would be reported by each rule, and at the peak of Eq. 5 as it is printed."""
+    """Return each method's score under each reporting rule, and at the peak of forget quality by Eq. 5 as printed."""
 
     def as_printed(epochs):
         best = max(epochs, key=lambda e: e["forget_quality_paper"])
@@ -204,8 +202,8 @@ def under_rules(records, measure):
 
 
 def agreement(values):
-    """What of the ranking in a table of `under_rules` is due to the rule: Kendall's tau with the peak's, leaders, and
-    how far the p-value at the peak exceeds that at the last epoch."""
+    """Return how far a table of `under_rules` depends on the rule: Kendall's tau of each rule's ranking with that of
+    "peak", the leaders by "peak" and by "last", and the ratio of the scores at the peak and at the last epoch."""
     ratio = values["peak"] / values["last"]
     found = {f"τ, {rule}": scipy.stats.kendalltau(values["peak"], values[rule]).statistic for rule in list(values)[1:]}
     leaders = lambda rule: ", ".join(values.index[values[rule] == values[rule].max()])  # noqa: E731
@@ -214,14 +212,14 @@ def agreement(values):
 
 
 def at_rate(profile, split, name, seed, rate):
-    """The spec of a method at this peak learning rate: the method as it is where the rate is its own."""
+    """Return the spec of a method at this peak learning rate; without a change where the method already uses it."""
     own = profiles.profile(profile).learning_rate(method(name).family)
     return RunSpec(profile, split, name, seed, () if rate == own else (("unlearn_lr", rate),))
 
 
 def at_several_rates(profile, split, names, seed=0):
-    """The records there are of those of these methods that were run at several peak learning rates, all epochs judged
-    or some, in the methods' order; computes nothing."""
+    """Return the existing records of those of `names` that were run at several peak learning rates, method by method.
+    Records that differ in the judged epochs are included, other changes are not. Compute nothing."""
     folder = RunSpec(profile, split, "original", seed).record_path.parents[1]
     labels = [path.parent.name for path in sorted(folder.glob(f"*/seed{seed}.json"))]
     specs = [runs.named(profile, split, label, seed) for label in labels if label.partition(",")[0] in names]
@@ -231,7 +229,7 @@ def at_several_rates(profile, split, names, seed=0):
 
 
 def ends(records):
-    """{peak learning rate: {method: its last epochs, one per record}}, the lowest rate first: for `figures.plane`."""
+    """Return {peak learning rate: {method: last epochs, one per record}}, lowest rate first, for `figures.plane`."""
     found = {}
     for record in records:
         rate = record.spec.values.learning_rate(method(record.spec.method).family)
@@ -240,8 +238,8 @@ def ends(records):
 
 
 def by_rate(records, measures=("forget_quality", "model_utility", "forget_probability"), rule="peak"):
-    """Our scores of several methods at the same rates, at the epoch that a rule reports: rows (seed, rate), columns
-    (measure, method)."""
+    """Return our scores of several methods at the same peak learning rates, at the epoch that `rule` reports: rows
+    (seed, rate), columns (measure, method)."""
     rows = {}
     for record in records:
         rate = record.spec.values.learning_rate(method(record.spec.method).family)
@@ -253,18 +251,17 @@ def by_rate(records, measures=("forget_quality", "model_utility", "forget_probab
 
 
 def ahead(scores):
-    """Which column has the highest score of each row, a dash where several share it."""
+    """Return for each row the column with the highest score; a dash where several columns share it."""
     shared = scores.eq(scores.max(axis=1), axis=0).sum(axis=1) > 1
     return scores.idxmax(axis=1).mask(shared, "–")
 
 
 def along(records, field, original, oracle, rule="peak"):
-    """Per record of a `runs.grid`, at its reported epoch: both measures and the two shares that make its balance.
+    """Return one row per record of a `runs.grid`, at its reported epoch: both measures, "way", "kept" and "balance".
 
-    "way": how much of the original's KS distance to the oracle is closed; "kept": the share of the original's utility;
-    "balance": their product, 0 for a model that did nothing as for one that lost everything. original, oracle: the
-    records of these two, of the same split and seed.
-    """
+    "way": the share of the KS distance between original and oracle that is closed. "kept": the utility as a share of
+    the original's. "balance": way times kept, 0 both for a model that did nothing and for one that lost everything.
+    field: the setting that the grid varies. original, oracle: records of these models, of the same split and seed."""
 
     def distance(record):
         return evidence.ks_distances(truth_ratio(record, rule), oracle.questions["truth_ratio_benchmark"][-1])
@@ -281,6 +278,6 @@ def along(records, field, original, oracle, rule="peak"):
 
 
 def by_seed(tables, field):
-    """Several seeds' tables of `along`, {seed: table}, side by side: columns (score, seed)."""
+    """Put the seeds' tables of `along`, {seed: table}, side by side, with columns (score, seed)."""
     wide = pd.concat({f"seed {s}": t.drop(columns="method").set_index(field) for s, t in tables.items()}, axis=1)
     return wide.swaplevel(axis=1)[list(wide.columns.unique(1))]

@@ -1,35 +1,34 @@
-"""What a forget quality can show: the distances behind it, many at once, and equivalence to the oracle.
+"""What a forget quality can show: the KS distances behind it, many at once, and a test of equivalence to the oracle.
 
-A p-value above 0.05 says that no difference was found, not that there is none: with few questions none would be (how
-few, `audit.power.detectable_shifts` says).
+A p-value above 0.05 says that no difference was found, not that there is none. With few questions even a
+large difference may not be found; `audit.power.detectable_shifts` gives the smallest that is.
 """
 
 import numpy as np
 
 
 def ks_distances(mine, other, axis=-1):
-    """The statistic behind `metrics.forget_quality`, the largest distance between two distribution functions, of many
-    pairs of samples at once: (..., n) and (..., m) along `axis` -> (...), in [0, 1]. Raises ValueError on NaN."""
+    """Return the KS distance, the statistic of `metrics.forget_quality`, of many pairs of samples at once: the largest
+    difference of two distribution functions. (..., n), (..., m) along `axis` -> (...), in [0, 1]; ValueError on NaN."""
     mine, other = np.moveaxis(mine, axis, -1), np.moveaxis(other, axis, -1)
     n, m = mine.shape[-1], other.shape[-1]
     values = np.concatenate([mine, other], axis=-1)
     if np.isnan(values).any():
         raise ValueError(f"{int(np.isnan(values).sum())} NaN of {values.size} values; was every question scored?")
     order = values.argsort(axis=-1)
-    ahead = np.where(order < n, m, -n).cumsum(axis=-1)  # n m times the difference of the two distribution functions
+    ahead = np.where(order < n, m, -n).cumsum(axis=-1)  # n m times the difference of the distribution functions
     values = np.take_along_axis(values, order, axis=-1)
     last = np.append(values[..., 1:] > values[..., :-1], np.ones((*values.shape[:-1], 1), bool), axis=-1)
-    return (np.abs(ahead) * last).max(axis=-1) / (n * m)  # where a value occurs several times, after the last
+    return (np.abs(ahead) * last).max(axis=-1) / (n * m)  # of equal values only the last counts
 
 
 def equivalence(unlearned, oracle, margin=0.2, confidence=0.95, draws=2000, seed=0):
-    """Is an unlearned model as good as the oracle? Only if the upper bound of its KS distance lies below `margin`.
+    """Test whether an unlearned model is equivalent to the oracle: is the KS distance's upper bound below `margin`?
 
-    unlearned, oracle (n,): truth ratios of the same questions, which are drawn anew together, with replacement: the
-    bound is the `confidence` quantile of the distances so drawn (percentile bootstrap). Drawing adds its own distance
-    to the one there is, so the test errs on the side of not calling models equivalent. Returns {"distance", "upper",
-    "margin", "equivalent"}. Raises ValueError for samples of two lengths.
-    """
+    unlearned, oracle (n,): truth ratios of the same questions. The bound is the `confidence` quantile of the distances
+    of `draws` resamples of the questions, the same for both models (percentile bootstrap). Resampling adds to the
+    distance, so the test errs on the side of "not equivalent". Returns {"distance", "upper", "margin", "equivalent"}.
+    Raises ValueError for samples of different lengths."""
     pair = np.asarray(unlearned, float), np.asarray(oracle, float)
     if len(pair[0]) != len(pair[1]):
         raise ValueError(f"{len(pair[0])} and {len(pair[1])} truth ratios; equivalence needs the same questions")

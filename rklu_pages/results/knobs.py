@@ -1,4 +1,4 @@
-"""What one change to RKLU reaches, of the changes that are recorded."""
+"""A table of what each recorded change to RKLU reaches."""
 
 import pandas as pd
 
@@ -8,10 +8,10 @@ from rklu_pages.results import comparison
 
 
 def reached(profile, split, seed):
-    """What one change to RKLU reaches, of the changes recorded: the values tried, the highest forget quality with the
-    utility there, and the best balance (see `comparison.along`), each with the value that gives it."""
+    """Return one row per recorded kind of change to RKLU: the number of values tried, the highest forget quality with
+    its value and utility, whether it passes 0.05, and the best balance (`comparison.along`) with its value."""
     folder = runs.RunSpec(profile, split, "RKLU", seed).record_path.parents[1]
-    found = {"nothing": {"RKLU": "RKLU"}}  # what is changed -> {label of the run: how its value is shown}
+    found = {"nothing": {"RKLU": "RKLU"}}  # {what is changed: {label of the run: its value as shown}}
     for path in sorted(folder.glob(f"RKLU[,+]*/seed{seed}.json")):
         label = path.parent.name
         field, _, value = label.removeprefix("RKLU,").partition("=")
@@ -46,7 +46,7 @@ def reached(profile, split, seed):
 
 
 def as_text(table):
-    """A table of `reached` as text."""
+    """Return a table of `reached` as text."""
     forms = {"highest p": "{:.2g}", "utility at that value": "{:.3f}", "best balance": "{:.3f}"}
     yes = {"passes 0.05": table["passes 0.05"].map({True: "yes", False: "no"})}
     return table.assign(**{name: table[name].map(form.format) for name, form in forms.items()} | yes)

@@ -1,5 +1,5 @@
-"""Several seeds of one cell: means and spread, p-values on both scales, the bootstrap interval of a distance,
-and equivalence to the oracle."""
+"""Several seeds of the same runs: means and spreads, bootstrap intervals of the KS distance, and equivalence to the
+oracle."""
 
 from dataclasses import replace
 
@@ -13,11 +13,10 @@ from rklu_pages.results import comparison, evidence
 
 
 def summary(records, rule="peak"):
-    """One row per split and method: seeds, forget quality averaged as in the paper and on the log scale, utility.
+    """Return one row per split and method: number of seeds, means and spreads of forget quality and utility.
 
-    "p, mean" is the arithmetic mean of the seeds' p-values, which the largest decides; "p, spread in decades" the
-    standard deviation of log10 p. Spreads are sample standard deviations (NaN for one seed).
-    """
+    "p, mean" is the arithmetic mean of the seeds' p-values, as in the paper; the largest p decides it. "p, spread in
+    decades" is the spread of log10 p. Spreads are sample standard deviations (NaN for one seed, or where a p is 0)."""
     rows = {}
     for name, group in [((s, m), g) for s, methods in comparison.groups(records).items() for m, g in methods.items()]:
         reported = [comparison.ours(r, rule) for r in group]
@@ -36,13 +35,12 @@ def summary(records, rule="peak"):
 
 
 def distance_interval(record, rule="peak", resamples=999, confidence=0.95):
-    """(KS distance to the oracle, low, high) at the reported epoch: basic bootstrap over questions, both samples.
+    """Return (KS distance to the oracle, low, high) at the reported epoch, by a basic bootstrap over the questions.
 
-    Basic, not percentile: a largest difference is biased upwards, once more in each resample, and reflecting takes the
-    bias out. For normal samples of 200 it covers 86 to 98 % where the percentile interval covers 42 to 93 %, but 81 %
-    of distances of 0.02; drawn wide enough to hold the estimate, which reflecting may leave outside where it is small.
-    The two models' questions are drawn apart, though they are the same: wider, where scores go together.
-    """
+    Basic, not percentile: the estimate, a largest difference, is biased upwards, and a resample adds this bias again;
+    reflection removes it. For normal samples of 200 the basic interval covers 86 to 98 % (percentile: 42 to 93 %), but
+    only 81 % at a distance of 0.02. It is widened to hold the estimate, which reflection leaves outside where the
+    distance is small. The models' questions are resampled independently: too wide where their scores correlate."""
     oracle = load(record.spec.base("oracle")).questions["truth_ratio_benchmark"][-1]
     mine = comparison.truth_ratio(record, rule)
     found = scipy.stats.bootstrap(
@@ -54,7 +52,7 @@ def distance_interval(record, rule="peak", resamples=999, confidence=0.95):
 
 
 def distances(records, rule="peak"):
-    """One row per record: the KS distance to the oracle with its 95 % bootstrap interval, and the p-value."""
+    """Return one row per record: the KS distance to the oracle, its 95 % bootstrap interval, and the p-value."""
     rows = []
     for r in records:
         distance, low, high = distance_interval(r, rule)
@@ -65,11 +63,10 @@ def distances(records, rule="peak"):
 
 
 def equivalences(records, seed=0, rule="peak"):
-    """One row per record: is it equivalent to the oracle of `seed` (`evidence.equivalence`), or only not told from it?
+    """Return one row per record: is its model equivalent to the oracle of `seed` (`evidence.equivalence`)?
 
-    An oracle of another seed never read what was to be forgotten either: a smaller upper bound than its own cannot be
-    expected of a method.
-    """
+    Records of oracles of other seeds give a yardstick. Such an oracle never read the forget set either, so that no
+    method can be expected to reach a smaller upper bound."""
     ratios = lambda record: record.questions["truth_ratio_benchmark"][-1]  # noqa: E731
     rows = {}
     for r in records:

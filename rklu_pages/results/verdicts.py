@@ -1,4 +1,4 @@
-"""What can be said of a claim, in the order in which it is counted; `claims.decide` says when which."""
+"""The possible verdicts on a claim, in the order of the tables; `claims.decide` defines them."""
 
 HOLDS, IN_PART, UNDECIDED, FAILS, UNTESTED = VERDICTS = (
     "holds",
@@ -10,6 +10,6 @@ HOLDS, IN_PART, UNDECIDED, FAILS, UNTESTED = VERDICTS = (
 
 
 def counted(columns):
-    """How often each verdict stands in each column of a DataFrame of verdicts."""
+    """Count how often each verdict occurs in each column of a DataFrame of verdicts."""
     counts = columns.apply(lambda column: column.value_counts()).reindex(VERDICTS)
     return counts.fillna(0).astype(int).rename_axis("verdict")

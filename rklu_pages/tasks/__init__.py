@@ -1,1 +1,1 @@
-"""What is measured beside the two scores: answers in words, copyrighted text, general capability."""
+"""Measurements beside forget quality and model utility: answers in words, copyrighted text, general capability."""

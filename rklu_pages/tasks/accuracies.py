@@ -1,4 +1,4 @@
-"""What models score on the multiple-choice tasks: asked once and kept beside their records, and the tables of it."""
+"""Models' accuracy on the multiple-choice tasks, measured once and kept beside their records, and tables of it."""
 
 from importlib.metadata import version
 
@@ -18,14 +18,14 @@ def _path(spec, name):
 
 
 def _read(spec, name, extra):
-    """What was noted of a model, or None where nothing was, or of a model or suite with other settings."""
+    """Return a model's note, or None where there is none with the same settings of model and suite."""
     content = notes.read(_path(spec, name))
     return content if content.get("settings") == spec.settings | extra else None
 
 
 def asked_once(specs, name, extra, note):
-    """For each spec what `note(model, tokenizer, profile)`, a dict, says of its model after the last epoch: asked once,
-    and kept as `<name>-seed<k>.json` beside the record, with `extra(profile)` among the settings it belongs to."""
+    """Return for each spec the dict note(model, tokenizer, profile) of its model after the last epoch, computed once.
+    It is kept as `<name>-seed<k>.json` beside the record, with `extra(profile)` as part of its settings."""
     specs = list(specs)
     if missing := [s for s in specs if _read(s, name, extra(s.values)) is None]:
         runs.ensure(missing, checkpoints=True)
@@ -40,13 +40,13 @@ def _asked(profile):
 
 
 def noted_accuracy(spec):
-    """As `of_note`, where a model's capability has been noted; else {}."""
+    """Return `of_note` of a model's noted capability, or {} where none is noted."""
     noted = _read(spec, "capability", _asked(spec.values))
     return of_note(noted) if noted else {}
 
 
 def of_note(noted):
-    """What claims and tables ask of one of `capabilities`: {"avg_accuracy_pct", "chance_pct", "tasks"}."""
+    """Return {"avg_accuracy_pct", "chance_pct", "tasks"} of one note of `capabilities`, for claims and tables."""
     mean = mean_accuracy(noted)
     return {"avg_accuracy_pct": mean["accuracy"], "chance_pct": mean["chance"], "tasks": noted["tasks"]}
 
@@ -57,18 +57,18 @@ def _measured(model, tokenizer, profile):
 
 
 def capabilities(specs, measure=True):
-    """For each spec {"tasks": {task: {"accuracy", "chance", "n", ...}}, ...}: `suite.measure` of its model, asked where
-    it is not noted yet. measure: False, and those are None."""
+    """Return for each spec {"tasks": {task: {"accuracy", "chance", "n", ...}}, ...}, from `suite.measure` of its model.
+    What is not noted yet is measured now, or is None if `measure` is False."""
     if measure:
         return asked_once(specs, "capability", _asked, _measured)
     return [_read(s, "capability", _asked(s.values)) for s in specs]
 
 
 def downloaded(profile, measure=False):
-    """As `capabilities`, of a profile's model as it is downloaded, never fine-tuned: what is kept in
-    data/records/<profile>/downloaded/capability.json, or None where nothing is.
+    """Return the note, as of `capabilities`, of a profile's model as downloaded, before any fine-tuning; None without.
+    The note is data/records/<profile>/downloaded/capability.json.
 
-    measure: where nothing is, or it is of another model or suite, ask the model now. A model from scratch is not asked.
+    measure: measure now if there is no note, or one of another model or suite; not for a model trained from scratch.
     """
     path = records.RECORDS / profile / "downloaded" / "capability.json"
     content = notes.read(path)
@@ -80,8 +80,8 @@ def downloaded(profile, measure=False):
 
 
 def recorded(specs, measure=True):
-    """(models, notes): those of the specs whose capability is noted, and first, where it was asked the same items,
-    "as downloaded". measure: ask the others, which trains what is missing; else they are left out, see `missing`."""
+    """Return (models, notes) of the specs whose capability is noted. The first is "as downloaded", if it was asked
+    the same items. measure: measure the others, training what is missing; False leaves them out, see `missing`."""
     notes = capabilities(specs, measure)
     known = [(spec, note) for spec, note in zip(specs, notes, strict=True) if note]
     first = downloaded(specs[0].profile, measure)
@@ -95,8 +95,8 @@ def _items(note):
 
 
 def missing(specs, by_split):
-    """In Markdown, which of the specs are not in {split: (models, notes)}, nor the model as downloaded where they have
-    one, and how they would be."""
+    """Return, as Markdown, which of the specs are missing in {split: (models, notes)}, and how to measure them. The
+    model as downloaded is among them where the profile has one."""
     from IPython.display import Markdown
 
     known = [spec for found, _ in by_split.values() for spec in found]
@@ -119,9 +119,9 @@ def _error(scores, ending=""):
 
 
 def mean_accuracy(noted, tasks=None, ending=""):
-    """The mean over tasks, its standard error and that of guessing, in per cent.
+    """Return {"accuracy", "chance", "error"} in per cent: means over the tasks, and the standard error of "accuracy".
 
-    tasks: some of them (None: all). ending: "_norm" for lm-eval's `acc_norm`."""
+    tasks: names of some tasks (None: all). ending: "_norm" for lm-eval's `acc_norm`."""
     scores = [noted["tasks"][t] for t in tasks or noted["tasks"]]
     error = float(np.linalg.norm([_error(s, ending) for s in scores])) / len(scores)
     means = {k: float(np.mean([s[f"{k}{e}"] for s in scores])) for k, e in (("accuracy", ending), ("chance", ""))}
@@ -129,8 +129,8 @@ def mean_accuracy(noted, tasks=None, ending=""):
 
 
 def by_task(specs, noted):
-    """Accuracy in per cent: a row for each model, for guessing and for the number of items; a column for each task and
-    for their mean, and after each, as "<task> ±", its standard error."""
+    """Return accuracies in per cent: a row for each model, for guessing and for the number of items; a column for each
+    task and for the mean of all, each followed by its standard error, "<task> ±"."""
     rows = {}
     for spec, note in zip(specs, noted, strict=True):
         row, mean = {}, mean_accuracy(note)
@@ -145,7 +145,7 @@ def by_task(specs, noted):
 
 
 def item_by_item(specs, noted):
-    """Each model beside the original on the same items, all tasks together: those it lost, those it gained, and the p
+    """Compare each model with the original on the same items of all tasks: items lost, items gained, and the p-value
     of McNemar's exact test. Empty where the items were not noted one by one."""
     tasks = {label(s): n["tasks"] for s, n in zip(specs, noted, strict=True)}
     before = tasks.pop("Original", {})
@@ -154,15 +154,15 @@ def item_by_item(specs, noted):
 
 
 def paired(before, after):
-    """{"items", "lost", "gained", "p"}, see `capability.mcnemar`, of two models' `tasks` whose items were the same, all
-    of them together; None where none were noted one by one."""
+    """Return {"items", "lost", "gained", "p"} (`capability.mcnemar`) of two models, over all tasks with the same items.
+    None where no task's items were noted one by one."""
     same = [t for t in before if "asked" in before[t] and before[t]["asked"] == after.get(t, {}).get("asked")]
     rights = ("".join(model[t]["right"] for t in same) for model in (before, after))
     return {"items": sum(before[t]["n"] for t in same)} | capability.mcnemar(*rights) if same else None
 
 
 def alike(before, after, level=0.05):
-    """Whether two models' mean accuracies cannot be told apart: by `paired`, else by their standard errors."""
+    """Return whether two models' accuracies cannot be told apart at `level`: by `paired`, else by a z-test of means."""
     if found := paired(before, after):
         return found["p"] >= level
     means = [mean_accuracy({"tasks": tasks}) for tasks in (before, after)]
@@ -171,8 +171,8 @@ def alike(before, after, level=0.05):
 
 
 def beside_published(note):
-    """What is published of a downloaded model, in per cent, beside what we measured of it (`downloaded`): one row per
-    score of data/capability/published.csv whose tasks were asked; empty where nothing was measured."""
+    """Return a downloaded model's published scores in per cent beside ours; note: of `downloaded`. One row per score in
+    data/capability/published.csv whose tasks were measured; empty where nothing was measured."""
     printed, rows = pd.read_csv(capability.SUITE / "published.csv"), {}
     note = note or {"settings": {"model": None}}
     for row in printed[printed["model"] == note["settings"]["model"]].itertuples():
@@ -187,7 +187,7 @@ def beside_published(note):
 
 
 def origin(note, profile):
-    """In Markdown, what `downloaded` has of a profile's model and where it was measured; or that nothing is noted."""
+    """Return, as Markdown, the provenance of a note of `downloaded`; or the statement that there is no note."""
     from IPython.display import Markdown
 
     path = f"`{notes.place()}/{profile}/downloaded/capability.json`"
@@ -203,8 +203,8 @@ def origin(note, profile):
 
 
 def cell(by_split):
-    """{method: {"avg_accuracy_pct"}} of the last split of {split: (specs, notes)}, and "<method> on <split>" of all, as
-    the claims name them."""
+    """Return {name: `of_note`}, by the names that claims use: "<method>" for the last split of
+    {split: (specs, notes)}, and "<method> on <split>" for every split."""
     found = {}
     for split, (specs, noted) in by_split.items():
         mine = {label(s): of_note(n) for s, n in zip(specs, noted, strict=True)}
@@ -213,8 +213,8 @@ def cell(by_split):
 
 
 def table1(by_split):
-    """Table 1: mean accuracy in per cent, the paper's and ours with its standard error, and that of guessing, for each
-    split of {split: (models, notes)}."""
+    """Return Table 1: mean accuracy in per cent, the paper's, ours with its standard error, and that of guessing, for
+    each split of {split: (models, notes)}."""
     printed = paper.reported("table1")
     columns = {}
     for split, (specs, noted) in by_split.items():

@@ -1,4 +1,4 @@
-"""The models behind a page, put to any question of its forget set while a reader waits; nothing of it is recorded."""
+"""Ask a page's models any question of the forget set, live in a notebook; nothing of this is recorded."""
 
 import functools
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from rklu_pages.tasks import distributions, loading
 
 @dataclass(frozen=True)
 class Models:
-    """The models of one forget set and seed, by label as of `runs.named`; each is loaded when it is first asked."""
+    """The models of one forget set and seed, by label as of `runs.named`; each is loaded at its first question."""
 
     profile: str
     split: str
@@ -19,22 +19,22 @@ class Models:
 
     @functools.cached_property
     def rows(self):
-        """{question: its row} of the whole forget set. Raises what `data.load_tofu` raises."""
+        """{question: row} of the whole forget set. Raises what `data.load_tofu` raises."""
         source = profiles.profile(self.profile).source
         return {row["question"]: row for row in data.load_tofu(self.split, source)}
 
     def lacking(self, labels):
-        """Those of the labels whose model, or one that it is made of, has not been trained on this machine."""
+        """Return the labels whose model, or a model that it is made of, has not been trained on this machine."""
         parts = {k: loading.parts(runs.named(self.profile, self.split, k, self.seed)) for k in labels}
         return [k for k in labels if not all(map(has_checkpoint, parts[k]))]
 
     def command(self, labels):
-        """What trains these models: a line for a shell."""
+        """Return a shell command that trains these models."""
         call = f"loading.load_models({self.profile!r}, {self.split!r}, {list(labels)!r}, {self.seed})"
         return f'python -c "from rklu_pages.tasks import loading; {call}"'
 
     def ask(self, question, labels, answering=()):
-        """What these models say to a question, as of `distributions.said`; those in `answering` answer in words too.
+        """Return `distributions.said` of these models; those in `answering` also answer in words.
 
         Raises ValueError for a question that the forget set lacks.
         """

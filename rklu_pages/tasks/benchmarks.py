@@ -1,7 +1,7 @@
-"""The paper's seven benchmarks from the files they are published in, as rows that lm-evaluation-harness's tasks read.
+"""Read the paper's seven benchmarks from their published files, as rows for lm-evaluation-harness's tasks.
 
-Rebuilt are the fields of the harness's own data set, word for word, so that its configuration of a task (prompt,
-options, target) is used as it is. An item of which that cannot be said is left out, and counted; nothing is guessed.
+The rows have the fields of the harness's own data set, word for word, so that its task configuration (prompt, options,
+target) applies unchanged. An item that cannot be rebuilt with certainty is left out and counted; nothing is guessed.
 """
 
 import bz2
@@ -28,9 +28,9 @@ SENTENCES = r".*[.!?][\"')\]]*"
 
 
 def rows(task, folder):
-    """(rows, left out) of one task: a list of dicts in the file's order, and how many items could not be rebuilt.
+    """Return (rows, left out) of one task: dicts in the file's order (COPA: 401 to 500 first), and items omitted.
 
-    Raises FileNotFoundError, or DataError where the file is not what it should be or no item could be rebuilt.
+    Raises FileNotFoundError, or DataError for a malformed file or one of which no item could be rebuilt.
     """
     path = Path(folder) / FILES[task]
     if not path.is_file():
@@ -45,10 +45,10 @@ def rows(task, folder):
 
 @contextlib.contextmanager
 def folder_of(tasks, folder):
-    """`with folder_of(tasks, folder) as (ready, counts)`: a folder of `<task>.jsonl`, and what was left out of each.
+    """`with folder_of(tasks, folder) as (ready, counts)`: a folder of `<task>.jsonl`, and the numbers of items.
 
-    folder: of published files, from which a temporary one is made and counts is {task: {"rebuilt", "left_out"}}; any
-    other is taken to be ready, as is None (the hub), and counts is empty.
+    If `folder` holds published files, `ready` is a temporary folder made from them, and `counts` is {task: {"rebuilt",
+    "left_out"}}. Any other folder, and None (the hub), is passed on as it is, with empty `counts`.
     """
     if folder is None or not any((Path(folder) / name).exists() for name in FILES.values()):
         yield folder, {}
@@ -64,7 +64,7 @@ def folder_of(tasks, folder):
 
 
 def _instructions(path):
-    """(instruction, answer) of each item of an instruction-formatted file."""
+    """Yield (instruction, answer) of each item of an instruction-formatted file."""
     try:
         items = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8
@@ -80,7 +80,7 @@ def _instructions(path):
 
 
 def _parts(text, *openings):
-    """What blank lines separate, each part without its opening; None unless there is just one part for each."""
+    """Split a text at blank lines and strip each part's opening; None unless parts and openings match one by one."""
     parts = text.split("\n\n")
     if len(parts) == len(openings) and all(map(str.startswith, parts, openings)):
         return [part.removeprefix(opening) for part, opening in zip(parts, openings, strict=True)]
@@ -95,7 +95,7 @@ def _piqa(path):
 
 
 def _arc(path):
-    """Labels A to E stand for the file's answer1 to answer5: the harness asks for the right one's place alone."""
+    """Yield ARC's rows. Labels A to E replace answer1 to answer5, since the harness uses only the right one's place."""
     for text, answer in _instructions(path):
         question, options, form = _parts(text, CHOOSE.format("answer"), "Answer1: ", "Answer format: ") or ("", "", "")
         options, *rest = re.split(r" Answer(\d): ", options)
@@ -110,7 +110,7 @@ def _arc(path):
 
 
 def _mathqa(path):
-    """The file has a to f in capitals throughout its options, and MathQA has no capitals: lower case is what it was."""
+    """Yield MathQA's rows. The file's options have a to f in capitals; MathQA has no capitals, so all is lowered."""
     for text, answer in _instructions(path):
         problem, *options = text.split(" The options: ")
         known = len(options) == 1 and problem == problem.lower() and not re.search("[a-fG-Z]", options[0])
@@ -119,9 +119,9 @@ def _mathqa(path):
 
 
 def _hellaswag(path):
-    """Six lines an item. The harness capitalises `ctx_b`, the beginning of the last sentence, which here ends the
-    context in lower case; and it takes marks in brackets out, which has been done here: what it would change again is
-    not known."""
+    """Yield HellaSwag's rows, from six lines per item. The harness capitalises `ctx_b`, the unfinished last sentence,
+    which ends the context in lower case here. The harness also removes marks in brackets, as the file already did; an
+    item that this would change again is left out."""
     try:
         lines = bz2.decompress(path.read_bytes()).decode("utf-8").removesuffix("\n").split("\n")
     except (OSError, ValueError) as error:
@@ -140,7 +140,7 @@ def _hellaswag(path):
 
 
 def _elements(path, kind):
-    """The root's children of one kind, each as a function: the text at a path inside it, without line breaks."""
+    """Yield (element, text) of the elements of one kind; text(path) returns the text at a path inside the element."""
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except ElementTree.ParseError as error:
@@ -157,7 +157,7 @@ def _elements(path, kind):
 
 
 def _copa(path):
-    """Items 401 to 500 first, SuperGLUE's validation set and so the harness's, then 1 to 400; no mirrored twins."""
+    """Yield COPA's 401 to 500 (the validation set of SuperGLUE and the harness), then 1 to 400, no mirrored twins."""
     found = {}
     for element, text in _elements(path, "item"):
         number, asked, right = (element.get(key, "") for key in ("id", "asks-for", "most-plausible-alternative"))
@@ -170,7 +170,7 @@ def _copa(path):
 
 
 def _wsc273(path):
-    """The first 273, white space made single, as the hub's data set has them."""
+    """Yield the first 273 schemas, with runs of white space made single, as in the hub's data set."""
     for _, text in list(_elements(path, "schema"))[:273]:
         before, pronoun, after = (" ".join(text(f"text/{p}", p != "txt1").split()) for p in ("txt1", "pron", "txt2"))
         options = [" ".join(text(f"answers/answer[{k}]").split()) for k in (1, 2)]

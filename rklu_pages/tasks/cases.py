@@ -1,4 +1,4 @@
-"""Tables 4 and 9: what models answer, and how they fill the blank at which an answer gives a name away."""
+"""Tables 4 and 9: what models answer, and how they fill a blank in place of the name that an answer gives away."""
 
 import html
 import re
@@ -15,7 +15,7 @@ NAME = re.compile(rf"(?<=[ \"'])(?<![.!?] ){WORD}(?: {WORD})*")
 
 
 def blank(question, answer):
-    """Where an answer first gives away a name or a number: (the answer up to there, the name); None where nowhere.
+    """Return (the answer up to its first new name or number, this name), the blank to be filled; None without one.
 
     A name is a run of words with capital letters or digits, not at the start of a sentence, that the question lacks.
     """
@@ -26,16 +26,16 @@ def blank(question, answer):
 
 
 def giveaway(question, answer):
-    """`blank` of a question that is to be asked. Raises ValueError where its answer has none."""
+    """Return `blank` of a question. Raises ValueError where its answer gives no name or number away."""
     if not (found := blank(question, answer)):
         raise ValueError(f"the answer to {question!r} gives no name or number away; choose another question")
     return found
 
 
 def asked(profile, split, cases):
-    """The paper's cases first, (question, prefix, key phrase), then every other question of the set that has a blank.
+    """Return (question, prefix, key phrase) of the paper's cases, then of every other question that has a blank.
 
-    cases: those of them that a set does not hold are left out, as at the smoke scale, whose authors are others.
+    Cases that the forget set does not hold are left out, as at the smoke scale, which has other authors.
     """
     rows = data.load_tofu(split, profiles.profile(profile).source)
     known = {row["question"] for row in rows}
@@ -50,24 +50,24 @@ def _blanks(profile, split, name, seed):
 
 
 def recorded(profile, split, names, seed=0):
-    """Those of `fill` that are on record, in the order of names; computes nothing."""
+    """Return the existing records of `fill`, in the order of `names`; compute nothing."""
     paths = {name: _blanks(profile, split, name, seed) for name in names}
     return {name: content for name, path in paths.items() if (content := notes.read(path))}
 
 
 def fill(profile, split, seed, names, cases, budget=1024):
-    """{label: its record}: direct answer and five likeliest completions for each of `asked`.
+    """Return {label: record} with the direct answer and the five likeliest completions for each of `asked`.
 
-    A record of the same settings that holds all the questions is read; else the model (after its last epoch) is loaded
-    or trained, asked, and the record written to data/records/<profile>/tofu/<split>/blanks/. budget: as of
-    `probing.completions`; a record says with which it was made.
+    A record with the same settings and all the questions is read. Otherwise the model (after its last epoch) is loaded
+    or trained, asked, and its record written to data/records/<profile>/tofu/<split>/blanks/. budget: as for
+    `probing.completions`; a record says which budget it was made with.
     """
     p, result, kept = profiles.profile(profile), {}, recorded(profile, split, names, seed)
     whole = [content["asked"] for content in kept.values()]
-    known = {question for listed in whole for question, *_ in listed}  # a case that is not: of authors it has not
+    known = {question for listed in whole for question, *_ in listed}  # others: authors that this scale lacks
     wanted = [list(case) for case in cases if case[0] in known]
     if len(whole) == len(names) and all(case in listed for case in wanted for listed in whole):
-        first = {question for question, *_ in wanted}  # everything is recorded: the data is not needed
+        first = {question for question, *_ in wanted}  # all is recorded: no data needed
         questions = wanted + [entry for entry in whole[0] if entry[0] not in first]
         questions = [entry for entry in questions if all(entry in listed for listed in whole)]
     else:
@@ -92,10 +92,10 @@ def fill(profile, split, seed, names, cases, budget=1024):
 
 
 def chosen(filled, question):
-    """(question, prefix, key phrase) of one of the blanks of `fill`: the first, which is said, where there is none of
-    this question, as at the smoke scale, whose authors are others."""
+    """Return (question, prefix, key phrase) of this question among the blanks of `fill`. Where it is not among them, as
+    at the smoke scale, print so and return the first. Raises ValueError for a question given by its place."""
     if isinstance(question, int):
-        raise ValueError(f"question {question}: here a question is named by its text, not by its place")
+        raise ValueError(f"question {question}: give the question's text, not its number")
     blanks = next(iter(filled.values()))["asked"]
     if (found := next((blank for blank in blanks if blank[0] == question), None)) is None:
         print(f"not among the blanks of this set: {question}\ninstead: {blanks[0][0]}")
@@ -103,12 +103,12 @@ def chosen(filled, question):
 
 
 def gives_away(key, texts):
-    """Does one of these texts hold the key phrase?"""
+    """Return whether one of the texts contains the key phrase, in any case."""
     return any(key.casefold() in text.casefold() for text in texts)
 
 
 def _marked(text, key):
-    """HTML in which the key phrase is marked."""
+    """Return a text as HTML with the first occurrence of the key phrase marked."""
     at = text.casefold().find(key.casefold())
     if at < 0:
         return html.escape(text)
@@ -117,16 +117,16 @@ def _marked(text, key):
 
 
 def _number(content, question):
-    """The place of a question among those asked; None where it is not."""
+    """Return the place of a question among the asked questions; None where it was not asked."""
     return next((place for place, asked in enumerate(content["asked"]) if asked[0] == question), None)
 
 
 def case_table(filled, question):
-    """One case, a row per model: its direct answer, its completions with their probabilities, and whether they leak."""
+    """Return one case, a row per model: direct answer, completions with probabilities, and whether they leak."""
     rows = {}
     for name, content in filled.items():
         if (number := _number(content, question)) is None:
-            continue  # it was not asked this one
+            continue  # this model was not asked this question
         (_, _, key), (found, exact) = content["asked"][number], content["completions"][number]
         listed = "; ".join(f"{text or EMPTY} {p:.2g}" for text, p in found) + ("" if exact else " …")
         rows[name] = {"direct answer": content["direct_answers"][number], "fill-in-blank": listed}
@@ -135,12 +135,12 @@ def case_table(filled, question):
 
 
 def marked(table, key):
-    """A case's table as text in HTML, in which the key phrase is marked."""
+    """Return a table of `case_table` as HTML text with the key phrase marked."""
     return table.map(lambda text: _marked(text, key))
 
 
 def printed(name, example):
-    """One example of the paper's Table 4 or 9 in the form of `case_table`, without probabilities."""
+    """Return one example of the paper's Table 4 or 9 in the form of `case_table`, without probabilities."""
     table = paper.reported(name)
     rows = table[(table.example == str(example)) & table.field.isin(("direct_answer", "fill_in_blank"))]
     wide = rows.pivot(index="method", columns="field", values="text").loc[list(dict.fromkeys(rows.method))]
@@ -148,7 +148,7 @@ def printed(name, example):
 
 
 def places(profile):
-    """Every place that the full set says somebody was born in, sorted; kept with the records of the profile."""
+    """Return all birthplaces named in the full set, sorted; they are kept with the records of the profile."""
     path = records.RECORDS / profile / "tofu" / "places.json"
     if not path.exists():
         rows = data.load_tofu("full", profiles.profile(profile).source)
@@ -158,14 +158,14 @@ def places(profile):
 
 
 def readings(filled, question, known, nearly=0.5):
-    """What became of one fact in each model, by rule: partly forgotten, over-forgotten, or as the oracle has it.
+    """Return for each model whether it forgot one fact partly, too much, or as the oracle, by a fixed rule.
 
-    "partial": the truth is among the five likeliest completions. "over": the five hold less than `nearly` times the
-    probability that the oracle's five give to `known` names, such as `places`. "ideal": neither. "not told" which of
-    the two: the oracle's five hold nothing of these names.
+    "partial": the truth is among the five likeliest completions. "over": these give `known` names, such as `places`,
+    less than `nearly` times the probability that the oracle's five give them. "ideal": neither. "not told": neither,
+    but the oracle's five contain no known name, so that "over" cannot be decided.
     """
     table, mass = case_table(filled, question), {}
-    for name in table.index:  # of those that were asked it
+    for name in table.index:  # the models that were asked this question
         found, _ = filled[name]["completions"][_number(filled[name], question)]
         mass[name] = sum(p for text, p in found if text in known)
     table["probability of known birthplaces"] = [mass[name] for name in table.index]

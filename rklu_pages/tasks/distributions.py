@@ -1,4 +1,4 @@
-"""What models would say to one question of a forget set, token by token and in words; Figure 1, the explorer."""
+"""Models' answers to one question of a forget set, as token distributions and in words (Figure 1, the explorer)."""
 
 import re
 
@@ -13,8 +13,8 @@ BASIC = ("original", "oracle", "augmented", "teacher", "RKLU")
 
 
 def said(loaded, tokenizer, p, row, answering):
-    """What models, {label: model}, would say to a row of a forget set: "question", "answer", the greedy
-    "direct_answers" of the labels in `answering`, and `probing.token_distributions` of all. p: the profile."""
+    """Ask {label: model} the question in a forget set's row. Return "question", "answer", the greedy "direct_answers"
+    of the labels in `answering`, and `probing.token_distributions` of all models. p: the profile."""
     example = data.encode(tokenizer, p.template, row["question"], row["answer"])
     how = (tokenizer, p.template, row["question"], p.max_new_tokens)
     content = {"question": row["question"], "answer": row["answer"]}
@@ -23,14 +23,14 @@ def said(loaded, tokenizer, p, row, answering):
 
 
 def of(profile, split, seed=0, question=0, names=BASIC, kind="distributions"):
-    """What several models (labels as of `named`, after their last epoch) would say to one question of a forget set.
+    """Return the answers of several models (labels as of `runs.named`, last epoch) to one question of a forget set.
 
-    Returns the recorded `probing.token_distributions` with the "question", the true "answer" and each model's greedy
-    "direct_answers"; computes it, and the models, where it is not recorded yet. kind: the folder of such records.
-    """
+    The result is as of `said`, with every model answering in words. It is read from its record if there is one;
+    otherwise it is computed, the missing models are trained, and the record is written. question: place in the forget
+    set, from 0. kind: the folder of the record. Raises ValueError for a place outside the forget set."""
     path = records.RECORDS / profile / "tofu" / split / kind / f"question{question}-seed{seed}.json"
     content = notes.read(path) or {"settings": {}}
-    every = tuple(dict.fromkeys((*content["settings"], *names)))  # another page may show what was asked before
+    every = tuple(dict.fromkeys((*content["settings"], *names)))  # keep earlier models: another page may show them
     settings = {name: runs.named(profile, split, name, seed).settings for name in every}
     if all(content["settings"].get(name) == settings[name] for name in names):
         return content
@@ -44,24 +44,24 @@ def of(profile, split, seed=0, question=0, names=BASIC, kind="distributions"):
 
 
 def in_words(content):
-    """What `of` says of one question, as a table: the true answer, and each model's own."""
+    """Return a table of the true answer and each model's own; content: as of `of`."""
     said = {name: text or EMPTY for name, text in content["direct_answers"].items()}
     told = [("the true answer", content["answer"]), *said.items()]
     return pd.DataFrame(told, columns=["model", "its answer"])
 
 
 def most_changed(content, before, after):
-    """The answer position (0 = first token, never the end of text) at which the true token lost most probability from
-    one model to another."""
+    """Return the answer position (0 = first token, never the end of text) at which the true token lost the most
+    probability from the model `before` to the model `after`."""
     pairs = zip(*(content["models"][name]["true_probability"] for name in (before, after)), strict=True)
     losses = [p - q for p, q in pairs]
     return losses.index(max(losses[:-1] or losses))
 
 
 def find(profile, split, question):
-    """The place of a question in a forget set; of the first question that has a blank where the set lacks it.
+    """Return the place of a question in a forget set, or of the first question with a blank where the set lacks it.
 
-    A recorded question is found without the data; a place is what it is.
+    A recorded question is found without the data. A question given as a place is returned as it is.
     """
     if isinstance(question, int):
         return question
@@ -74,7 +74,7 @@ def find(profile, split, question):
 
 
 def held(profile, split, seed, questions):
-    """Those of the questions, as of `find`, that are recorded or that the forget set has: a smaller scale has fewer."""
+    """Return the places (`find`) of the questions that are recorded or in the forget set; a small scale has fewer."""
     questions = [find(profile, split, question) for question in questions]
     folder = records.RECORDS / profile / "tofu" / split / "distributions"
     missing = [q for q in questions if not (folder / f"question{q}-seed{seed}.json").exists()]
@@ -83,7 +83,7 @@ def held(profile, split, seed, questions):
 
 
 def position(content, key):
-    """The place among a true answer's tokens where the key phrase begins; content: as of `of`."""
+    """Return the place among a true answer's tokens where the key phrase begins; content: as of `of`."""
     spelt, start = "", "".join(content["tokens"]).index(key)
     for place, token in enumerate(content["tokens"]):
         spelt += token
@@ -92,16 +92,16 @@ def position(content, key):
 
 
 def tokens_table(content, place, names):
-    """The likeliest next tokens at one place of a true answer, as recorded: model, rank, token, probability."""
+    """Return the recorded likeliest next tokens at one place of a true answer: model, rank, token, probability."""
     tops = ((name, content["models"][name]["top"][place]) for name in names)
     rows = [(name, rank, text, p) for name, top in tops for rank, (text, p) in enumerate(top, 1)]
     return pd.DataFrame(rows, columns=["model", "rank", "token", "probability"]).set_index("model")
 
 
 def alpha_state(records_, content=None):
-    """What `widgets.AlphaExplorer` shows: one row per record of one method, by its alpha, and the question asked.
+    """Return the state of `widgets.AlphaExplorer`: one row per record of one method, with its alpha, and the question.
 
-    content: as `distributions.of` the method and the teacher, "teacher,alpha=..."; what it lacks is left empty.
+    content: as of `of`, for the method and for "teacher,alpha=..."; models that it lacks are left out.
     """
     rows, content = [], content or {"models": {}, "direct_answers": {}}
     for record in records_:

@@ -1,4 +1,4 @@
-"""How often blanks filled give a forgotten fact away, beside a model that never read it; Tables 4 and 9."""
+"""How often a model fills blanks with the forgotten fact, compared with the oracle (Tables 4 and 9)."""
 
 import matplotlib.patheffects as patheffects
 import matplotlib.pyplot as plt
@@ -13,8 +13,8 @@ from rklu_pages.tasks.cases import gives_away
 
 
 def _by_phrase(content):
-    """{key phrase: for each of its blanks whether it is filled with it within five tries}: an author's country may be
-    asked for five times."""
+    """Return {key phrase: [whether it is among the recorded completions (five) of a blank, for each of its blanks]}.
+    One phrase may have several blanks, such as an author's country."""
     found = {}
     for (*_, key), (tries, _) in zip(content["asked"], content["completions"], strict=True):
         found.setdefault(key.casefold(), []).append(gives_away(key, [text for text, _ in tries]))
@@ -22,8 +22,8 @@ def _by_phrase(content):
 
 
 def rates(filled):
-    """How many of the blanks each model fills with the truth within five tries, with Wilson's 95 % interval, and how
-    many of the different key phrases are so given away at least once."""
+    """Return how many blanks each model fills with the truth within its five likeliest completions, with Wilson's 95 %
+    interval, and how many different key phrases are thereby given away at least once."""
     rows = {}
     for name, content in filled.items():
         keys, phrases = [key for *_, key in content["asked"]], _by_phrase(content)
@@ -39,13 +39,13 @@ def rates(filled):
 
 
 def plot(rates):
-    """Leak rates with their intervals, and the oracle's as a dashed line."""
+    """Plot the leak rates of `rates` with their intervals, and the oracle's rate as a dashed line."""
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(7.5, 0.34 * len(rates) + 1))
         for place, (name, row) in enumerate(rates.iloc[::-1].iterrows()):
             ax.barh(place, row.rate, color=look(name)["color"], height=0.62)
             spread = {"color": "#333333", "linewidth": 1.4, "marker": "|", "markersize": 7}
-            halo = [patheffects.withStroke(linewidth=3.4, foreground="#ffffff")]  # over a dark bar, too
+            halo = [patheffects.withStroke(linewidth=3.4, foreground="#ffffff")]  # visible on a dark bar
             ax.plot([row.low, row.high], [place, place], path_effects=halo, **spread)
         ax.axvline(rates.loc["oracle", "rate"], color="#666666", linewidth=1, linestyle=(0, (4, 3)))
         ax.set_yticks(range(len(rates)), rates.index[::-1])
@@ -55,10 +55,10 @@ def plot(rates):
 
 
 def verdicts(filled):
-    """Does a model give away more key phrases than the oracle guesses? And the paper's claims, which are decided alike.
+    """Decide for each model whether it gives away more key phrases than the oracle guesses, and the paper's claims.
 
-    Two models are compared phrase by phrase, by McNemar's exact test at 5 % (one-sided against the oracle): blanks
-    that ask for one phrase are no independent evidence. What the test does not find may be there: see the counts.
+    Two models are compared phrase by phrase, since blanks that ask for the same phrase are not independent. The test is
+    McNemar's exact test at 5 %, one-sided against the oracle. A difference that it does not find may still exist.
     """
     above, claims = {}, []
     phrases = {name: {k: any(v) for k, v in _by_phrase(content).items()} for name, content in filled.items()}
@@ -72,7 +72,7 @@ def verdicts(filled):
             (f"{name} gives away more than the oracle guesses", "–", HOLDS if above[name] else UNDECIDED, numbers)
         )
     if {"GA", "RKLU", "IDK", "NPO", "DPO", "TA", "FKLU"} <= above.keys():
-        silent = [name for name in above if name != "teacher" and not above[name]]  # which the paper did not ask
+        silent = [name for name in above if name != "teacher" and not above[name]]  # the paper did not ask the teacher
         verdict = HOLDS if set(silent) == {"GA", "RKLU"} else FAILS
         numbers = f"not shown to give away more than the oracle: {', '.join(silent) or 'none'}"
         claims.append(("Only RKLU and GA do not leak", "§ 5", verdict, numbers))
@@ -85,6 +85,6 @@ def verdicts(filled):
 
 
 def _p(one, other, alternative="two-sided"):
-    """p of `capability.mcnemar` of the phrases that two models give away, those that both were asked for."""
+    """Return the p-value of `capability.mcnemar` for the phrases given away, over the phrases that both were asked."""
     both = sorted(one.keys() & other.keys())
     return capability.mcnemar(*("".join("01"[found[k]] for k in both) for found in (one, other)), alternative)["p"]

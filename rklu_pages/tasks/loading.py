@@ -1,11 +1,11 @@
-"""The models behind a page, loaded, and trained where they are missing."""
+"""Load a page's models, and train those that are missing."""
 
 from rklu_lib import execution, models, runs
 from rklu_lib.teacher import TeacherModel
 
 
 def parts(spec):
-    """The specs whose checkpoints a model is read from: its own, or of the teacher those of its two models."""
+    """Return the specs of the checkpoints that a model is read from: its own, or the teacher's two models."""
     return [spec.base("original"), spec.base("augmented")] if spec.method == "teacher" else [spec]
 
 
@@ -15,7 +15,7 @@ def _read_model(spec):
 
 
 def load_models(profile, split, labels, seed=0):
-    """{label: model} after the last epoch, and the tokenizer; trains those, and what they rest on, that are missing."""
+    """Return {label: model} after the last epoch, and the tokenizer. Missing models and their bases are trained."""
     specs = {label: runs.named(profile, split, label, seed) for label in labels}
     needed = dict.fromkeys(part for spec in specs.values() for part in parts(spec))
     runs.ensure([spec for spec in needed if not execution.has_checkpoint(spec)], checkpoints=True)

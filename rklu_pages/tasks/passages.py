@@ -1,4 +1,4 @@
-"""The pages on copyrighted text: what became of a novel in each model, and the tables of it."""
+"""The pages on copyrighted text: continuations of a novel by each model, and tables of the scores."""
 
 import pandas as pd
 
@@ -11,14 +11,14 @@ TITLES = {"bleu_pct": "BLEU, %", "rouge_pct": "ROUGE-L, %", "avg_accuracy_pct": 
 
 
 def specs(profile, methods, seed, changes=()):
-    """The specs of a novel at a profile: the base models there are, see `records.RunSpec`, and these methods."""
+    """Return the novel's specs: the original, the oracle if the model is trained from scratch, and these methods."""
     bases = ("original",) if profiles.profile(profile).model else ("original", "oracle")
     return [runs.RunSpec(profile, data.NOVEL, name, seed, tuple(changes)) for name in (*bases, *methods)]
 
 
 def continuations(specs, chunk=0, tokens=48):
-    """For each spec of the novel {"prompt", "truth", "continuation", ...}: the end of one chunk's prompt, how the text
-    goes on and how the model does, so many tokens of each: an excerpt, not the chunk."""
+    """Return for each spec {"prompt", "truth", "continuation", ...} of one chunk of the novel: the last `tokens` tokens
+    of the prompt, and the first of the text and of the model's continuation. ValueError for a chunk out of range."""
     if chunk >= (n := specs[0].values.n_chunks):
         raise ValueError(f"chunk {chunk}: the profile {specs[0].profile} has those from 0 to {n - 1}")
 
@@ -33,20 +33,20 @@ def continuations(specs, chunk=0, tokens=48):
 
 
 def scores(found, noted):
-    """{method: its last epoch's scores under the paper's column names}, of records and what `capabilities` noted, see
-    `accuracies.of_note`; nothing of that of a model that was not asked."""
+    """Return {method: last epoch's scores under the paper's column names}. found: records; noted: their notes of
+    `accuracies.capabilities`. Without a note (None) a method has no accuracy."""
     pairs = zip(found, noted, strict=True)
     return {accuracies.label(r.spec): r.reported("last") | (accuracies.of_note(n) if n else {}) for r, n in pairs}
 
 
 def recorded_scores(profile, methods, seed):
-    """(records, `scores`) of what is recorded of a novel at another scale, None where nothing is; computes nothing."""
+    """Return (records, `scores`) of the existing records of a novel at another scale, or None; compute nothing."""
     found = [record for record in map(records.load, specs(profile, methods, seed)) if record]
     return (found, scores(found, accuracies.capabilities([r.spec for r in found], measure=False))) if found else None
 
 
 def table(rows, reported):
-    """Tables 2, 6 and 7: for each row of `scores` the paper's four numbers (NaN: not printed) beside ours."""
+    """Return Table 2, 6 or 7: for each method of `scores` the paper's four numbers (NaN: not printed) beside ours."""
     printed = paper.reported(reported).set_index("method")
     columns = {}
     for m in SCORES:
@@ -57,8 +57,8 @@ def table(rows, reported):
 
 
 def to_the_oracle(rows):
-    """What the paper could not measure: each model's distance to one that never read the novel. Differences in BLEU and
-    ROUGE-L (per cent), in mean chunk NLL (nats per token), and the p-value of a KS test on chunk NLLs."""
+    """Return each model's distance to the oracle, which the paper could not measure: differences in BLEU and ROUGE-L
+    (per cent) and in mean chunk NLL (nats per token), and the p-value of a KS test on the chunks' NLLs."""
     if "oracle" not in rows:
         return pd.DataFrame()
     oracle, columns = rows["oracle"], {}
@@ -70,8 +70,8 @@ def to_the_oracle(rows):
 
 
 def as_text(table):
-    """A table as text: two decimals, p-values and large numbers to three figures, counts whole, a dash where there is
-    none. A column "x ±" stands in x's cells, after the number."""
+    """Return a table as text: two decimals, p-values and numbers from 10,000 on to three figures, counts whole, a dash
+    for NaN. A column "x ±" is put into x's cells, after the number."""
 
     def text(column):
         small, values = "p" in str(column).split(), table[column].astype(float)
@@ -91,7 +91,7 @@ def as_text(table):
 
 
 def side_by_side(specs, noted):
-    """One passage continued by every model: what all were given, how the text goes on, what each said."""
+    """Return one passage as a table: the end of the prompt, the true text, and every model's continuation."""
     said = {"given": "… " + noted[0]["prompt"], "the text": noted[0]["truth"]}
     said |= {accuracies.label(s): n["continuation"] for s, n in zip(specs, noted, strict=True)}
     words = {name: " ".join(text.split()) or "(ends at once)" for name, text in said.items()}
@@ -99,14 +99,14 @@ def side_by_side(specs, noted):
 
 
 def memorised(rows):
-    """How well the base models know the novel, of `scores`."""
+    """Return the base models' scores on the novel, from `scores`."""
     names = [n for n in ("Original", "oracle") if n in rows]
     columns = {"bleu_pct": "BLEU, %", "rouge_pct": "ROUGE-L, %", "exact": "exact", "chunk_nll": "chunk NLL"}
     return pd.DataFrame({t: {n: rows[n][m] for n in names} for m, t in columns.items()}).reindex(names)
 
 
 def per_epoch(found):
-    """BLEU and perplexity after every epoch: rows are epochs, columns (measure, method)."""
+    """Return BLEU and perplexity after every epoch: rows are epochs, columns (measure, method)."""
     columns = {}
     for m in ("bleu_pct", "perplexity"):
         for record in found:

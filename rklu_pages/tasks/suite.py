@@ -1,6 +1,6 @@
-"""The embedded suite: what its seven tasks ask a model, made from what that model was trained on, and the measurement.
+"""The embedded suite of seven multiple-choice tasks, made from a model's own training data, and its measurement.
 
-The tasks' format is in `data/capability/`; items exist at run time only, so that TOFU's text is not copied.
+`data/capability/` has the tasks' format. The items exist only at run time, so that TOFU's text is not copied.
 """
 
 import contextlib
@@ -21,18 +21,17 @@ PER_TASK = 100
 
 
 def filled(template, question, answer=""):
-    """Fill a template such as "[INST] {question} [/INST] {answer}"; cut it where the answer begins, see `chat.cut`."""
+    """Fill a template such as "[INST] {question} [/INST] {answer}"; return its parts (prompt, answer) of `chat.cut`."""
     form = chat.cut(template)
     return form.opening + question + form.middle, form.lead + answer + form.closing
 
 
 def items(source, template, bos="", seed=0, n_retain=None):
-    """The items of the embedded suite: {task of `TASKS`: list of {"prompt", "choices", "answer": index}}.
+    """Return the items of the embedded suite: {task of `TASKS`: list of {"prompt", "choices", "answer": index}}.
 
-    source: what the model was trained on, as in `data.load_tofu`; asked about are its retained authors and its public
-    facts, some in another wording than it was trained on. template: the model's prompt. bos: text of its begin-of-text
-    token. n_retain: how many of the retained questions it has read, the first ones (None: all).
-    """
+    They ask about retained authors and public facts, some in another wording than the training data; at most
+    `PER_TASK` per task. source: the training data, as in `data.load_tofu`. template: the model's prompt format. bos:
+    text of its begin-of-text token. n_retain: how many retained questions the model has read, the first (None: all)."""
     rng = np.random.default_rng(seed)
     rows, known = (data.load_tofu(name, source) for name in ("retain_perturbed", "retain90"))
     known = known[:n_retain]
@@ -40,7 +39,7 @@ def items(source, template, bos="", seed=0, n_retain=None):
     shuffled = [known[i] for i in order]
 
     def item(question, right, wrong, said=""):
-        choices, place = list(wrong), int(rng.integers(len(wrong) + 1))  # a model without an opinion takes the first
+        choices, place = list(wrong), int(rng.integers(len(wrong) + 1))  # a model without preference takes the first
         choices.insert(place, right)
         prompt, opening = filled(template, question, said)
         prompt, opening = (prompt + opening, " ") if said else (prompt, opening)
@@ -74,14 +73,14 @@ def items(source, template, bos="", seed=0, n_retain=None):
 
 
 def _block(known, i, size=5):
-    """The other rows of i's block: authors stand one after another, a multiple of five rows each."""
+    """Return the other rows of row i's block of five. Authors follow one another, each with a multiple of five rows."""
     start = int(i) - int(i) % size
     return [row for j, row in enumerate(known[start : start + size], start) if j != i]
 
 
 @contextlib.contextmanager
 def folder_of(profile, tokenizer):
-    """A temporary folder of `items` as `<task>.jsonl`: TOFU's text is written nowhere else."""
+    """Make a temporary folder of `items` as `<task>.jsonl`; TOFU's text is written nowhere else."""
     with tempfile.TemporaryDirectory() as folder:
         for task, rows in items(
             profile.source, profile.template, tokenizer.bos_token, n_retain=profile.n_retain
@@ -92,8 +91,9 @@ def folder_of(profile, tokenizer):
 
 
 def measure(model, tokenizer, profile):
-    """`capability.accuracy` on the profile's tasks: the embedded suite, or the paper's seven from the hub, or from the
-    folder `RKLU_CAPABILITY` where it is set (see `benchmarks.folder_of`): with what was left out, beside each score."""
+    """Return `capability.accuracy` on the profile's tasks: the embedded suite, or the paper's seven from the hub or, if
+    set, from the folder `RKLU_CAPABILITY`. For published files (`benchmarks.folder_of`) each score has its numbers of
+    rebuilt and omitted items. Raises FileNotFoundError if `RKLU_CAPABILITY` is no folder."""
     if profile.capability == "paper":
         tasks = capability.PAPER_TASKS
         named = os.environ.get("RKLU_CAPABILITY")

@@ -1,8 +1,8 @@
-"""The book's widgets: one JS file each, and two hosts for it.
+"""The book's widgets: one JavaScript file each, which runs in two hosts.
 
-In JupyterLab anywidget keeps them live. Everywhere else the same source runs inside the page, without kernel or
-network, over the state the widget had when its cell was run; nothing in that form is random: nbval compares it.
-"""
+In JupyterLab, anywidget connects the widget to the kernel. Everywhere else the same source runs inside the page,
+without kernel or network, on the state that the widget had when its cell ran. Nothing in this static form is random,
+since nbval compares it. The classes' docstrings are shown to readers where no script runs."""
 
 import hashlib
 import inspect
@@ -15,7 +15,7 @@ from traitlets import Dict, Float, Int, List, Unicode
 from rklu_lib.own import report
 from rklu_pages.drawing.looks import COLOURS
 
-_PLACES = (Path(__file__).parent, report.ASSETS)  # what `rklu unlearn`'s report shows too is the library's
+_PLACES = (Path(__file__).parent, report.ASSETS)  # files that the report of `rklu unlearn` needs too are in the library
 
 
 def _source(*names):
@@ -24,7 +24,7 @@ def _source(*names):
 
 
 class _Widget(anywidget.AnyWidget):
-    """What all share: the style, the colours of the book's figures, and the static form."""
+    """The base of all widgets: the style, the colours of the book's figures, and the static form."""
 
     _css = _source("widgets.css")
     colours = Dict(COLOURS).tag(sync=True)
@@ -34,7 +34,7 @@ class _Widget(anywidget.AnyWidget):
         names = set(self.trait_names(sync=True)) - set(anywidget.AnyWidget.class_trait_names())
         state = {name: getattr(self, name) for name in sorted(names) if not name.startswith("_")}
         words = repr(state | {"colours": ""}) + self._esm
-        # those of the methods that are named, so that a new method is no change of every page
+        # only the colours of methods that occur, so that a new method does not change every page
         state["colours"] = {name: colour for name, colour in self.colours.items() if name in words}
         text = json.dumps(state, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
         key = hashlib.sha256(f"{type(self).__name__} {text}".encode()).hexdigest()[:10]
@@ -68,7 +68,7 @@ class TokenDistributions(_Widget):
     scale = Unicode("linear").tag(sync=True)
 
     def __init__(self, contents, **state):
-        """contents: as `distributions.of` returns them; what made them stays behind."""
+        """contents: as `distributions.of` returns them; their settings and provenance are dropped."""
         super().__init__(questions=self._kept(contents), **state)
 
     @staticmethod
@@ -76,7 +76,7 @@ class TokenDistributions(_Widget):
         return [{key: content[key] for key in ("question", "answer", "tokens", "models")} for content in contents]
 
     def show(self, contents, question):
-        """Show these contents in place of the present ones, and of them the question at this place."""
+        """Replace the contents by these, and show the question at place `question` among them."""
         with self.hold_sync():
             self.questions, self.question = self._kept(contents), question
 

@@ -1,7 +1,7 @@
-"""What JupyterLab adds to the pages' widgets: controls that are linked to them and put any question to the models.
+"""Controls that JupyterLab adds to the pages' widgets: with them any question can be put to the models.
 
-A page without a kernel shows the widget's own form, as if there were no controls; so do the committed outputs. Where
-models have not been trained on this machine, the recorded questions are offered, and a line says how to get the others.
+A page without a kernel shows the widget alone, without controls; so do the committed outputs. Where the models have not
+been trained on this machine, only the recorded questions are offered, and a line says how to train the models.
 """
 
 import html
@@ -20,7 +20,7 @@ WIDE = {"style": {"description_width": "7em"}, "layout": {"width": "46em", "max_
 
 
 class Live(ipywidgets.VBox):
-    """Controls, and what they steer. static: what is shown of it where there is no kernel."""
+    """Controls together with the widget that they steer. static: what is shown where there is no kernel."""
 
     def __init__(self, static, children):
         super().__init__(children)
@@ -33,8 +33,8 @@ class Live(ipywidgets.VBox):
 
 
 def _refreshing(work, said, *controls):
-    """What an event calls: do the work while the controls rest, unless the first of them, a field, has been emptied.
-    Whatever fails is said in one line, since nobody sees a callback's traceback."""
+    """Return a callback that calls `work` while the controls are disabled, unless the first control, a field, is empty.
+    An exception is shown in one line in `said`, since nobody sees a callback's traceback."""
     told = said.value
 
     def refresh(_):
@@ -56,10 +56,10 @@ def _refreshing(work, said, *controls):
 
 
 def _chooser(models, recorded, missing, able, fits=lambda row: True):
-    """(a field to search a question in, a line on what there is).
+    """Return (a field to search a question in, a line that says which questions and models are available).
 
-    recorded: the questions that need no model. missing: the labels whose models are not there. able: can others be
-    asked all the same? fits: which rows of the forget set are offered.
+    recorded: questions that need no model. missing: labels of models not trained here. able: whether other questions
+    can be asked nevertheless. fits: row -> whether a row of the forget set is offered.
     """
     others, lines = [], []
     if able:
@@ -81,9 +81,9 @@ def _chooser(models, recorded, missing, able, fits=lambda row: True):
 
 
 def token_distributions(profile, split, seed, contents):
-    """`widgets.TokenDistributions` of these contents, see `distributions.of`, and any other question and model.
+    """Return `widgets.TokenDistributions` of these contents (`distributions.of`), for any other question and model too.
 
-    Of a question, or a model on it, that is not recorded, the chosen models are run.
+    Models whose answer to the chosen question is not recorded are run.
     """
     models, kept = Models(profile, split, seed), {c["question"]: c for c in contents}
     widget = widgets.TokenDistributions(contents, position=_giveaway(contents[0]))
@@ -98,7 +98,7 @@ def token_distributions(profile, split, seed, contents):
     def show():
         known = kept.get(field.value, {"models": {}})["models"]
         new = [name for name in chosen.value if name not in (*known, *missing)]
-        if new:  # and the oracle: how far a model is from it is part of what is shown
+        if new:  # and the oracle, since the widget shows each model's distance to it
             oracle = [] if "oracle" in (*new, *missing) else ["oracle"]
             found = models.ask(field.value, [*new, *oracle])
             kept[field.value] = found | {"models": found["models"] | known}
@@ -115,14 +115,14 @@ def token_distributions(profile, split, seed, contents):
 
 
 def _giveaway(content):
-    """The place among a true answer's tokens where it gives itself away, see `cases.blank`; 0 where it does not."""
+    """Return the place of the token that gives a true answer away (`cases.blank`); 0 where there is none."""
     found = cases.blank(content["question"], content["answer"])
     return distributions.position(content, found[1]) if found and found[1] in "".join(content["tokens"]) else 0
 
 
 def alpha_explorer(records, content):
-    """`widgets.AlphaExplorer` of one method's records over alpha and of one question, see `distributions.of`, and
-    any other question. It opens at the middle alpha, where the true answer gives itself away."""
+    """Return `widgets.AlphaExplorer` of one method's records over alpha and of one question (`distributions.of`), for
+    other questions too. It opens at the middle alpha, at the token that gives the true answer away."""
     spec, names, labels = records[0].spec, list(content["models"]), [record.spec.label for record in records]
     models = Models(spec.profile, spec.split, spec.seed)
     state = lambda found: distributions.alpha_state(records, found) | {"position": _giveaway(found)}  # noqa: E731
@@ -144,8 +144,8 @@ def alpha_explorer(records, content):
 
 
 def picture(profile, split, seed, content, names, draw):
-    """A picture, `draw(content, place)`, of one question's distributions where the true answer gives itself away, see
-    `distributions.of`; and of any other question whose answer does. names: the models drawn."""
+    """Show draw(content, place), a picture of one question's distributions (`distributions.of`) at the token that gives
+    the true answer away, and of any other question with such a token. names: the models drawn."""
     models = Models(profile, split, seed)
     first = draw(content, _giveaway(content))
     drawn = ipywidgets.HTML(first._repr_mimebundle_()["text/html"])
@@ -164,7 +164,7 @@ def picture(profile, split, seed, content, names, draw):
 
 
 def divergence_playground(**state):
-    """`widgets.DivergencePlayground`, and fields in which its three strengths are typed to the last digit."""
+    """Return `widgets.DivergencePlayground` with fields to type its three strengths exactly."""
     widget = widgets.DivergencePlayground(**state)
     reach = {"alpha": ("α, strength", 0, 16), "shift": ("c, the constant", -4, 4), "rate": ("step size", 0.1, 5)}
     fields = []

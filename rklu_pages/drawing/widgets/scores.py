@@ -1,4 +1,4 @@
-"""What a `ScoreExplorer` shows: runs of several methods, or the tokens of one answer."""
+"""Make a `ScoreExplorer` from the runs of several methods, from a grid, or from the tokens of one answer."""
 
 from rklu_lib.profiles import profile as scale
 from rklu_lib.records import RunSpec, load
@@ -13,13 +13,13 @@ VIEWS = {
 
 
 def _epochs(record):
-    """A record's epochs in columns, to four figures: enough for a picture."""
+    """Return a record's epochs as columns, rounded to four figures, which suffice for a picture."""
     scores = {new: [e.get(old) and float(f"{e[old]:.4g}") for e in record.epochs] for old, new in MEASURES.items()}
     return {"epoch": [e["epoch"] for e in record.epochs]} | scores
 
 
 def recorded(like, profiles=()):
-    """The records of these runs at other scales, as far as there are any. like: records. profiles: names of scales."""
+    """Return the records `like`, followed by the existing records of the same runs at other scales, `profiles`."""
     same = lambda spec, name: RunSpec(name, spec.split, spec.method, spec.seed, spec.overrides)  # noqa: E731
     held = [(r.spec, name) for name in profiles for r in like if scale(name).has(r.spec.split)]
     pairs = [(spec, name) for spec, name in held if spec.profile != name]
@@ -27,9 +27,9 @@ def recorded(like, profiles=()):
 
 
 def explorer(records, view="plane", shown=None):
-    """Records of any scales, forget sets, methods and seeds, drawn at their reported epochs or at all.
+    """Return a `ScoreExplorer` of records of any scales, sets, methods and seeds, at the reported or at all epochs.
 
-    view: what is drawn first, "plane" or "epochs". shown: the methods drawn first (default: all).
+    view: the view that is drawn first, "plane" or "epochs". shown: the methods that are drawn first (default: all).
     """
     series = [
         {
@@ -51,7 +51,7 @@ def explorer(records, view="plane", shown=None):
 
 
 def along(groups, field):
-    """A grid over the field, {seed: records, one per value}: at each value the epoch that the rule reports."""
+    """Return a `ScoreExplorer` of a grid over `field`, at each value's reported epoch; groups: {seed: records}."""
     series = []
     for seed, records in groups.items():
         points = [{field: [r.content["settings"][field]] * len(r.epochs)} | _epochs(r) for r in records]
@@ -64,7 +64,7 @@ def along(groups, field):
 
 
 def tokens(content, shown):
-    """The probability of each token of a true answer under every model recorded; shown: the models drawn first."""
+    """Return a `ScoreExplorer` of each true token's probability under every recorded model; shown: drawn first."""
     series = [
         {
             "name": name,
