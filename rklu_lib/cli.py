@@ -42,7 +42,7 @@ Workers = Annotated[int | None, typer.Option(help="parallel processes (default: 
 
 @app.command()
 def run(
-    method: Annotated[str, typer.Argument(help="a row of Table 8, FKLU, teacher, or a base model")],
+    method: Annotated[str, typer.Argument(help="a row of Table 8, FKLU, teacher, a base model; also RKLU,alpha=4")],
     profile: ProfileName = "smoke",
     split: Annotated[str, typer.Option(help="forget01, forget05, forget10 or novel")] = "forget10",
     seed: int = 0,
@@ -50,7 +50,7 @@ def run(
     """Compute one run and every run that it depends on, then print the scores of its epochs."""
     from rklu_lib import runs
 
-    terminal.print_epochs(runs.ensure([runs.RunSpec(profile, split, method, seed)]))
+    terminal.print_epochs(runs.ensure([runs.named(profile, split, method, seed)]))
 
 
 @app.command()

@@ -12,6 +12,7 @@ from helpers import Here, answer_probability, flat, rklu
 from transformers import AutoModelForCausalLM
 
 from rklu_lib import budget, cli, data, models, records, runs, training
+from rklu_lib.commands import terminal
 from rklu_lib.own import jobs, plan, unlearning
 from rklu_lib.records import RunSpec
 from rklu_pages.beyond import own_model
@@ -244,6 +245,19 @@ def test_run_computes_and_prints(workshop, monkeypatch):
     record = records.load(RunSpec("tiny", "forget05", "GA"))
     assert [e["epoch"] for e in record.epochs] == [1, 2]
     assert f"{record.epochs[1]['model_utility']:.4f}" in result.output
+
+
+def test_run_takes_changed_settings_as_records_name_them(workshop, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "ensure", lambda specs: asked.extend(specs) or [])
+    monkeypatch.setattr(terminal, "print_epochs", lambda found: None)
+    for label in ("RKLU,alpha=4", "RKLU,judge_every=10,unlearn_lr=5e-05"):
+        assert rklu("run", label, "--profile", "tiny", "--split", "forget05", "--seed", 2).exit_code == 0
+        assert (asked[-1].label, asked[-1].seed) == (label, 2)
+    assert asked[0].values.alpha == 4 and asked[1].values.unlearn_lr == 5e-5
+    for label, said in (("RKLU,alfa=4", "no field alfa"), ("RKLU,alpha=x", "'x' is no value of a field")):
+        result = rklu("run", label, "--profile", "tiny", "--split", "forget05")
+        assert result.exit_code == 2 and said in flat(result.output)
 
 
 def test_sweep_asks_for_every_split_unless_told(workshop, monkeypatch):

@@ -199,6 +199,9 @@ def test_provenance_names_records_machine_and_the_command():
         assert part in text
     assert "rklu sweep --profile mini --split forget10 --seed 0" in text
     assert "--split forget05 --split forget10" in comparison.provenance([of_forget05(RKLU), RKLU]).data
+    gentle = dataclasses.replace(RKLU, spec=RunSpec("mini", "forget10", "RKLU", 0, (("alpha", 4.0),)))
+    one = "run each, such as `rklu run 'RKLU,alpha=4.0' --profile mini --split forget10 --seed 0`"
+    assert one in comparison.provenance([RKLU, gentle]).data
     again = Record(RunSpec("mini", "forget10", "RKLU", 2), RKLU.content, RKLU.questions)
     assert "--split forget10 --seed 0 --seed 2 --method RKLU --method FKLU`" in (
         comparison.provenance([record("original", [0.1], [0.8]), RKLU, again, FKLU]).data
@@ -325,6 +328,8 @@ def test_methods_that_were_run_at_several_rates_are_found_and_no_other_setting()
     found = comparison.at_several_rates("mini", "forget10", ["RKLU", "NPO", "FKLU"], 1)
     assert [r.spec.label for r in found] == ["RKLU", "RKLU,unlearn_lr=0.005", "FKLU", "FKLU,unlearn_lr=0.002"]
     assert comparison.at_several_rates("smoke", "forget10", ["RKLU"], 99) == []
+    judged_once = [r.spec.label for r in comparison.at_several_rates("smollm2", "forget05", ["RKLU", "SimNPO"])]
+    assert {"RKLU", "RKLU,judge_every=10,unlearn_lr=5e-05"} < set(judged_once) and "SimNPO" not in judged_once
     table = comparison.by_rate(found, ("forget_quality",), rule="last")["forget quality"]
     assert table.loc[(1, 2e-3), "RKLU"] == found[0].epochs[-1]["forget_quality_benchmark"]
     assert table.loc[(1, 2e-3), "FKLU"] == found[3].epochs[-1]["forget_quality_benchmark"]

@@ -128,8 +128,9 @@ def provenance(records):
     trained = [m for m in dict.fromkeys(r.spec.method for r in records) if m not in BASES]
     named = " ".join((f"--profile {spec.profile}", chosen, seeds, *(f"--method {m}" for m in trained)))
     remake = f"delete them, then `rklu sweep {named}`"
-    if any(r.spec.overrides for r in records):  # only its notebook runs a grid
-        remake = "delete them and execute this notebook again"
+    if changed := [r.spec for r in records if r.spec.overrides]:
+        where = f"--profile {spec.profile} --split {changed[0].split} --seed {changed[0].seed}"
+        remake = f"delete them and run each, such as `rklu run '{changed[0].label}' {where}`"
     commits = ", ".join(sorted({str(r.content["code"]["commit"]) for r in records}))
     machines = html.escape("; ".join(sorted({r.content["machine"] for r in records})))  # free text from the system
     return Markdown(
