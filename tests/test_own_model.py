@@ -72,7 +72,7 @@ def test_the_example_is_of_tofus_authors():
     assert found["code"]["changed"] is False and found["model"]["type"] == "llama"
     assert found["probability"]["after"] < found["probability"]["before"]
     lines = own_model.verdict(found)
-    assert "were brought down to" in lines[0] and f"{found['probability']['after']:.2g} a token" in lines[0]
+    assert "were brought down to" in lines[0] and f"{found['probability']['after']:.2g} per token" in lines[0]
     assert [line for line in lines if line.startswith("The perplexity of the watched answers changed by +")]
     worse = own_model.verdict(found | {"rule": found["rule"] | {"met": False}})
     assert "stayed above" in worse[0] and worse[1:] == lines[1:]
