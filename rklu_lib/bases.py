@@ -18,8 +18,7 @@ def training_pairs(profile, split):
     """Return the (question, answer) pairs on which a base model is trained. split: "full" or a retain split.
 
     A model from scratch also gets the real authors and the world facts, which a pretrained model would know, and the
-    paraphrases of the retain set, from which it learns that an answer may have other words.
-    """
+    paraphrases of the retain set, from which it learns that an answer may have other words."""
     pairs = [(r["question"], r["answer"]) for r in rows(profile, split)]
     if profile.model is None:
         for name in ("real_authors", "world_facts"):

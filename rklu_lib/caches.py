@@ -67,8 +67,7 @@ def read(model, prompts):
     """Run n prompts (token-id tuples). Return (last hidden state of each (n, hidden), their cache, its mask (n, seq)).
 
     Tokens that all prompts begin with (a system prompt: half of a TOFU question) are run once. A model with a sliding
-    window runs them for each prompt: the padding that follows them would push them out of the window.
-    """
+    window runs them for each prompt: the padding that follows them would push them out of the window."""
     n, past = min(len(commonprefix(prompts)), min(map(len, prompts)) - 1), {}
     if n >= OPENING and len(prompts) > 1:
         once = model.base_model(input_ids=torch.tensor([prompts[0][:n]], device=model.device), use_cache=True)

@@ -117,8 +117,7 @@ def _literal(tokenizer):
 def _ids(tokenizer, parts, special=False):
     """Return the token ids of strings laid end to end: at even places the format's (from 0), at odd places text.
 
-    special: let the tokenizer add its special tokens, such as begin-of-text.
-    """
+    special: let the tokenizer add its special tokens, such as begin-of-text."""
     if getattr(tokenizer, "backend_tokenizer", None) is None:  # not from the library `tokenizers`
         return list(tokenizer("".join(parts), add_special_tokens=special)["input_ids"])
     twin, spelled, true = _literal(tokenizer)

@@ -53,8 +53,7 @@ def load_tofu(split, source="locuslab/TOFU"):
     """Return one split of TOFU as a list of dicts with the fields of `FIELDS[split]`.
 
     source: `fictional`, a folder with `<split>.json`, or a hub id. Raises ValueError for a split that is not in TOFU or
-    a source that is none of the three, FileNotFoundError for a missing file, DataError for a malformed row.
-    """
+    a source that is none of the three, FileNotFoundError for a missing file, DataError for a malformed row."""
     if split not in FIELDS:
         raise ValueError(f"TOFU has no split {split!r}; it has {', '.join(FIELDS)}")
     source = resolve_source(source)
@@ -231,8 +230,7 @@ def passage(tokenizer, chunk, prompt_tokens=0):
 def encode(tokenizer, template, question, answer, system=None):
     """Return one question-answer pair as an `Example`. system: see `chat.encode_prompt`.
 
-    The prompt in training has exactly the same tokens as the prompt in generation.
-    """
+    The prompt in training has exactly the same tokens as the prompt in generation."""
     return Example(encode_prompt(tokenizer, template, question, system), encode_answer(tokenizer, template, answer))
 
 

@@ -62,8 +62,7 @@ def execute(spec, stage="record", threads=None):
     """Execute one job whose dependencies (see `runs`) are done. stage: "checkpoint" (of a base model) or "record".
 
     Several processes may call it: the run is locked, and a finished job is not repeated. The processes of one launch
-    work on the job together. From here on, this process rounds denormal numbers to zero.
-    """
+    work on the job together. From here on, this process rounds denormal numbers to zero."""
     torch.set_flush_denormal(True)  # a collapsed model has many: with them, an epoch of GA took five times as long
     if threads:
         torch.set_num_threads(threads)

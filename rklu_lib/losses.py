@@ -42,8 +42,7 @@ def _product(a, b):
     """Return a (n, k) @ b (k, m), summed in float32 and with no operand rounded (bf16 rounds to 1 part in 256).
 
     A CPU converts a bf16 `b` to float32 in blocks of columns. A GPU multiplies bf16 by bf16 into float32, so there a
-    float32 `a` is split into two bf16 terms, which lose 2 ** -17 of its value.
-    """
+    float32 `a` is split into two bf16 terms, which lose 2 ** -17 of its value."""
     if b.dtype in (torch.float32, torch.float64):
         return a.to(b.dtype) @ b
     if not (b.is_cuda and b.dtype == torch.bfloat16):
@@ -59,8 +58,7 @@ def head_logits(hidden, weight, bias=None, scale=1.0, cap=None):
     The logits are x = scale * (W h + b), or cap * tanh(x / cap) for models that cap their logits. Every loss and score
     takes its logits from here. They are not in bf16, since Eq. 1 multiplies the difference of two models' logits by
     alpha, and their rounding errors too: at width 1,024 the gradient of RKLU was 27 % off. Hence no autocast either.
-    hidden: (..., hidden). weight: (vocab, hidden). bias: (vocab,) or None. cap: None for none. Returns (..., vocab).
-    """
+    hidden: (..., hidden). weight: (vocab, hidden). bias: (vocab,) or None. cap: None for none. Returns (..., vocab)."""
     with torch.autocast(hidden.device.type, enabled=False):
         if hidden.dtype == weight.dtype and weight.dtype in (torch.float32, torch.float64):
             logits = F.linear(hidden, weight, bias)
@@ -85,8 +83,7 @@ def reverse_kl(student_logits, teacher_logits, mask):
     the student gives probability to a token that the teacher has lowered, and small where the teacher gives more.
     Gradient of one token's KL by a student logit: p * (log p - log t - KL).
     student_logits, teacher_logits: (..., vocab). mask: (...), bool. Returns a scalar >= 0, nats per token.
-    Raises TypeError for a mask that is not boolean, ValueError for shapes that do not match or an empty mask.
-    """
+    Raises TypeError for a mask that is not boolean, ValueError for shapes that do not match or an empty mask."""
     student, teacher = _selected_pair(mask, student_logits, teacher_logits)
     return _kl(student.log_softmax(-1), teacher.log_softmax(-1)).mean()
 
@@ -95,8 +92,7 @@ def forward_kl(student_logits, teacher_logits, mask):
     """Return KL(teacher || student), averaged over the scored tokens: FKLU's forget loss and the retain loss of `+KL`.
 
     Eq. 2, first line; in Eq. 3, second line, the original model is the teacher. Gradient of one token's KL by a
-    student logit: p - t, with p the student's and t the teacher's softmax. Shapes, units, errors as in `reverse_kl`.
-    """
+    student logit: p - t, with p the student's and t the teacher's softmax. Shapes, units, errors as in `reverse_kl`."""
     student, teacher = _selected_pair(mask, student_logits, teacher_logits)
     return _kl(teacher.log_softmax(-1), student.log_softmax(-1)).mean()
 
@@ -104,8 +100,7 @@ def forward_kl(student_logits, teacher_logits, mask):
 def cross_entropy(logits, targets, mask):
     """Return -log p(target), averaged over the scored tokens: the loss of fine-tuning, IDK and `+RT` (Eq. 3, line 1).
 
-    logits: (..., vocab). targets: (...), int64. mask: (...), bool. Nats per token. Errors as in `reverse_kl`.
-    """
+    logits: (..., vocab). targets: (...), int64. mask: (...), bool. Nats per token. Errors as in `reverse_kl`."""
     selected_logits, selected_targets = _selected(mask, logits, targets)
     return F.cross_entropy(selected_logits, selected_targets)
 
@@ -270,8 +265,7 @@ def from_hidden(loss, hidden, head, targets, chunk=128, **settings):
     number of tokens whose logits exist at once; it affects memory and time only. settings: the loss's keyword
     arguments, such as js_beta. Returns the same scalar as the loss itself on `head_logits(hidden, *head)`, with the
     same gradients by hidden, weight and bias, for one backward pass: a second raises RuntimeError. Raises ValueError
-    for a loss that is not in `_RULES` or for no tokens.
-    """
+    for a loss that is not in `_RULES` or for no tokens."""
     if loss not in _RULES:
         raise ValueError(f"loss must be one of {', '.join(_RULES)}, not {loss!r}")
     if not len(hidden):
@@ -286,8 +280,7 @@ def sequence_log_probs(hidden, head, targets, rows, n_rows, chunk=128):
 
     The scored tokens of all sequences are laid end to end: hidden (tokens, hidden) and targets (tokens,) int64. rows
     (tokens,), int64 in [0, n_rows), names the sequence of each token. head and chunk as in `from_hidden`, but a chunk's
-    logits are computed again in the backward pass, because the weight of a token's gradient is known only then.
-    """
+    logits are computed again in the backward pass, because the weight of a token's gradient is known only then."""
     weight, bias, *shape = head
     # upcast once, so that the gradients of all chunks by the head are summed in float32
     head = [_upcast(weight), bias if bias is None else _upcast(bias), *shape]

@@ -135,8 +135,7 @@ class Method:
 
     family: the method family whose learning rate in the profile is used. needs: which `Aids` it needs (AUGMENTED, …).
     unit: what the forget loss is a mean over, "token" or "sequence"; gradient accumulation weights micro-batches by it.
-    on: the answers to the forget questions in a batch: their own ("forget") or the epoch's "refusals".
-    """
+    on: the answers to the forget questions in a batch: their own ("forget") or the epoch's "refusals"."""
 
     name: str
     family: str
@@ -221,8 +220,7 @@ def prepare(chosen, profile, original, augmented, forget, retain, refusals):
     """Return the `Aids` of a method. Each frozen model runs once over the examples that are needed, and is not kept.
 
     forget, retain: lists of `data.Example`. refusals: epochs * n Examples, see `Aids`. augmented: the augmented model
-    or its FrozenLogits; None if the method does not need it. Raises ValueError as `check` does, before a model runs.
-    """
+    or its FrozenLogits; None if the method does not need it. Raises ValueError as `check` does, before a model runs."""
     check(chosen, retain)
     teacher = reference = refusal_reference = retain_reference = forget_reference = states = None
     if AUGMENTED in chosen.needs:

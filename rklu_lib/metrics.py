@@ -35,8 +35,7 @@ def normalised_probability(answer_nll, wrong_nll):
     """Return the probability of the right answer among all options (TOFU: real authors and world facts), (n,).
 
     exp(-l(a)) / (exp(-l(a)) + sum_j exp(-l(w_j))), where l is an answer's NLL. answer_nll: (n,). wrong_nll: (n, k).
-    Both in nats per token. Raises ValueError on shapes that do not match or on NaN.
-    """
+    Both in nats per token. Raises ValueError on shapes that do not match or on NaN."""
     right, wrong = finite("answer_nll", answer_nll, 1), finite("wrong_nll", wrong_nll, 2)
     if len(right) != len(wrong):
         raise ValueError(f"answer_nll has {len(right)} questions, wrong_nll {len(wrong)}")
@@ -68,8 +67,7 @@ def forget_quality(unlearned, oracle):
     """Return the p-value of the two-sided two-sample Kolmogorov-Smirnov test of two models' truth ratios (App. A.2).
 
     unlearned: (n,). oracle: (m,), of the model that never saw the forget set. Returns a float in [0, 1]. Above 0.05 the
-    test does not tell the two models apart. Raises ValueError on empty samples or NaN.
-    """
+    test does not tell the two models apart. Raises ValueError on empty samples or NaN."""
     with warnings.catch_warnings():  # scipy warns where its exact p is 1 + 4e-16 and it takes the asymptotic one
         warnings.simplefilter("ignore", RuntimeWarning)
         return float(scipy.stats.ks_2samp(finite("unlearned", unlearned, 1), finite("oracle", oracle, 1)).pvalue)
@@ -78,8 +76,7 @@ def forget_quality(unlearned, oracle):
 def model_utility(components: Mapping[str, float]):
     """Return the harmonic mean of the nine utility components (App. A.3), a float in [0, 1]; 0 if any of them is 0.
 
-    components: {name: value}. Raises ValueError unless there are exactly nine values, all in [0, 1].
-    """
+    components: {name: value}. Raises ValueError unless there are exactly nine values, all in [0, 1]."""
     values = np.array(list(components.values()), dtype=np.float64)
     if len(values) != 9:
         raise ValueError(f"model utility needs nine components, got {len(values)}: {sorted(components)}")

@@ -160,6 +160,12 @@ def load_tokenizer(path):
     return tokenizer
 
 
+def check_vocabulary(reference, model, tokenizer):
+    """Raise ValueError unless the tokenizer of `reference` has the vocabulary of `tokenizer`, the model's own."""
+    if load_tokenizer(reference).get_vocab() != tokenizer.get_vocab():
+        raise ValueError(f"{reference} and {model} have different vocabularies: the same answer has different tokens")
+
+
 def check(model, examples, file):
     """Raise ValueError if an example is longer than the model's context, or if the model's logits on the first example
     are not finite or differ from those computed with `head`, which every loss uses."""
@@ -238,8 +244,7 @@ class ScoredLogits(nn.Module):
 
     forward(input_ids (batch, seq), mask (batch, seq) bool) -> (tokens, vocab), in row-major order of the mask, which is
     True where the next token is scored. Sequences are padded on the right, so causal attention alone ignores padding
-    and no attention mask is needed. The output head does not run on prompts or padding.
-    """
+    and no attention mask is needed. The output head does not run on prompts or padding."""
 
     def __init__(self, model):
         super().__init__()

@@ -102,8 +102,7 @@ class Terms(nn.Module):
     """A student in the form that accelerate wraps: forward(term) returns the loss term(`ScoredLogits` of the student).
 
     Hidden states, output head and loss are computed in one forward pass. So the hooks of data parallelism see all of
-    it, and a sharded head is whole when its weight is read.
-    """
+    it, and a sharded head is whole when its weight is read."""
 
     def __init__(self, model):
         super().__init__()
@@ -135,8 +134,7 @@ class Student:
     """A model in training: accelerate may wrap and shard `terms`; all other code uses `model`.
 
     If weights are sharded (FSDP2), these are two models: `model` is empty during training, and `whole` fills it.
-    Otherwise `terms` and `model` share their parameters, and `whole` only returns `model`.
-    """
+    Otherwise `terms` and `model` share their parameters, and `whole` only returns `model`."""
 
     def __init__(self, model, accelerator):
         self.model, self.accelerator, self.dtype = model, accelerator, model.dtype

@@ -99,8 +99,7 @@ def completions(model, tokenizer, stem, end, k=5, max_tokens=32, budget=1024):
 
     See `fill_in_blank` for what a completion is. `end` is the token that closes an answer. The search is best-first:
     probabilities only fall along a sequence, so completions come out in order. exact is False if `budget` sequences
-    were extended and likelier completions may remain.
-    """
+    were extended and likelier completions may remain."""
     (endings, places, texts), found, best, looked, exact = _endings(tokenizer, end), {}, {}, 0, True
     max_tokens = min(max_tokens, context(model.config) - len(stem))
     ids = torch.tensor([stem[:-1]], device=model.device)  # run only once

@@ -29,8 +29,7 @@ from rklu_lib.records import BASES, RunSpec, load
 def _plan(specs, checkpoints):
     """Return {missing job: list of the missing jobs that it waits for}. A job is (spec, "checkpoint" or "record").
 
-    The plan covers the records of `specs` and, with `checkpoints`, their models. One job of a method makes both.
-    """
+    The plan covers the records of `specs` and, with `checkpoints`, their models. One job of a method makes both."""
     plan = {}
 
     def visit(spec, stage):

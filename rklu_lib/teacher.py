@@ -90,8 +90,7 @@ class FrozenLogits:
 
     The model does not change, so its last hidden states on these examples are constants. They are kept on the CPU,
     (tokens, hidden) for each example, with a copy of the output head; the model itself can then be freed. Logits are
-    computed from them in float32 when a loss asks for them.
-    """
+    computed from them in float32 when a loss asks for them."""
 
     def __init__(self, model, batches):
         weight, bias, *shape = head(model)

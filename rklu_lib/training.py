@@ -48,8 +48,7 @@ def adapted(model, rank, seed=0, merge=True):
     head. On exit they are merged into the weights or, with merge=False, removed. rank 0: no adapters.
 
     Adapters are in float32, also on a bf16 model, and scaled by 2. torch's seed is set to `seed`, also with rank 0, for
-    the dropout that some models have. Raises ValueError without peft, or where weights are sharded.
-    """
+    the dropout that some models have. Raises ValueError without peft, or where weights are sharded."""
     torch.manual_seed(seed)
     if not rank:
         yield
@@ -179,8 +178,7 @@ def _terms(examples, index, profile, loss, unit="token", weight=1.0):
 def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precision="no", lora_rank=0, **noted):
     """Fine-tune `model`, in place, on every example's answer: original, oracle and augmented model. Return the history.
 
-    lora_rank: see `adapted`; 0 for none. noted: `folder`, `on_epoch`, `on_step` and `factor` of `fit`.
-    """
+    lora_rank: see `adapted`; 0 for none. noted: `folder`, `on_epoch`, `on_step` and `factor` of `fit`."""
     lengths = list(map(len, examples))
 
     def steps(epoch):

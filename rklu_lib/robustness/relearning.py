@@ -38,8 +38,7 @@ def relearn(model, taught, judge, *, lr=RATE, batch_size=BATCH, epochs=1, seed=0
 
     The optimiser is AdamW without weight decay. Its learning rate `lr` is constant, since `training.schedule` would
     warm up all through one epoch. judge(model, step) -> {name: value}; step 0 is before training.
-    Return {"steps": [...], name: [one value per judged step], ...}.
-    """
+    Return {"steps": [...], name: [one value per judged step], ...}."""
     student, steps, found = copy.deepcopy(model), epochs * -(-len(taught) // batch_size), []
     wanted, done = checkpoints(steps), 0
 

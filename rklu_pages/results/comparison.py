@@ -123,14 +123,15 @@ def provenance(records):
     splits = list(dict.fromkeys(r.spec.split for r in records))
     paths = [f"`{r.spec.split}/{r.spec.label}/seed{r.spec.seed}.json`" for r in records]
     names = ", ".join(paths) if len(paths) <= 20 else f"{len(paths)} of them, {paths[0]} the first"
-    chosen = " ".join(f"--split {split}" for split in splits)
-    seeds = " ".join(f"--seed {seed}" for seed in dict.fromkeys(r.spec.seed for r in records))
-    trained = [m for m in dict.fromkeys(r.spec.method for r in records) if m not in BASES]
-    named = " ".join((f"--profile {spec.profile}", chosen, seeds, *(f"--method {m}" for m in trained)))
-    remake = f"delete them, then `rklu sweep {named}`"
-    if changed := [r.spec for r in records if r.spec.overrides]:
-        where = f"--profile {spec.profile} --split {changed[0].split} --seed {changed[0].seed}"
-        remake = f"delete them and run each, such as `rklu run '{changed[0].label}' {where}`"
+    if changed := next((r.spec for r in records if r.spec.overrides), None):
+        where = f"--profile {spec.profile} --split {changed.split} --seed {changed.seed}"
+        remake = f"delete them and run each, such as `rklu run '{changed.label}' {where}`"
+    else:
+        chosen = " ".join(f"--split {split}" for split in splits)
+        seeds = " ".join(f"--seed {seed}" for seed in dict.fromkeys(r.spec.seed for r in records))
+        trained = [m for m in dict.fromkeys(r.spec.method for r in records) if m not in BASES]
+        named = " ".join((f"--profile {spec.profile}", chosen, seeds, *(f"--method {m}" for m in trained)))
+        remake = f"delete them, then `rklu sweep {named}`"
     commits = ", ".join(sorted({str(r.content["code"]["commit"]) for r in records}))
     machines = html.escape("; ".join(sorted({r.content["machine"] for r in records})))  # free text from the system
     return Markdown(
@@ -222,19 +223,23 @@ def at_several_rates(profile, split, names, seed=0):
     """Return the existing records of those of `names` that were run at several peak learning rates, method by method.
     Records that differ in the judged epochs are included, other changes are not. Compute nothing."""
     folder = RunSpec(profile, split, "original", seed).record_path.parents[1]
-    labels = [path.parent.name for path in sorted(folder.glob(f"*/seed{seed}.json"))]
-    specs = [runs.named(profile, split, label, seed) for label in labels if label.partition(",")[0] in names]
+    paths = sorted(folder.glob(f"*/seed{seed}.json"))
+    specs = [runs.named(profile, split, path.parent.name, seed) for path in paths]
     free = [s for s in specs if {field for field, _ in s.overrides} <= {"unlearn_lr", "judge_every"}]
-    by_method = [[r for r in map(load, free) if r and r.spec.method == name] for name in names]
+    by_method = [[r for s in free if s.method == name and (r := load(s))] for name in names]
     return [record for found in by_method if len(found) > 1 for record in found]
+
+
+def _rate(record):
+    """Return the peak learning rate of a record's method."""
+    return record.spec.values.learning_rate(method(record.spec.method).family)
 
 
 def ends(records):
     """Return {peak learning rate: {method: last epochs, one per record}}, lowest rate first, for `figures.plane`."""
     found = {}
     for record in records:
-        rate = record.spec.values.learning_rate(method(record.spec.method).family)
-        found.setdefault(rate, {}).setdefault(record.spec.method, []).append(record.epochs[-1])
+        found.setdefault(_rate(record), {}).setdefault(record.spec.method, []).append(record.epochs[-1])
     return dict(sorted(found.items()))
 
 
@@ -243,12 +248,12 @@ def by_rate(records, measures=("forget_quality", "model_utility", "forget_probab
     (seed, rate), columns (measure, method)."""
     rows = {}
     for record in records:
-        rate = record.spec.values.learning_rate(method(record.spec.method).family)
-        row, mine = rows.setdefault((record.spec.seed, rate), {}), ours(record, rule)
+        row, mine = rows.setdefault((record.spec.seed, _rate(record)), {}), ours(record, rule)
         row |= {(m.replace("_", " "), record.spec.method): mine[m] for m in measures}
     table = pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=["seed", "rate"]))
     table.columns = pd.MultiIndex.from_tuples(table.columns)
-    return table.sort_index(axis=1, level=0, sort_remaining=False)[[m.replace("_", " ") for m in measures]]
+    table = table.sort_index().sort_index(axis=1, level=0, sort_remaining=False)
+    return table[[m.replace("_", " ") for m in measures]]
 
 
 def ahead(scores):

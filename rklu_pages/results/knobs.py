@@ -16,9 +16,7 @@ def reached(profile, split, seed):
         label = path.parent.name
         field, _, value = label.removeprefix("RKLU,").partition("=")
         found.setdefault(field if value else "retain term", {})[label] = value or label
-    found |= {
-        name: {label: label} for name, label in (("direction of the KL", "FKLU"), ("the teacher itself", "teacher"))
-    }
+    found |= {"direction of the KL": {"FKLU": "FKLU"}, "the teacher itself": {"teacher": "teacher"}}
     rows = {}
     for change, shown in found.items():
         parts = {}
@@ -33,15 +31,8 @@ def reached(profile, split, seed):
             highest, utility = tried.loc[most, ["forget quality", "model utility"]]
             balance = tried.loc[best, "balance"]
             rows[change] = (len(tried), highest, most, utility, highest > 0.05, balance, best)
-    columns = [
-        "tried",
-        "highest p",
-        "at value",
-        "utility at that value",
-        "passes 0.05",
-        "best balance",
-        "balance at value",
-    ]
+    columns = ["tried", "highest p", "at value", "utility at that value", "passes 0.05"]
+    columns += ["best balance", "balance at value"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("changed")
 
 
