@@ -210,11 +210,11 @@ def _score(model, tokenizer, asked, max_new_tokens, precision):
     }
 
 
-def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no", utility=lambda scores: True):
+def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no", needs_utility=lambda scores: True):
     """Evaluate one model as TOFU does. Return (aggregates, per-question scores of the forget set).
 
     asked: as from `load_questions`. oracle: {form of Eq. 5: truth ratios (n,)} of the retain model on the same
-    questions; without it (for the oracle itself) there is no forget quality. precision: as in `score`. utility: a
+    questions; without it (for the oracle itself) there is no forget quality. precision: as in `score`. needs_utility: a
     function of the forget set's aggregates: whether to score the other three sets, which takes two thirds of the time.
 
     aggregates: forget_rouge and forget_probability (means), forget_truth_ratio (median, benchmark form),
@@ -229,7 +229,7 @@ def evaluate(model, tokenizer, asked, max_new_tokens, oracle=None, precision="no
     }
     for form in oracle or ():
         aggregates[f"forget_quality_{form}"] = metrics.forget_quality(ratios[form], oracle[form])
-    if utility(aggregates):
+    if needs_utility(aggregates):
         sets = {name: asked[name] for name in metrics.UTILITY_SETS}
         aggregates = metrics.utility(score(model, tokenizer, sets, max_new_tokens, precision)) | aggregates
     per_question = {f"truth_ratio_{form}": ratios[form] for form in FORMS}

@@ -166,12 +166,12 @@ def test_a_grid_is_one_row_per_run():
         with_ratios(r, original.questions["truth_ratio_benchmark"][0], e)
         for r, e in zip(made, (near, same, far), strict=True)
     ]
-    table = comparison.along(scored, "unlearn_lr", original, oracle)
+    table = comparison.balances(scored, "unlearn_lr", original, oracle)
     assert table["unlearn_lr"].tolist() == [1e-3, 2e-3, 3e-3] and table["epoch"].tolist() == [2, 2, 2]
     np.testing.assert_allclose(table["way"], [0.75, 1.0, 0.25])  # the original's distance is 1
     np.testing.assert_allclose(table["kept"], 0.5)
     np.testing.assert_allclose(table["balance"], [0.375, 0.5, 0.125])
-    assert comparison.along(scored, "unlearn_lr", original, oracle, "product")["epoch"].tolist() == [2, 2, 2]
+    assert comparison.balances(scored, "unlearn_lr", original, oracle, "product")["epoch"].tolist() == [2, 2, 2]
     wide = comparison.by_seed({3: table, 1: table.assign(balance=7.0)}, "unlearn_lr")
     assert wide.columns[:4].tolist() == [("epoch", "seed 3"), ("epoch", "seed 1"), ("forget quality", "seed 3"),
                                          ("forget quality", "seed 1")]  # fmt: skip
@@ -239,6 +239,8 @@ def test_a_grid_over_seeds_is_drawn_with_its_mean():
     assert sorted(text.get_text() for text in utility.texts) == sorted(picture.names)
     np.testing.assert_allclose(quality.lines[2].get_ydata(), [0.02, 0.4])  # the mean of log p
     assert all(list(line.get_xdata()) == [2, 4] for line in utility.lines[:3])
+    alone = figures.along({0: runs_of[0]}, "alpha")  # one seed has no mean
+    assert alone.names == ["seed 0"] == [text.get_text() for text in alone.figure.axes[1].texts]
 
 
 def placed(ax, name):
@@ -325,10 +327,10 @@ def test_a_method_at_its_own_rate_is_the_method_itself():
 
 
 def test_methods_that_were_run_at_several_rates_are_found_and_no_other_setting():
-    found = comparison.at_several_rates("mini", "forget10", ["RKLU", "NPO", "FKLU"], 1)
+    found = comparison.at_several("unlearn_lr", "mini", "forget10", ["RKLU", "NPO", "FKLU"], 1)
     assert [r.spec.label for r in found] == ["RKLU", "RKLU,unlearn_lr=0.005", "FKLU", "FKLU,unlearn_lr=0.002"]
-    assert comparison.at_several_rates("smoke", "forget10", ["RKLU"], 99) == []
-    judged_once = [r.spec.label for r in comparison.at_several_rates("smollm2", "forget05", ["RKLU", "SimNPO"])]
+    assert comparison.at_several("unlearn_lr", "smoke", "forget10", ["RKLU"], 99) == []
+    judged_once = [r.spec.label for r in comparison.at_several("unlearn_lr", "smollm2", "forget05", ["RKLU", "SimNPO"])]
     assert {"RKLU", "RKLU,judge_every=10,unlearn_lr=5e-05"} < set(judged_once) and "SimNPO" not in judged_once
     table = comparison.by_rate(found, ("forget_quality",), rule="last")["forget quality"]
     assert table.loc[(1, 2e-3), "RKLU"] == found[0].epochs[-1]["forget_quality_benchmark"]

@@ -293,7 +293,7 @@ def test_of_the_retain_set_tofus_first_300_questions_are_asked(profile, tokenize
 def test_utility_is_scored_where_it_is_asked_for(model, tokenizer, asked):
     seen = []
     whole, per_question = evaluation.evaluate(model, tokenizer, asked, 4)
-    forget, same = evaluation.evaluate(model, tokenizer, asked, 4, utility=lambda scores: seen.append(scores))
+    forget, same = evaluation.evaluate(model, tokenizer, asked, 4, needs_utility=lambda scores: seen.append(scores))
     assert set(whole) - set(forget) == {"model_utility", *metrics.UTILITY_COMPONENTS} and not set(forget) - set(whole)
     assert seen == [forget] and {k: whole[k] for k in forget} == forget
     assert all((same[k] == per_question[k]).all() for k in per_question)

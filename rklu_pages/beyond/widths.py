@@ -46,14 +46,14 @@ def known(records):
 
 
 def table(records):
-    """Return the scores of `comparison.along` at the reported epochs, each record with its own original and oracle, and
-    the probability per token of the forget answers under original, oracle and unlearned model. One row per (method,
-    width, changed, seed), method by method."""
+    """Return the scores of `comparison.balances` at the reported epochs, each record with its own original and oracle,
+    and the probability per token of the forget answers under original, oracle and unlearned model. One row per
+    (method, width, changed, seed), method by method."""
     found, rows = {r.spec: r for r in records}, {}
     for spec, r in found.items():
         if spec.method in METHODS:
             bases = {name: found[spec.base(name)] for name in ("original", "oracle")}
-            [scores] = comparison.along([r], "hidden_size", **bases).to_dict("records")
+            [scores] = comparison.balances([r], "hidden_size", **bases).to_dict("records")
             changed = spec.label.partition(",")[2] or "nothing"
             known = {n: b.epochs[-1]["forget_probability"] for n, b in bases.items()}
             known["unlearned"] = r.reported()["forget_probability"]

@@ -158,13 +158,15 @@ def _marks(ax, reported):
 
 def along(groups, field):
     """Plot both measures of a `runs.grid` at the reported epochs over `field`: a line per seed and, thick, their mean.
-    For forget quality it is the mean of log p, as in `plane`. groups: {seed: records, one per value}."""
+    For forget quality it is the mean of log p, as in `plane`. One seed is the thick line by itself. groups: {seed:
+    records, one per value}."""
     rows = [
         {"seed": f"seed {seed}", field: r.content["settings"][field]} | r.reported()
         for seed, records in groups.items()
         for r in records
     ]
-    table, names = pd.DataFrame(rows), [*(f"seed {seed}" for seed in groups), "mean"]
+    table, seeds = pd.DataFrame(rows), [f"seed {seed}" for seed in groups]
+    names = [*seeds, "mean"] if len(seeds) > 1 else seeds
     with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
         figure, axes = plt.subplots(2, figsize=(WIDE, 6.4), sharex=True)
         figure.subplots_adjust(left=0.1, right=0.9, top=0.98, bottom=0.08, hspace=0.1)
@@ -176,10 +178,11 @@ def along(groups, field):
             by_value = table.groupby(field)[measure]
             mean = by_value.mean() if measure == "model_utility" else by_value.agg(stats.gmean).clip(lower=FLOOR)
             ax.plot(mean, color=COLOURS["RKLU"], linewidth=2.6)
+            lines = dict(zip(names, ax.lines[-len(names) :], strict=True))
             ax.set(xlabel=field, ylabel=measure.removesuffix("_benchmark").replace("_", " "), xticks=mean.index)
             forget_quality_axis(ax) if ax is axes[0] else ax.set_ylim(0, 1)
-            ends = {name: line.get_xydata()[-1] for name, line in zip(names, ax.lines, strict=False)}
-            colours = {name: line.get_color() for name, line in zip(names, ax.lines, strict=False)}
+            ends = {name: line.get_xydata()[-1] for name, line in lines.items()}
+            colours = {name: line.get_color() for name, line in lines.items()}
             _name_ends(ax, {name: (x, max(FLOOR, y)) for name, (x, y) in ends.items()}, colours)
     return finished(figure, names)
 

@@ -219,13 +219,14 @@ def at_rate(profile, split, name, seed, rate):
     return RunSpec(profile, split, name, seed, () if rate == own else (("unlearn_lr", rate),))
 
 
-def at_several_rates(profile, split, names, seed=0):
-    """Return the existing records of those of `names` that were run at several peak learning rates, method by method.
-    Records that differ in the judged epochs are included, other changes are not. Compute nothing."""
+def at_several(field, profile, split, names, seed=0):
+    """Return the existing records of those of `names` that were run at several values of `field`, a setting such as
+    "unlearn_lr" or "alpha", method by method. Records that differ in the judged epochs, too, are included; those with
+    other changes are not. Compute nothing."""
     folder = RunSpec(profile, split, "original", seed).record_path.parents[1]
     paths = sorted(folder.glob(f"*/seed{seed}.json"))
     specs = [runs.named(profile, split, path.parent.name, seed) for path in paths]
-    free = [s for s in specs if {field for field, _ in s.overrides} <= {"unlearn_lr", "judge_every"}]
+    free = [s for s in specs if {changed for changed, _ in s.overrides} <= {field, "judge_every"}]
     by_method = [[r for s in free if s.method == name and (r := load(s))] for name in names]
     return [record for found in by_method if len(found) > 1 for record in found]
 
@@ -262,7 +263,7 @@ def ahead(scores):
     return scores.idxmax(axis=1).mask(shared, "–")
 
 
-def along(records, field, original, oracle, rule="peak"):
+def balances(records, field, original, oracle, rule="peak"):
     """Return one row per record of a `runs.grid`, at its reported epoch: both measures, "way", "kept" and "balance".
 
     "way": the share of the KS distance between original and oracle that is closed. "kept": the utility as a share of
@@ -284,6 +285,6 @@ def along(records, field, original, oracle, rule="peak"):
 
 
 def by_seed(tables, field):
-    """Put the seeds' tables of `along`, {seed: table}, side by side, with columns (score, seed)."""
+    """Put the seeds' tables of `balances`, {seed: table}, side by side, with columns (score, seed)."""
     wide = pd.concat({f"seed {s}": t.drop(columns="method").set_index(field) for s, t in tables.items()}, axis=1)
     return wide.swaplevel(axis=1)[list(wide.columns.unique(1))]

@@ -9,7 +9,7 @@ from rklu_pages.results import comparison
 
 def reached(profile, split, seed):
     """Return one row per recorded kind of change to RKLU: the number of values tried, the highest forget quality with
-    its value and utility, whether it passes 0.05, and the best balance (`comparison.along`) with its value."""
+    its value and utility, whether it passes 0.05, and the best balance (`comparison.balances`) with its value."""
     folder = runs.RunSpec(profile, split, "RKLU", seed).record_path.parents[1]
     found = {"nothing": {"RKLU": "RKLU"}}  # {what is changed: {label of the run: its value as shown}}
     for path in sorted(folder.glob(f"RKLU[,+]*/seed{seed}.json")):
@@ -24,7 +24,7 @@ def reached(profile, split, seed):
             spec = runs.named(profile, split, label, seed)
             record, *bases = (load(s) for s in (spec, spec.base("original"), spec.base("oracle")))
             if record and all(bases):
-                parts[value] = comparison.along([record], "alpha", *bases)
+                parts[value] = comparison.balances([record], "alpha", *bases)
         if parts:
             tried = pd.concat(parts).droplevel(1)
             most, best = tried["forget quality"].idxmax(), tried["balance"].idxmax()
