@@ -53,6 +53,7 @@ RULES = {
     "profile": _Rule(*PROFILE),
     "checked": _Rule(*PROFILE),
     "whole": _Rule(*PROFILE),
+    "part": _Rule(*PROFILE),
     "beside": _Rule(*PROFILE),
     "split": _Rule(*SPLIT),
     "splits": _Rule(*SPLIT, several=True),
