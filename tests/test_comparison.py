@@ -327,11 +327,15 @@ def test_a_method_at_its_own_rate_is_the_method_itself():
 
 
 def test_methods_that_were_run_at_several_rates_are_found_and_no_other_setting():
-    found = comparison.at_several("unlearn_lr", "mini", "forget10", ["RKLU", "NPO", "FKLU"], 1)
+    found = comparison.at_several("unlearn_lr", "mini", ["RKLU", "NPO", "FKLU"], 1)["forget10"]
     assert [r.spec.label for r in found] == ["RKLU", "RKLU,unlearn_lr=0.005", "FKLU", "FKLU,unlearn_lr=0.002"]
-    assert comparison.at_several("unlearn_lr", "smoke", "forget10", ["RKLU"], 99) == []
-    judged_once = [r.spec.label for r in comparison.at_several("unlearn_lr", "smollm2", "forget05", ["RKLU", "SimNPO"])]
-    assert {"RKLU", "RKLU,judge_every=10,unlearn_lr=5e-05"} < set(judged_once) and "SimNPO" not in judged_once
+    assert comparison.at_several("unlearn_lr", "smoke", ["RKLU"], 99) == {}
+    pretrained = comparison.at_several("unlearn_lr", "smollm2", ["RKLU", "SimNPO"])
+    judged_once = {r.spec.label for r in pretrained["forget05"]}
+    assert {"RKLU", "RKLU,judge_every=10,unlearn_lr=5e-05"} < judged_once and "SimNPO" not in judged_once
+    assert "forget10" not in pretrained  # RKLU alone, and at one rate
+    beside = comparison.at_several("alpha", "mini", ["NPO", "RKLU"], 1)["forget10"]
+    assert {r.spec.method for r in beside} == {"RKLU"} and len({r.content["settings"]["alpha"] for r in beside}) > 4
     table = comparison.by_rate(found, ("forget_quality",), rule="last")["forget quality"]
     assert table.loc[(1, 2e-3), "RKLU"] == found[0].epochs[-1]["forget_quality_benchmark"]
     assert table.loc[(1, 2e-3), "FKLU"] == found[3].epochs[-1]["forget_quality_benchmark"]

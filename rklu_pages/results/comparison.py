@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from rklu_lib import profiles, runs
+from rklu_lib import data, profiles, runs
 from rklu_lib.methods import method
 from rklu_lib.records import BASES, RunSpec, load
 from rklu_pages.results import evidence, notes, paper
@@ -219,16 +219,19 @@ def at_rate(profile, split, name, seed, rate):
     return RunSpec(profile, split, name, seed, () if rate == own else (("unlearn_lr", rate),))
 
 
-def at_several(field, profile, split, names, seed=0):
-    """Return the existing records of those of `names` that were run at several values of `field`, a setting such as
-    "unlearn_lr" or "alpha", method by method. Records that differ in the judged epochs, too, are included; those with
-    other changes are not. Compute nothing."""
-    folder = RunSpec(profile, split, "original", seed).record_path.parents[1]
-    paths = sorted(folder.glob(f"*/seed{seed}.json"))
-    specs = [runs.named(profile, split, path.parent.name, seed) for path in paths]
-    free = [s for s in specs if {changed for changed, _ in s.overrides} <= {field, "judge_every"}]
-    by_method = [[r for s in free if s.method == name and (r := load(s))] for name in names]
-    return [record for found in by_method if len(found) > 1 for record in found]
+def at_several(field, profile, names, seed=0):
+    """Return {split: existing records, method by method} of those of `names` that were run at several values of
+    `field`, a setting such as "unlearn_lr" or "alpha", on the sets on which one of them was. Records that differ in the
+    judged epochs, too, are included; those with other changes are not. Compute nothing."""
+    tried = {}
+    for split in data.ORACLE_SPLIT:
+        folder = RunSpec(profile, split, "original", seed).record_path.parents[1]
+        specs = [runs.named(profile, split, p.parent.name, seed) for p in sorted(folder.glob(f"*/seed{seed}.json"))]
+        free = [s for s in specs if {changed for changed, _ in s.overrides} <= {field, "judge_every"}]
+        tried[split] = {name: [r for s in free if s.method == name and (r := load(s))] for name in names}
+    several = {split: [name for name in names if len(of[name]) > 1] for split, of in tried.items()}
+    kept = [name for name in names if any(name in there for there in several.values())]
+    return {split: [r for name in kept for r in tried[split][name]] for split, there in several.items() if there}
 
 
 def _rate(record):
