@@ -17,4 +17,14 @@ async function typeset({ popper, popperInstance }) {
   popperInstance?.update();
 }
 
-document.addEventListener("DOMContentLoaded", () => window.tippy?.setDefaultProps({ onMount: typeset }));
+// A number of the prose shows its source (rklu_pages/sourced_numbers.py) in the same frame; without tippy its title does.
+
+function source(number) {
+  window.tippy?.(number, { content: number.title, maxWidth: 520, delay: [250, 50] });
+  if (window.tippy) number.removeAttribute("title");
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  window.tippy?.setDefaultProps({ onMount: typeset });
+  document.querySelectorAll(".rk-number").forEach(source);
+});
