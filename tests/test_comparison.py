@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from helpers import FKLU, RKLU, of_forget05, record, seeded, with_ratios
+from scipy import stats
 
 from rklu_lib import records, runs
 from rklu_lib.records import Record, RunSpec
@@ -241,6 +242,20 @@ def test_a_grid_over_seeds_is_drawn_with_its_mean():
     assert all(list(line.get_xdata()) == [2, 4] for line in utility.lines[:3])
     alone = figures.along({0: runs_of[0]}, "alpha")  # one seed has no mean
     assert alone.names == ["seed 0"] == [text.get_text() for text in alone.figure.axes[1].texts]
+
+
+def test_distributions_of_truth_ratios_show_the_distance_that_is_tested():
+    drawn = np.random.default_rng(0)
+    oracle, other = drawn.lognormal(size=50), drawn.lognormal(0.5, size=50)
+    picture = figures.truth_ratios({"forget05": {"oracle": oracle, "RKLU": other}, "forget10": {"oracle": oracle}})
+    assert picture.names == ["oracle", "RKLU"]
+    first, second = picture.figure.axes
+    told = f"RKLU ({stats.ks_2samp(other, oracle).statistic:.2f})"
+    assert [text.get_text() for text in first.get_legend().get_texts()] == ["oracle", told]
+    assert [text.get_text() for text in second.get_legend().get_texts()] == ["oracle"]
+    line = first.lines[1].get_xydata()  # each step ends at a share of k / n
+    np.testing.assert_allclose(line[1:, 0], np.sort(other))
+    np.testing.assert_allclose(line[1:, 1], np.arange(1, 51) / 50)
 
 
 def placed(ax, name):
