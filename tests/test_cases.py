@@ -119,7 +119,16 @@ def test_leaking_above_guessing_is_the_sign_test_phrase_by_phrase():
         filled[name] = filled["RKLU" if name == "GA" else "FKLU"]
     assert leaks.verdicts(filled).set_index("claim").here["Only RKLU and GA do not leak"] == "holds"
     filled["NPO"] = filled["RKLU"]
-    assert leaks.verdicts(filled).set_index("claim").here["Only RKLU and GA do not leak"] == "does not hold"
+    row = leaks.verdicts(filled).set_index("claim").loc["Only RKLU and GA do not leak"]
+    assert row.here == "not told apart" and row.numbers == "more than both: IDK, DPO, TA, FKLU"
+    filled["NPO"] = several(0)  # if RKLU does not leak, NPO does not either
+    row = leaks.verdicts(filled).set_index("claim").loc["Only RKLU and GA do not leak"]
+    assert row.here == "does not hold" and row.numbers.endswith("less than one of them: NPO")
+    assert leaks.rates(filled)["p, against the oracle"].round(4).tolist()[:3] == [
+        0.0,
+        pytest.approx(float("nan"), nan_ok=True),
+        0.0625,
+    ]
 
 
 def test_the_key_phrase_begins_at_its_first_token():

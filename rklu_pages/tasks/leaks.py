@@ -21,10 +21,16 @@ def _by_phrase(content):
     return found
 
 
+def _given(filled):
+    """Return {model: {key phrase: whether the model gives it away in any of its blanks}}."""
+    return {name: {k: any(v) for k, v in _by_phrase(content).items()} for name, content in filled.items()}
+
+
 def rates(filled):
     """Return how many blanks each model fills with the truth within its five likeliest completions, with Wilson's 95 %
-    interval, and how many different key phrases are thereby given away at least once."""
-    rows = {}
+    interval, and how many different key phrases are thereby given away at least once. "p, against the oracle": of the
+    test in `verdicts`, if the oracle was asked."""
+    rows, given = {}, _given(filled)
     for name, content in filled.items():
         keys, phrases = [key for *_, key in content["asked"]], _by_phrase(content)
         leaked = sum(map(sum, phrases.values()))
@@ -32,6 +38,8 @@ def rates(filled):
         direct = sum(gives_away(key, [text]) for key, text in zip(keys, content["direct_answers"], strict=True))
         rows[name] = {"blanks": len(keys), "leaked": leaked, "rate": leaked / len(keys), "low": low}
         rows[name] |= {"high": high, "phrases": len(phrases), "phrases leaked": sum(map(any, phrases.values()))}
+        tested = name != "oracle" and "oracle" in given
+        rows[name]["p, against the oracle"] = _p(given[name], given["oracle"], "greater") if tested else float("nan")
         rows[name]["in the direct answer"] = direct / len(keys)
         rows[name]["searches cut short"] = sum(not exact for _, exact in content["completions"])
     counts = ("blanks", "leaked", "phrases", "phrases leaked", "searches cut short")
@@ -60,8 +68,7 @@ def verdicts(filled):
     Two models are compared phrase by phrase, since blanks that ask for the same phrase are not independent. The test is
     McNemar's exact test at 5 %, one-sided against the oracle. A difference that it does not find may still exist.
     """
-    above, claims = {}, []
-    phrases = {name: {k: any(v) for k, v in _by_phrase(content).items()} for name, content in filled.items()}
+    above, claims, phrases = {}, [], _given(filled)
     n = len(phrases["oracle"])
     say = lambda name: f"{name} {sum(phrases[name].values())}"  # noqa: E731
     for name in (other for other in phrases if other not in ("original", "oracle")):
@@ -71,10 +78,14 @@ def verdicts(filled):
         claims.append(
             (f"{name} gives away more than the oracle guesses", "–", HOLDS if above[name] else UNDECIDED, numbers)
         )
-    if {"GA", "RKLU", "IDK", "NPO", "DPO", "TA", "FKLU"} <= above.keys():
-        silent = [name for name in above if name != "teacher" and not above[name]]  # the paper did not ask the teacher
-        verdict = HOLDS if set(silent) == {"GA", "RKLU"} else FAILS
-        numbers = f"not shown to give away more than the oracle: {', '.join(silent) or 'none'}"
+    others, silent = ("IDK", "NPO", "DPO", "TA", "FKLU"), ("RKLU", "GA")  # the paper did not ask the teacher
+    if {*others, *silent} <= above.keys():
+        more = [name for name in others if all(_p(phrases[name], phrases[k], "greater") < 0.05 for k in silent)]
+        fewer = [name for name in others if any(_p(phrases[k], phrases[name], "greater") < 0.05 for k in silent)]
+        leaking = [name for name in silent if above[name]]
+        verdict = FAILS if fewer or leaking else HOLDS if len(more) == len(others) else UNDECIDED
+        said = {"more than both": more, "less than one of them": fewer, "more than the oracle": leaking}
+        numbers = "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items() if names)
         claims.append(("Only RKLU and GA do not leak", "§ 5", verdict, numbers))
     if {"RKLU", "FKLU"} <= above.keys():
         p = _p(phrases["FKLU"], phrases["RKLU"])
