@@ -355,8 +355,8 @@ def test_methods_that_were_run_at_several_rates_are_found_and_no_other_setting()
     assert table.loc[(1, 2e-3), "RKLU"] == found[0].epochs[-1]["forget_quality_benchmark"]
     assert table.loc[(1, 2e-3), "FKLU"] == found[3].epochs[-1]["forget_quality_benchmark"]
     ends = comparison.ends(found)
-    assert {rate: list(of) for rate, of in ends.items()} == {2e-3: ["RKLU", "FKLU"], 5e-3: ["RKLU", "FKLU"]}
-    assert ends[5e-3]["RKLU"] == [found[1].epochs[-1]]
+    assert list(ends) == ["RKLU, 0.002", "FKLU, 0.002", "RKLU, 0.005", "FKLU, 0.005"]
+    assert ends["RKLU, 0.005"] == [found[1].epochs[-1]]
 
 
 def test_what_is_recorded_comes_in_the_methods_order_and_nothing_else():

@@ -240,11 +240,11 @@ def _rate(record):
 
 
 def ends(records):
-    """Return {peak learning rate: {method: last epochs, one per record}}, lowest rate first, for `figures.plane`."""
+    """Return {"<method>, <peak learning rate>": last epochs, one per seed}, a panel of `figures.plane`."""
     found = {}
-    for record in records:
-        found.setdefault(_rate(record), {}).setdefault(record.spec.method, []).append(record.epochs[-1])
-    return dict(sorted(found.items()))
+    for record in sorted(records, key=_rate):
+        found.setdefault(f"{record.spec.method}, {_rate(record):g}", []).append(record.epochs[-1])
+    return found
 
 
 def by_rate(records, measures=("forget_quality", "model_utility", "forget_probability"), rule="peak"):
