@@ -40,26 +40,30 @@ def recorded(target):
     """Return (value, source in words) of "<path> <field>".
 
     path: in data/records, or one that begins with benchmarks/. A file; or a run's folder, whose file is seed0.json; a *
-    stands for several seeds, whose mean is taken. field: a
-    score at the reported epoch, at the last one (`field@last`) or at a given one (`field@3`); in a file without epochs
-    a path of keys (`rounding/4-bit`). Raises OSError or KeyError for what does not exist."""
+    stands for several seeds, whose mean is taken. field: a score at the reported epoch, at the last one (`field@last`)
+    or at a given one (`field@3`); or a path of keys (`rounding/4-bit`). Raises OSError, KeyError or ValueError for what
+    does not exist."""
     path, field = target.rsplit(maxsplit=1)
     field, _, epoch = field.partition("@")
     file = path if path.endswith(".json") else f"{path}/seed0.json"
     file = file if file.startswith("benchmarks/") else f"data/records/{file}"
     if not (found := sorted(data.CHECKOUT.glob(file))):
         raise FileNotFoundError(f"there is no {file}")
-    values = [_value(json.loads(p.read_text(encoding="utf-8")), field, epoch) for p in found]
+    contents = [json.loads(p.read_text(encoding="utf-8")) for p in found]
+    of_run = "epochs" in contents[0] and "/" not in field
+    values = [_score(c, field, epoch) if of_run else _inside(c, field) for c in contents]
     when = f", mean of {len(found)} seeds" if len(found) > 1 else ""
-    when += f", epoch {epoch}" if epoch.isdecimal() else f", {epoch} epoch" if epoch else ""
+    when += (f", epoch {epoch}" if epoch.isdecimal() else f", {epoch or 'reported'} epoch") if of_run else ""
     return float(np.mean(values)), f"{field.replace('_', ' ')}{when} ({file})"
 
 
-def _value(content, field, epoch):
-    if "epochs" not in content:
-        for key in field.split("/"):
-            content = content[int(key) if isinstance(content, list) else key]
-        return content
+def _inside(content, path):
+    for key in path.split("/"):
+        content = content[int(key) if isinstance(content, list) else key]
+    return content
+
+
+def _score(content, field, epoch):
     record = records.Record(None, content, {})
     if epoch.isdecimal():
         (at,) = [e for e in record.epochs if e["epoch"] == int(epoch)]

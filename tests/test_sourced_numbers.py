@@ -120,7 +120,7 @@ def test_the_build_warns_of_a_number_that_its_source_does_not_say(tmp_path):
         built = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         assert warned in built.stderr and built.stderr.count("WARNING") == 1 + (text == "0.64")
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
-    assert 'class="rk-number" title="0.628431, forget quality (data/records/' in page
+    assert 'class="rk-number" title="0.628431, forget quality, reported epoch (data/records/' in page
 
 
 def test_numbers_of_the_prose_name_their_source():
