@@ -354,6 +354,8 @@ def test_a_change_of_the_fine_tuning_is_scored_between_base_models_of_its_own():
 
 
 def test_settings_without_records_are_left_out():
+    judged_once = knobs.reached("smollm2", "forget05", 0)  # how often a run is judged is not what is changed
+    assert judged_once.loc["alpha", "at value"] == "12" and judged_once.loc["unlearn_lr", "tried"] == 2
     table = knobs.reached("llama2-7b", "forget10", 0)
     assert table.empty and knobs.as_text(table).empty
 

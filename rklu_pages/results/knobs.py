@@ -14,8 +14,10 @@ def reached(profile, split, seed):
     found = {"nothing": {"RKLU": "RKLU"}}  # {what is changed: {label of the run: its value as shown}}
     for path in sorted(folder.glob(f"RKLU[,+]*/seed{seed}.json")):
         label = path.parent.name
-        field, _, value = label.removeprefix("RKLU,").partition("=")
-        found.setdefault(field if value else "retain term", {})[label] = value or label
+        settings = [s for s in label.split(",")[1:] if not s.startswith("judge_every=")]  # how often is no change
+        if settings or "+" in label:
+            field, _, value = ",".join(settings).partition("=")
+            found.setdefault(field or "retain term", {})[label] = value or label
     found |= {"direction of the KL": {"FKLU": "FKLU"}, "the teacher itself": {"teacher": "teacher"}}
     rows = {}
     for change, shown in found.items():
