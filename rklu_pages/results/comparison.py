@@ -229,7 +229,7 @@ def at_several(field, profile, names, seed=0):
         specs = [runs.named(profile, split, p.parent.name, seed) for p in sorted(folder.glob(f"*/seed{seed}.json"))]
         free = [s for s in specs if {changed for changed, _ in s.overrides} <= {field, "judge_every"}]
         tried[split] = {name: [r for s in free if s.method == name and (r := load(s))] for name in names}
-    values = lambda found: {r.content["settings"][field] for r in found}  # noqa: E731
+    values = lambda found: {r.content["settings"].get(field) for r in found}  # noqa: E731
     several = {split: [name for name in names if len(values(of[name])) > 1] for split, of in tried.items()}
     kept = [name for name in names if any(name in there for there in several.values())]
     return {split: [r for name in kept for r in tried[split][name]] for split, there in several.items() if there}
