@@ -66,11 +66,10 @@ def _inside(content, path):
 def _score(content, field, epoch):
     record = records.Record(None, content, {})
     if epoch.isdecimal():
-        (at,) = [e for e in record.epochs if e["epoch"] == int(epoch)]
-        return at["forget_quality_benchmark" if field == "forget_quality" else field]
-    tested = "forget_quality_benchmark" in record.epochs[0]
-    scores = comparison.ours(record, epoch or "peak") if tested else record.reported("last")
-    return scores[field]
+        (scores,) = [e for e in record.epochs if e["epoch"] == int(epoch)]
+    else:
+        scores = record.reported(epoch or comparison.rule_of(record))
+    return scores["forget_quality_benchmark" if field == "forget_quality" else field]
 
 
 def printed(target):

@@ -185,3 +185,12 @@ def with_ratios(record, *per_epoch):
 
 RKLU = record("RKLU", [0.001, 0.2, 0.2, 0.01], [0.5, 0.6, 0.7, 0.9], probability=0.01)
 FKLU = record("FKLU", [0.001, 0.002, 0.02, 0.3e-3], [0.9, 0.8, 0.7, 0.9], probability=0.2)
+
+
+def prose(path):
+    """Return the text of a page: of a notebook, its markdown cells."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")

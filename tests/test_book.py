@@ -14,7 +14,7 @@ import pytest
 from browsing import documents
 from bs4 import BeautifulSoup
 from docutils import nodes
-from helpers import ROOT
+from helpers import ROOT, prose
 
 from rklu_lib.records import BASES
 from rklu_pages import page_heads
@@ -132,12 +132,8 @@ def test_every_link_within_the_book_arrives(html, pages):
 
 
 def test_prose_is_spelt_as_in_a_dictionary(tmp_path):
-    for path in [ROOT / "README.md", *(ROOT / "book").glob("*.md")]:
-        (tmp_path / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
-        (tmp_path / f"{path.stem}.md").write_text("\n\n".join(prose), encoding="utf-8")
+    for path in [ROOT / "README.md", *(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]:
+        (tmp_path / f"{path.stem}.md").write_text(prose(path), encoding="utf-8")
     code = [ROOT / "rklu_lib", ROOT / "rklu_pages", ROOT / "CHANGELOG.md"]  # docstrings, comments, what errors say
     command = [sys.executable, "-m", "codespell_lib", "--toml", ROOT / "pyproject.toml", tmp_path, *code]
     found = subprocess.run(command, capture_output=True, text=True)

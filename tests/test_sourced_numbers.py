@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import prose
 
 from rklu_lib import data
 from rklu_lib.records import RunSpec, load
@@ -17,12 +18,9 @@ NUMBER = re.compile(r"(?<![\w.§])\d[\d,]*\.\d+|\d+ × 10[⁻⁰¹²³⁴⁵⁶�
 THRESHOLDS = {"0.05", "95 %"}
 
 
-def prose(path):
-    """Return the prose of a page or notebook without roles (and so without numbers that name a source), code, math."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".ipynb":
-        cells = json.loads(text)["cells"]
-        text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+def unmarked(path):
+    """Return the prose of a page without roles (and so without numbers that name a source), code and math."""
+    text = prose(path)
     math, role, code = r"\$\$.*?\$\$|\$[^$\n]*\$", r"\{\w+(?::\w+)?\}`[^`]*`", r"`[^`\n]*`"
     for other in (r"```.*?```", role, code, math, r"\(§[^)]*\)"):
         text = re.sub(other, "", text, flags=re.DOTALL)
@@ -126,7 +124,7 @@ def test_the_build_warns_of_a_number_that_its_source_does_not_say(tmp_path):
 def test_numbers_of_the_prose_name_their_source():
     """What remains are thresholds, settings, sizes, and what no record or table holds: lower this when some get one."""
     pages = [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "book").glob("*.md")]
-    left = {page.stem: [n for n in NUMBER.findall(prose(page)) if n not in THRESHOLDS] for page in pages}
+    left = {page.stem: [n for n in NUMBER.findall(unmarked(page)) if n not in THRESHOLDS] for page in pages}
     assert sum(map(len, left.values())) <= 124, left
     for page in ("at_a_glance", "pretrained_model", "table5_ga_collapse"):
         assert len(left[page]) <= 4, left[page]

@@ -13,12 +13,18 @@ from rklu_lib.records import BASES, RunSpec, load
 from rklu_pages.results import evidence, notes, paper
 
 MEASURES = ("forget_quality", "model_utility", "forget_rouge", "forget_probability")
+KEPT = ("forget_quality", "model_utility", "forget_probability", "retain_probability")  # what is lost, and what stays
 
 
 def ours(record, rule="peak"):
     """Return the scores of a record's reported epoch; `forget_quality` is by the benchmark's form of Eq. 5."""
     epoch = record.reported(rule)
     return epoch | {"forget_quality": epoch["forget_quality_benchmark"]}
+
+
+def rule_of(record):
+    """Return the rule by which a record is reported: "last" for one without forget quality, such as the oracle's."""
+    return "peak" if "forget_quality_benchmark" in record.epochs[0] else "last"
 
 
 def truth_ratio(record, rule="peak"):
@@ -159,7 +165,7 @@ def aggregates(records, measures):
     One row per model or, where there are several forget sets, per forget set and model."""
     rows = {}
     for record in records:
-        epoch = record.reported("peak" if "forget_quality_benchmark" in record.epochs[0] else "last")
+        epoch = record.reported(rule_of(record))
         name = (record.spec.split, record.spec.label)
         rows[name] = {m.replace("_benchmark", "").replace("_", " "): epoch.get(m) for m in measures}
     table = pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=["set", "model"])).astype(float)
@@ -169,10 +175,7 @@ def aggregates(records, measures):
 def truth_ratios(records, percents=(10, 25, 50, 75, 90)):
     """Return percentiles of each record's truth ratios (benchmark form) at its reported epoch, and the share of them
     above the oracle's median. Unlearning aims at a share of 0.5: less is too little unlearning, more is too much."""
-    found = {}
-    for record in records:
-        rule = "peak" if "forget_quality_benchmark" in record.epochs[0] else "last"
-        found[record.spec.label] = truth_ratio(record, rule)
+    found = {record.spec.label: truth_ratio(record, rule_of(record)) for record in records}
     aim = np.median(found["oracle"])
     rows = {
         name: {f"{p} %": np.percentile(values, p) for p in percents}
