@@ -42,7 +42,12 @@ def file(name, path, fix):
         raise FileNotFoundError(f"{path} of {name} is neither cached nor on a hub within reach; {fix}") from None
 
 
+def cached(model):
+    """Return whether a model, or an adapter, is in the hub's cache."""
+    return any(try_to_load_from_cache(model, f) for f in ("config.json", "adapter_config.json"))
+
+
 def check(model, fix):
     """Raise FileNotFoundError, with the fix, if the hub cannot be reached and the model is not in the hub's cache."""
-    if not reachable() and not any(try_to_load_from_cache(model, f) for f in ("config.json", "adapter_config.json")):
+    if not reachable() and not cached(model):
         raise FileNotFoundError(f"{model} is not cached, and the hub cannot be reached; {fix}")

@@ -30,19 +30,20 @@ def find(name):
 def read(name, n=None):
     """Return (aggregates, scores per question) of a log, in the form in which `evaluation.evaluate` returns them.
 
-    aggregates: forget_truth_ratio, the median over the first n questions (None: all); and model_utility,
-    forget_probability and forget_rouge if the log has them, which the log takes over all its questions.
+    aggregates: forget_truth_ratio, the median over the first n questions (None: all); and, if the log has them,
+    model_utility, and forget_probability and forget_rouge, which the log takes over all questions: not for fewer.
     Scores per question, (n,): truth_ratio_benchmark, and truth_ratio_paper if the log has the loss of each answer.
     Raises FileNotFoundError, DamagedError (no JSON), or DataError (not what OpenUnlearning's evaluation writes)."""
     path = find(name)
     content = files.read_json(path, "take the file that OpenUnlearning wrote")
     ratios = _values(content, "forget_truth_ratio", "score", path)[:n]
     found = {"truth_ratio_benchmark": ratios}
+    means = {k: name for k, name in _AGGREGATES.items() if n is None or name == "model_utility"}
     if all(metric in content for metric in _LOSSES):
         right, wrong = (_values(content, metric, "avg_loss", path)[:n] for metric in _LOSSES)
         found["truth_ratio_paper"] = metrics.truth_ratio(right, wrong, "paper")
     try:
-        aggregates = {ours: float(content[k]["agg_value"]) for k, ours in _AGGREGATES.items() if k in content}
+        aggregates = {ours: float(content[k]["agg_value"]) for k, ours in means.items() if k in content}
     except (KeyError, TypeError, ValueError):
         raise data.DataError(f"{path}: {', '.join(_AGGREGATES)}, if present, need a number agg_value") from None
     return aggregates | {"forget_truth_ratio": float(np.median(ratios))}, found

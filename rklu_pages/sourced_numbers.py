@@ -37,7 +37,7 @@ def agrees(text, value):
 
 
 def recorded(target):
-    """Return (value, source in words) of "<path> <field>".
+    """Return (value, source in words, files that it is read from) of "<path> <field>".
 
     path: in data/records, or one that begins with benchmarks/. A file; or a run's folder, whose file is seed0.json; a *
     stands for several seeds, whose mean is taken. field: a score at the reported epoch, at the last one (`field@last`)
@@ -54,7 +54,7 @@ def recorded(target):
     values = [_score(c, field, epoch) if of_run else _inside(c, field) for c in contents]
     when = f", mean of {len(found)} seeds" if len(found) > 1 else ""
     when += (f", epoch {epoch}" if epoch.isdecimal() else f", {epoch or 'reported'} epoch") if of_run else ""
-    return float(np.mean(values)), f"{field.replace('_', ' ')}{when} ({file})"
+    return float(np.mean(values)), f"{field.replace('_', ' ')}{when} ({file})", found
 
 
 def _inside(content, path):
@@ -73,14 +73,14 @@ def _score(content, field, epoch):
 
 
 def printed(target):
-    """Return (value, source in words) of "<table of the paper> <key> ... <column>", such as "table8 forget05 RKLU
-    model_utility". Raises ValueError unless one row has these keys, KeyError if it has no such column."""
+    """Return (value, source in words, files) of "<table of the paper> <key> ... <column>", such as
+    "table8 forget05 RKLU model_utility". Raises ValueError unless one row has these keys, KeyError for no column."""
     name, *keys, column = target.split()
     table = paper.reported(name)
     for key in keys:
         table = table[(table == key).any(axis=1)]
     source = f"{column.replace('_', ' ')} of {' '.join(keys)} (the paper's {name.replace('table', 'Table ')})"
-    return float(_one(table[column].tolist(), target)), source
+    return float(_one(table[column].tolist(), target)), source, [paper.PAPER / f"{name}.csv"]
 
 
 def _one(found, target):
@@ -91,16 +91,17 @@ def _one(found, target):
 
 @functools.cache
 def _tables():
-    """Return {name: (page, CSV text)} of all tables on the pages, as `tables.csv` put them into the outputs."""
+    """Return {name: (notebook, CSV text)} of all tables on the pages, as `tables.csv` put them into the outputs."""
     link = re.compile(r'download=\\"(\w+)\.csv\\" href=\\"data:text/csv;charset=utf-8,([^"\\]+)')
     pages = sorted((data.CHECKOUT / "notebooks").glob("*.ipynb"))
-    return {m[1]: (page.stem, unquote(m[2])) for page in pages for m in link.finditer(page.read_text(encoding="utf-8"))}
+    return {m[1]: (page, unquote(m[2])) for page in pages for m in link.finditer(page.read_text(encoding="utf-8"))}
 
 
 def shown(target):
-    """Return (value, source in words) of "<table of a page> | <key> | ... | <column>". The table goes by the name of
-    its CSV, a column with several heads by these heads in a row ("forget quality RKLU"). Raises KeyError for what does
-    not exist, ValueError unless one row has these keys."""
+    """Return (value, source in words, files) of "<table of a page> | <key> | ... | <column>".
+
+    The table goes by the name of its CSV, a column with several heads by these heads in a row ("forget quality RKLU").
+    Raises KeyError for what does not exist, ValueError unless one row has these keys."""
     name, *keys, column = (part.strip() for part in target.split("|"))
     page, text = _tables()[name]
     rows = list(csv.reader(io.StringIO(text)))
@@ -111,11 +112,12 @@ def shown(target):
     row = _one([row for row in rows[heads + 1 :] if set(keys) <= set(row[:keyed])], target)
     if column not in columns:
         raise KeyError(f"{name} has the columns {', '.join(filter(None, columns))}")
-    return float(row[columns.index(column)]), f"{column} of {' '.join(keys)} (table {name} of {page})"
+    source = f"{column} of {' '.join(keys)} (table {name} of {page.stem})"
+    return float(row[columns.index(column)]), source, [page]
 
 
 class Sourced(ReferenceRole):
-    """A role whose target is read by `find`."""
+    """A role whose target is read by `find`. A page is built anew when a file changes that its numbers come from."""
 
     def __init__(self, find):
         super().__init__()
@@ -123,10 +125,12 @@ class Sourced(ReferenceRole):
 
     def run(self):
         try:
-            value, source = self.find(self.target)
+            value, source, files = self.find(self.target)
             wrong = "" if agrees(self.title, value) else f"it is {value:.6g}: {source}"
         except (OSError, KeyError, IndexError, ValueError) as error:
-            value, source, wrong = np.nan, "", f"{type(error).__name__}: {error}"
+            value, source, files, wrong = np.nan, "", [], f"{type(error).__name__}: {error}"
+        for path in files:
+            self.env.note_dependency(str(path))
         if wrong:
             logging.getLogger(__name__).warning(f"{self.rawtext}: {wrong}", location=self.get_location())
         return [Number(self.rawtext, self.title, source=f"{value:.6g}, {source}")], []

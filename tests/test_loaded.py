@@ -183,9 +183,12 @@ def test_a_log_that_is_none_is_refused(tmp_path, content, why):
 
 def test_a_log_without_losses_has_the_benchmarks_form_alone(tmp_path):
     by_index = {str(i): {"score": v} for i, v in enumerate((0.2, 0.6, 0.5, 9.0))}
-    (tmp_path / "log.json").write_text(json.dumps({"forget_truth_ratio": {"value_by_index": by_index}}))
-    aggregates, questions = logs.read(tmp_path / "log.json", n=3)
-    assert aggregates == {"forget_truth_ratio": 0.5} and questions.keys() == {"truth_ratio_benchmark"}
+    of_all = {"model_utility": {"agg_value": 0.6}, "forget_Q_A_Prob": {"agg_value": 0.1}}
+    (tmp_path / "log.json").write_text(json.dumps({"forget_truth_ratio": {"value_by_index": by_index}} | of_all))
+    assert logs.read(tmp_path / "log.json")[0]["forget_probability"] == 0.1
+    aggregates, questions = logs.read(tmp_path / "log.json", n=3)  # no mean of four beside a median of three
+    assert aggregates == {"forget_truth_ratio": 0.5, "model_utility": 0.6}
+    assert questions.keys() == {"truth_ratio_benchmark"}
     np.testing.assert_array_equal(questions["truth_ratio_benchmark"], [0.2, 0.6, 0.5])
 
 

@@ -146,6 +146,12 @@ def test_a_plan_needs_nothing_and_says_what_it_takes(bare):
     assert "does not fit" in said("--profile", "llama2-7b", "--card", "l4")
     loaded = said("--profile", "llama-3.2-1b", "--card", "rtx4090")
     assert "original, checkpoint" not in loaded and "fits" in loaded and "Instruct_retain90" in loaded
+    hubs = planning.downloads([RunSpec("llama-3.2-1b", "forget10", "RKLU")])
+    lacking = planning.needs("llama-3.2-1b")[1]
+    for name in hubs:  # the original and the oracle
+        (models.folder() / name).mkdir(parents=True)
+    assert len(hubs) == 2 and planning.downloads([RunSpec("llama-3.2-1b", "forget10", "RKLU")]) == []
+    assert lacking - planning.needs("llama-3.2-1b")[1] == 2 * 2 * PARAMETERS["llama-3.2-1b"]  # two models, in 16 bits
     assert said("--card", "abacus") == said("--split", "novel") == 2
     assert data.resolve_source("locuslab/TOFU") == "locuslab/TOFU"
 

@@ -1,9 +1,11 @@
 """Numbers of the prose: what counts as agreeing, and that the build refuses what its source does not say."""
 
 import json
+import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import prose
@@ -61,16 +63,17 @@ def test_a_record_is_read_at_the_epoch_that_is_named():
     by_epoch = {e["epoch"]: e for e in record.epochs}
     folder = "smollm2/tofu/forget05/GA"
     for epoch, wanted in (("", record.reported()), ("@last", by_epoch[10]), ("@2", by_epoch[2])):
-        value, source = sourced_numbers.recorded(f"{folder} forget_quality{epoch}")
+        value, source, files = sourced_numbers.recorded(f"{folder} forget_quality{epoch}")
+        assert files == [ROOT / "data/records" / folder / "seed0.json"]
         assert value == wanted["forget_quality_benchmark"] and f"data/records/{folder}/seed0.json" in source
     oracle = load(RunSpec("smollm2", "forget05", "oracle"))  # has no forget quality of its own
-    value, _ = sourced_numbers.recorded("smollm2/tofu/forget05/oracle forget_probability")
+    value, *_ = sourced_numbers.recorded("smollm2/tofu/forget05/oracle forget_probability")
     assert value == oracle.epochs[0]["forget_probability"]
 
 
 def test_several_seeds_are_averaged():
     each = [load(RunSpec("mini", "forget10", "RKLU", seed)).reported()["model_utility"] for seed in range(3)]
-    value, source = sourced_numbers.recorded("mini/tofu/forget10/RKLU/seed*.json model_utility")
+    value, source, _ = sourced_numbers.recorded("mini/tofu/forget10/RKLU/seed*.json model_utility")
     assert value == pytest.approx(sum(each) / 3) and "mean of 3 seeds" in source
 
 
@@ -81,13 +84,13 @@ def test_any_committed_json_can_be_a_source():
 
 
 def test_the_papers_tables_and_those_of_pages_can_be_a_source():
-    value, source = sourced_numbers.printed("table8 forget05 RKLU model_utility")
+    value, source, _ = sourced_numbers.printed("table8 forget05 RKLU model_utility")
     table = paper.reported("table8").set_index(["set", "method"])
     assert value == table.loc[("forget05", "RKLU"), "model_utility"] and "the paper's Table 8" in source
-    value, source = sourced_numbers.shown("figure3_equivalence | smollm2 | forget05 | RKLU | forget quality")
+    value, source, files = sourced_numbers.shown("figure3_equivalence | smollm2 | forget05 | RKLU | forget quality")
     assert value == pytest.approx(sourced_numbers.recorded("smollm2/tofu/forget05/RKLU forget_quality")[0], rel=1e-5)
-    assert "of figure3_tofu" in source
-    value, _ = sourced_numbers.shown("figure5 | 8 | model utility seed 1")  # two heads, a number for a key
+    assert "of figure3_tofu" in source and files == [ROOT / "notebooks/figure3_tofu.ipynb"]
+    value, *_ = sourced_numbers.shown("figure5 | 8 | model utility seed 1")  # two heads, a number for a key
     assert value == pytest.approx(load(RunSpec("mini", "forget10", "RKLU", 1)).reported()["model_utility"])
 
 
@@ -117,6 +120,9 @@ def test_the_build_warns_of_a_number_that_its_source_does_not_say(tmp_path):
         command = [sys.executable, "-m", "sphinx", "-q", "-E", str(tmp_path), str(tmp_path / "out")]
         built = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         assert warned in built.stderr and built.stderr.count("WARNING") == 1 + (text == "0.64")
+    environment = pickle.loads((tmp_path / "out/.doctrees/environment.pickle").read_bytes())
+    names = {Path(tmp_path, name).resolve() for name in environment.dependencies["index"]}
+    assert ROOT / "data/records/smollm2/tofu/forget05/RKLU/seed0.json" in names  # so that a change of it is noticed
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     assert 'class="rk-number" title="0.628431, forget quality, reported epoch (data/records/' in page
 

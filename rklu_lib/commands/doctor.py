@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from rich.table import Table
 from rich.text import Text
 
@@ -67,7 +66,7 @@ def _room():
         if scale in CARDS:
             found, fix = f"{there:.0f} GB" if there else "no GPU", f"a card of {card} GB or more, or several"
             yield Check(f"card for {scale}", found, there >= card, fix, (scale,))
-        fix = f"{disk} GB for checkpoints: name another place in RKLU_RUNS"
+        fix = f"{disk} GB for checkpoints and downloads: name other places in RKLU_RUNS and HF_HOME"
         yield Check(f"disk for {scale}", f"{free:.0f} GB free", free >= disk, fix, (scale,))
 
 
@@ -91,7 +90,7 @@ def _models():
         recipe = ", or `rklu fetch smollm2`" if scale == "smollm2" else ""
         if (models.folder() / name / "config.json").is_file():
             found = f"in {models.folder()}"
-        elif try_to_load_from_cache(name, "config.json"):
+        elif hub.cached(name):
             found = "in the hub's cache"
         else:
             found = "on the hub" if hub.reachable() else "nowhere, and the hub cannot be reached"

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 from transformers import AutoConfig, LlamaConfig, PhiConfig
 
-from rklu_lib import budget, data, evaluation, metrics, models, records, runs
+from rklu_lib import budget, data, evaluation, hub, metrics, models, records, runs
 from rklu_lib.methods import AUGMENTED, FORGET_REFERENCE, METHODS, REFERENCE, REFUSALS, RETAIN_REFERENCE, RETAIN_STATES
 
 DISK = 1e9  # bytes per second
@@ -88,6 +88,7 @@ class _Study:
         self.config = configuration(self.p)
         self.model = budget.empty(self.config)
         self.n = self.model.num_parameters()
+        self.fetched = 2 * self.n  # bytes: the hub's weights are in 16 bits
         self.bandwidth = 1e12 * bandwidth / 2
         frame = len(self.p.template) - len("{question}{answer}") if self.p.template != "chat" else 120
         self.frame, self.size = frame / CHARACTERS, budget.BYTES[self.p.dtype]
@@ -183,10 +184,19 @@ def study(specs, card="h100"):
     return made, [made.step(*job) for job in runs.jobs(specs)]
 
 
+def downloads(specs):
+    """Return the names of the models that the missing jobs of `specs` load from the hub and that are not here yet."""
+    first, jobs = specs[0].values.original or specs[0].values.model, runs.jobs(specs)
+    names = dict.fromkeys(filter(None, (first, *(spec.loaded for spec, _ in jobs)))) if jobs else ()
+    return [n for n in names if not (any(p.is_dir() for p in (models.folder() / n, Path(n))) or hub.cached(n))]
+
+
 def needs(profile):
-    """Return (bytes on the card, bytes on disk without downloads) that RKLU on forget10 still needs at a profile."""
-    made, steps = study([records.RunSpec(profile, "forget10", "RKLU")])
-    return max((s.memory for s in steps), default=0), sum(s.disk for s in steps) + made.state() * bool(steps)
+    """Return (bytes on the card, bytes on disk with downloads) that RKLU on forget10 still needs at a profile."""
+    specs = [records.RunSpec(profile, "forget10", "RKLU")]
+    made, steps = study(specs)
+    disk = sum(s.disk for s in steps) + made.state() * bool(steps) + made.fetched * len(downloads(specs))
+    return max((s.memory for s in steps), default=0), disk
 
 
 def show(specs, card="h100"):
@@ -198,12 +208,10 @@ def show(specs, card="h100"):
         numbers = (f"{s.memory / 1e9:.1f}", f"{s.disk / 1e9:.1f}", f"{s.seconds / 3600:.2g}")
         table.add_row(s.name, f"{s.trained:,}", f"{s.scored:,}", f"{s.flops:.2g}", *numbers)
     peak, kept = max((s.memory for s in steps), default=0), sum(s.disk for s in steps)
-    first = specs[0].values.original or specs[0].values.model
-    elsewhere = dict.fromkeys(filter(None, (first, *(spec.loaded for spec, _ in runs.jobs(specs)))))
-    fetched = [n for n in elsewhere if not (models.folder() / n).is_dir()]
+    first, fetched = specs[0].values.original or specs[0].values.model, downloads(specs)
     there, hours, state = CARDS[card][0] * 1e9, sum(s.seconds for s in steps) / 3600, made.state()
     fits = "fits" if peak < there else "does not fit: gradient_checkpointing, another dtype, or several cards"
-    fetching = 2 * made.n * len(fetched)  # the hub's weights are in 16 bits
+    fetching = made.fetched * len(fetched)
     lines = {
         "model": f"{first or specs[0].profile}: {made.n:,} parameters, {specs[0].values.dtype}",
         "memory": f"{peak / 1e9:.0f} GB at the highest, of {there / 1e9:.0f} on this card: {fits}",
