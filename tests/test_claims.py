@@ -96,6 +96,28 @@ def test_scores_are_compared_as_finely_as_they_are_known():
     assert verdict("avg_accuracy_pct", *printed) == "holds"
 
 
+def test_utilities_within_what_a_second_original_differs_by_are_not_told_apart():
+    one, other = {0: cell(RKLU=0.53, TA=0.50)}, {0: {m: {"model_utility": u, "unit of utility": 0.04} for m, u in
+                  (("RKLU", 0.53), ("TA", 0.50), ("GA", 0.48))}}  # fmt: skip
+    assert claims.decide(entry("RKLU", "TA"), one)[0] == claims.decide(entry("RKLU", "GA"), other)[0] == "holds"
+    assert (
+        claims.decide(entry("RKLU", "TA"), other)[0] == claims.decide(entry("RKLU", 0.5), other)[0] == "not told apart"
+    )
+    again = json.loads((ROOT / "benchmarks/results/remade/smollm2-forget05-original-seed0.json").read_text())
+    first = load(RunSpec("smollm2", "forget05", "original")).epochs[0]["model_utility"]
+    differs = abs(again["epochs"][0]["model_utility"] - first)
+    assert {differs < unit < 2 * differs for unit in claims.UTILITY.values()} == {True}
+
+
+def test_the_product_is_that_of_the_two_scores():
+    for cells in (claims.printed("forget10"), claims.recorded("mini", "forget10", [1], ["RKLU", "GA@last"])[1]):
+        for scores in cells.values():
+            if "model_utility" in scores and "forget_quality" in scores:
+                assert scores["product"] == pytest.approx(scores["forget_quality"] * scores["model_utility"])
+    assert claims.printed("forget10")["RKLU"]["product"] == pytest.approx(0.5182 * 0.5529)
+    assert np.isnan(claims.printed("novel")["RKLU"]["product"])
+
+
 def test_nothing_comes_after_a_peak_at_the_last_epoch():
     after = entry("GA@last", "GA", by=0.05)
     assert claims.decide(after, {0: {"GA@last": {"model_utility": 0.4}} | cell(GA=0.4)})[0] == "not tested"

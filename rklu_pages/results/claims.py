@@ -13,8 +13,10 @@ from rklu_pages.results import comparison, paper
 from rklu_pages.results.verdicts import FAILS, HOLDS, IN_PART, UNDECIDED, UNTESTED
 from rklu_pages.tasks import accuracies, passages
 
-MEASURES = (*comparison.MEASURES, *passages.SCORES)
+MEASURES = (*comparison.MEASURES, "product", *passages.SCORES)
 DECIMALS = {"bleu_pct": 0.005, "rouge_pct": 0.005}  # half a unit: printed with two decimals
+# The least difference in model utility that says something: an original made again differs by 0.035 (book/rerun.md).
+UTILITY = {"smollm2": 0.04, "smollm2-ten": 0.04}
 PHI = {"mini": "mini-phi", "llama2-7b": "phi-1.5"}  # profile of LLaMA: profile that tests the claims about Phi
 LLAMA = {phi: llama for llama, phi in PHI.items()}
 # The tables that print a score; where two tables print the same score, the later one in this list is used.
@@ -90,7 +92,8 @@ def decide(entry, cells):
 
 def _compared(cell, measure, high, low, by):
     """Return whether `high` exceeds `low` by more than `by`; None where a value is missing. UNDECIDED where the two
-    scores cannot be told apart: BLEU and ROUGE-L at two decimals, accuracies at 5 % (`accuracies.alike`)."""
+    scores cannot be told apart: BLEU and ROUGE-L at two decimals, utilities within `UTILITY`, accuracies at 5 %
+    (`accuracies.alike`)."""
     sides = [cell.get(s, {}) if isinstance(s, str) else {measure: s} for s in (high, low)]
     a, b = (side.get(measure) for side in sides)
     if pd.isna(a) or pd.isna(b):
@@ -98,6 +101,8 @@ def _compared(cell, measure, high, low, by):
     if isinstance(high, str) and isinstance(low, str) and _parts(high)[::2] == _parts(low)[::2] and a == b:
         return None  # "GA@last" and "GA" are the same epoch: the peak is the last, nothing came after
     near = abs(a - b - by) <= DECIMALS.get(measure, 0)
+    if measure == "model_utility":
+        near = abs(a - b - by) <= max(side.get("unit of utility", 0) for side in sides)
     if measure == "avg_accuracy_pct" and all("tasks" in side for side in sides):
         near = accuracies.alike(*(side["tasks"] for side in sides))
     return UNDECIDED if near else bool(a > b + by)
@@ -134,7 +139,7 @@ def printed(split, model="llama"):
         table = paper.reported(name)
         for row in (table if task == "passages" else table[table["set"] == split]).to_dict("records"):
             cell[row["method"]] = cell.get(row["method"], {}) | {m: row[m] for m in MEASURES if m in table}
-    return cell
+    return {name: scores | {"product": _product(scores)} for name, scores in cell.items()}
 
 
 def _last_in_print(split):
@@ -179,9 +184,19 @@ def recorded(profile, split, seeds, methods):
         spec = runs.named(profile, standing(profile, other or split), label, seed)
         record = load(spec)
         if record is not None:
-            scores = record.reported("last") if spec.task == "passages" else comparison.ours(record, rule or "peak")
+            scores = record.reported("last") if spec.task == "passages" else _scores(record, rule or "peak")
             cells[seed][name] = scores | accuracies.noted_accuracy(spec)
     return cells
+
+
+def _scores(record, rule):
+    """Return a record's scores of TOFU at its reported epoch, with the difference that counts between utilities."""
+    scores = comparison.ours(record, rule)
+    return scores | {"product": _product(scores), "unit of utility": UTILITY.get(record.spec.profile, 0)}
+
+
+def _product(scores):
+    return scores.get("forget_quality", float("nan")) * scores.get("model_utility", float("nan"))
 
 
 def of_cell(cell, split, where=None, model="llama"):
@@ -211,7 +226,7 @@ def verdicts(records, rule="peak", model="llama"):
     for r in records:
         if "forget_quality_benchmark" in r.epochs[0]:
             cell = by_split.setdefault(r.spec.split, {}).setdefault(r.spec.seed, {})
-            cell |= {r.spec.label: comparison.ours(r, rule), f"{r.spec.label}@last": comparison.ours(r, "last")}
+            cell |= {r.spec.label: _scores(r, rule), f"{r.spec.label}@last": _scores(r, "last")}
     return pd.concat([of_cells(cells, s, model=model) for s, cells in by_split.items()], ignore_index=True)
 
 

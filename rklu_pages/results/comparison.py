@@ -32,10 +32,14 @@ def truth_ratio(record, rule="peak"):
     return record.questions["truth_ratio_benchmark"][record.epochs.index(record.reported(rule))]
 
 
-def recorded(profile, split, methods, seeds):
-    """Return the existing records of these methods and seeds, in the methods' order; compute nothing."""
-    cells = product(methods, seeds) if profiles.profile(profile).has(split) else ()
-    found = (load(RunSpec(profile, split, *cell)) for cell in cells)
+def recorded(profile, split, methods, seeds, once=False):
+    """Return the existing records of these methods and seeds, in the methods' order; compute nothing.
+
+    once: where there is none, take that of a run which was judged after its last epoch alone, if there is one."""
+    p = profiles.profile(profile)
+    cells = product(methods, seeds) if p.has(split) else ()
+    last = (("judge_every", p.unlearn_epochs),)
+    found = (load(RunSpec(profile, split, *c)) or once and load(RunSpec(profile, split, *c, last)) for c in cells)
     return [record for record in found if record]
 
 
