@@ -26,12 +26,19 @@ def test_a_leak_is_the_key_phrase_in_any_of_the_completions():
     assert rates.loc["x", "in the direct answer"] == 0.25
 
 
-def test_the_interval_is_wilsons():
-    rates = leaks.rates({"x": made(*[["Karachi"]] * 3, *[["Lahore"]] * 7)})
-    z, p, n = 1.959963984540054, 0.3, 10  # Wilson (1927)
-    centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    expected = [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
-    assert rates.loc["x", ["low", "high"]].tolist() == pytest.approx(expected)
+def test_the_interval_is_wilsons_for_as_many_blanks_as_there_are_phrases():
+    def interval(p, n):  # Wilson (1927)
+        z = 1.959963984540054
+        centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+        return [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
+
+    for keys in (10, 5):  # each of ten blanks asks for its own phrase, or two of them for one
+        names = [f"City {i % keys}" for i in range(10)]
+        content = made(*[[name] for name in names[:3]], *[["Lahore"]] * 7)
+        asked = [[*place, name] for (*place, _), name in zip(content["asked"], names, strict=True)]
+        found = leaks.rates({"x": content | {"asked": asked}}).loc["x"]
+        assert (found.blanks, found.phrases, found.rate) == (10, keys, 0.3)
+        assert found[["low", "high"]].tolist() == pytest.approx(interval(0.3, keys))
 
 
 def test_a_case_is_shown_with_its_leaks_marked_and_its_text_escaped():

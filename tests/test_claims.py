@@ -100,13 +100,45 @@ def test_utilities_within_what_a_second_original_differs_by_are_not_told_apart()
     one, other = {0: cell(RKLU=0.53, TA=0.50)}, {0: {m: {"model_utility": u, "unit of utility": 0.04} for m, u in
                   (("RKLU", 0.53), ("TA", 0.50), ("GA", 0.48))}}  # fmt: skip
     assert claims.decide(entry("RKLU", "TA"), one)[0] == claims.decide(entry("RKLU", "GA"), other)[0] == "holds"
-    assert (
-        claims.decide(entry("RKLU", "TA"), other)[0] == claims.decide(entry("RKLU", 0.5), other)[0] == "not told apart"
-    )
+    assert claims.decide(entry("RKLU", "TA"), other)[0] == "not told apart"
+    assert claims.decide(entry("RKLU", 0.5), other)[0] == "holds"  # a number has no second original
     again = json.loads((ROOT / "benchmarks/results/remade/smollm2-forget05-original-seed0.json").read_text())
     first = load(RunSpec("smollm2", "forget05", "original")).epochs[0]["model_utility"]
     differs = abs(again["epochs"][0]["model_utility"] - first)
-    assert {differs < unit < 2 * differs for unit in claims.UTILITY.values()} == {True}
+    assert differs < claims.UTILITY["smollm2"] < 2 * differs
+    seeds = [load(RunSpec("smollm2-ten", "forget01", "RKLU", s)).reported()["model_utility"] for s in (0, 1)]
+    assert claims.UTILITY["smollm2-ten"] == pytest.approx(abs(seeds[0] - seeds[1]), abs=0.001)
+
+
+def test_forget_qualities_are_told_apart_by_the_answers_behind_them():
+    rng = np.random.default_rng(0)
+    oracle = rng.normal(size=200)
+    far, near = oracle + 1, oracle + 0.1 * rng.normal(size=200)
+
+    def of(ratios, p, utility):
+        pair = tuple(np.asarray(r, float).tobytes() for r in (ratios, oracle))
+        return {"forget_quality": p, "model_utility": utility, "product": p * utility, "ratios": pair}
+
+    def verdict(measure, high, low):
+        return claims.decide(entry("RKLU", "GA", measure), {0: {"RKLU": high, "GA": low}})[0]
+
+    again = oracle + 0.1 * rng.normal(size=200)
+    best, other, worst = of(near, 0.9, 0.5), of(again, 0.7, 0.4), of(far, 1e-9, 0.9)
+    assert verdict("forget_quality", best, worst) == "holds"
+    assert verdict("forget_quality", worst, best) == "does not hold"
+    assert verdict("forget_quality", best, other) == verdict("forget_quality", other, best) == "not told apart"
+    assert verdict("product", worst, best) == "does not hold"  # by p times utility
+    assert verdict("product", other | {"model_utility": 0.6}, best) == "holds"  # 0.42 against 0.45; the utility decides
+    assert verdict("product", other | {"model_utility": 0.5}, best) == "not told apart"
+    printed = {k: v for k, v in other.items() if k != "ratios"}
+    assert verdict("forget_quality", best, printed) == "holds"  # of a printed number no answers are known
+
+
+def test_a_pass_with_few_questions_does_not_stand_for_one_with_many():
+    ledger = claims.ledger("smollm2-ten", [0]).set_index("claim")["at smollm2-ten"]
+    assert ledger["Most methods pass 0.05 on forget01, without a retain set"] == "holds"
+    for claim in ledger.index[["0.05 on forget" in c or "0.1 in forget quality" in c for c in ledger.index]]:
+        assert "forget01" in claim or ledger[claim] == "not tested"
 
 
 def test_the_product_is_that_of_the_two_scores():
@@ -287,9 +319,8 @@ def test_a_scale_without_the_larger_sets_is_asked_about_its_largest(monkeypatch)
 
 def test_numbers_say_so_where_one_forget_set_stands_for_another():
     ledger = claims.ledger("smollm2-ten", [0]).set_index("claim")
-    assert ledger.loc["RKLU passes 0.05 on forget10 without a retain set", "numbers at smollm2-ten"].endswith(
-        " (on forget01)"
-    )
+    stands = "RKLU has the highest model utility on forget10, without a retain set"
+    assert ledger.loc[stands, "numbers at smollm2-ten"].endswith(" (on forget01)")
     assert "(on" not in "".join(claims.ledger("mini", [0])["numbers at mini"])
     own = ledger.loc[
         "The teacher itself has lower forget quality and lower utility than RKLU, on forget01", "numbers at smollm2-ten"

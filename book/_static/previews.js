@@ -5,7 +5,7 @@ const mathjax = new URL("mathjax/tex-chtml.js", document.currentScript.src).href
 async function typeset({ popper, popperInstance }) {
   if (!/\\[([]/.test(popper.textContent)) return;
   if (!window.MathJax) {
-    window.MathJax = { startup: { typeset: false } };
+    window.MathJax = { startup: { typeset: false }, options: { enableMenu: false } };
     const script = document.createElement("script");
     const loaded = new Promise((resolve) => (script.onload = resolve));
     script.src = mathjax;
@@ -19,12 +19,26 @@ async function typeset({ popper, popperInstance }) {
 
 // A number of the prose shows its source (rklu_pages/sourced_numbers.py) in the same frame; without tippy its title does.
 
+// Of a paragraph's numbers the first is a Tab stop (a page has up to a hundred); arrow keys go on to the others.
+
 function source(number) {
-  window.tippy?.(number, { content: number.title, maxWidth: 520, delay: [250, 50] });
-  if (window.tippy) number.removeAttribute("title");
+  const aria = { content: "describedby", expanded: false }; // an interactive tip, which the pointer may enter, describes nothing by itself
+  window.tippy(number, { content: number.title, maxWidth: 520, delay: [250, 50], interactive: true, aria });
+  number.removeAttribute("title");
+  const all = [...number.closest("p, li, td, article").querySelectorAll(".rk-number")], at = all.indexOf(number);
+  number.tabIndex = at ? -1 : 0;
+  number.addEventListener("keydown", (event) => {
+    const next = all[at + { ArrowLeft: -1, ArrowRight: 1 }[event.key]];
+    if (!next) return;
+    event.preventDefault();
+    [number.tabIndex, next.tabIndex] = [-1, 0];
+    next.focus();
+  });
 }
 
 document.addEventListener("DOMContentLoaded", () => {
-  window.tippy?.setDefaultProps({ onMount: typeset });
+  if (!window.tippy) return;
+  tippy.setDefaultProps({ onMount: typeset });
   document.querySelectorAll(".rk-number").forEach(source);
+  document.addEventListener("keydown", (event) => event.key === "Escape" && tippy.hideAll());
 });

@@ -8,7 +8,15 @@ const element = (tag, attributes, ...children) => {
   made.append(...children);
   return made;
 };
-const said = (cell) => cell.innerText.replace(/[▲▼]/g, "").trim();
+const ARROWS = { ascending: "▲", descending: "▼", none: "↕\uFE0E" }; // \uFE0E: not as an emoji
+const said = (cell) => cell.innerText.replace(/[▲▼↕\uFE0E]/g, "").trim();
+
+// A box is a Tab stop with a name only while it scrolls.
+const scrolling = (box, role, name) => new ResizeObserver(() => {
+  const scrolls = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
+  for (const [key, value] of Object.entries({ role, tabindex: 0, "aria-label": name }))
+    scrolls ? box.setAttribute(key, value) : box.removeAttribute(key);
+}).observe(box);
 
 // Cells that reach over several rows are written in each, so that rows can move; then each knows its first column.
 function place(table) {
@@ -30,6 +38,7 @@ function place(table) {
       column += cell.colSpan;
     }
   }
+  for (const head of table.querySelectorAll("th")) head.scope = head.closest("tbody") ? "row" : head.colSpan > 1 ? "colgroup" : "col";
 }
 
 // Numbers by size, whatever stands around them; all else by letters; what is missing last.
@@ -45,17 +54,17 @@ function sortable(table) {
   for (const row of table.tHead.rows)
     for (const cell of row.cells) if (cell.colSpan === 1 && said(cell)) heads.set(cell.rkColumn, cell);
   for (const [column, head] of heads) {
-    const arrow = element("span", { ariaHidden: "true", className: "rk-arrow" });
+    const arrow = element("span", { ariaHidden: "true", className: "rk-arrow", textContent: ARROWS.none });
     const button = element("button", { type: "button", title: "Sort" }, ...head.childNodes, arrow);
     head.replaceChildren(button);
     button.addEventListener("click", () => {
       const next = { ascending: "descending", descending: "none" }[head.ariaSort] ?? "ascending";
       for (const other of heads.values()) {
         other.ariaSort = "none";
-        other.querySelector(".rk-arrow").textContent = "";
+        other.querySelector(".rk-arrow").textContent = ARROWS.none;
       }
       head.ariaSort = next;
-      arrow.textContent = { ascending: " ▲", descending: " ▼", none: "" }[next];
+      arrow.textContent = ARROWS[next];
       const text = (row) => said([...row.cells].find((cell) => cell.rkColumn === column));
       const sign = next === "descending" ? -1 : 1;
       body.append(...(next === "none" ? original : [...original].sort((a, b) => compare(text(a), text(b), sign))));
@@ -78,7 +87,7 @@ function leading(table) {
     select.value = groups.findIndex((group) => SCORES.test(said(group)));
     lead(groups[select.value]);
   }
-  return element("label", {}, "First: ", select);
+  return element("label", {}, "Columns to show first: ", select);
 }
 
 function filter(table) {
@@ -118,7 +127,7 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const table of document.querySelectorAll(".cell_output .text_html > table.dataframe")) {
     if (!table.tHead || !table.tBodies[0]?.rows.length) continue;
     const caption = table.caption?.textContent ?? "A table";
-    const box = element("div", { className: "rk-scroll", tabIndex: 0, role: "region", ariaLabel: caption });
+    const box = element("div", { className: "rk-scroll" });
     table.replaceWith(box);
     box.append(table);
     place(table);
@@ -131,7 +140,9 @@ document.addEventListener("DOMContentLoaded", () => {
     if (tools.childElementCount) box.before(tools);
     if (table.tBodies[0].rows.length > 2) sortable(table);
     if (table.querySelector("tbody th")) stick(table);
+    scrolling(box, "region", caption);
   }
+  for (const box of document.querySelectorAll(".text_html:has(> .rk-picture)")) scrolling(box, "group", "Figure, scrolls sideways");
   const sentences = ".bd-article :is(table.table, table.rk-sentences)"; // on a phone each of their cells tells its head
   for (const table of document.querySelectorAll(sentences)) {
     const heads = [...(table.tHead?.rows[0]?.cells ?? [])].map(said);

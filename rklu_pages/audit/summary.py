@@ -7,7 +7,7 @@ from rklu_pages.results.paper import reported
 
 SEVERITIES = ("typographical", "affects a number", "affects a conclusion")
 # severity (index in SEVERITIES) of sentences that do not hold; 2 for the others
-SENTENCES = {"six_datasets": 1, "ga_rt_table": 0, "npo_large": 0, "top_five": 0}
+SENTENCES = {"six_datasets": 1, "ga_rt_table": 0, "dpo_weakest": 0, "top_five": 0}
 
 
 def _utility_findings():
@@ -38,7 +38,7 @@ def _lattice_findings():
         part, t = rows[rows.set == name], single.loc[n]
         text = f"{t.either} of {len(part)} forget qualities are p-values of one test with {n} questions "
         text += f"({t.expected:.2g} expected by chance, probability {t.probability:.0e})"
-        yield 2, f"Table 8, {name}", text, "lattice.lattice_tests"
+        yield 1, f"Table 8, {name}", text, "lattice.lattice_tests"
         neither = part[part.fits == "neither"]
         if len(neither):
             text = f"neither one test nor a mean of three: {', '.join(neither.method)}"
@@ -71,7 +71,7 @@ def _consistency_findings():
     for _, r in consistency.notation().iterrows():
         yield 0, f"Table {r.table}, {r.row}", f"{r.score} {r.printed}: {r.oddity}", "consistency.notation"
     for key, r in consistency.statements().query("not holds").iterrows():
-        quote = r.quote if len(r.quote) < 90 else r.quote[:87] + "..."
+        quote = r.quote if len(r.quote) < 140 else r.quote[:137] + "..."
         yield SENTENCES.get(key, 2), r["where"], f'"{quote}" But: {r.evidence}', "consistency.statements"
 
 

@@ -12,6 +12,8 @@ from scipy import optimize, stats
 from rklu_pages.drawing.looks import COLOURS, STYLE, ink, look
 from rklu_pages.drawing.pictures import finished
 
+# Lines that colour alone would not tell apart on paper.
+BASES = {"oracle": (4, 1.5), "teacher": (1, 1.5), "augmented": (4, 1.5, 1, 1.5)}
 DASHES = {"": "", "KL": (4, 1.5), "RT": (1, 1.5), "MSE": (4, 1.5, 1, 1.5)}  # `looks.LINES` in seaborn's form
 FLOOR = 1e-12  # smallest p that is drawn on a logarithmic axis
 WIDE = 7.6  # inches: at a page's width letters then have the size of the text's
@@ -99,7 +101,9 @@ def trajectories(records, title=""):
             if ends:
                 _name_ends(ax, ends, _looks(names)["palette"])
         axes[0].set_title(title, loc="left")
-    return finished(figure, names)
+    ended = table.dropna(subset=["forget_quality_benchmark"]).groupby(["method", "seed"], sort=False).last()
+    ended = ended["forget_quality_benchmark"].groupby("method", sort=False).agg(stats.gmean)
+    return finished(figure, names, [_sides("after the last epoch", ended.to_dict())])
 
 
 def plane(panels, title="", abreast=1):
@@ -123,7 +127,16 @@ def plane(panels, title="", abreast=1):
             ax.set_title(f"{name} ({title})" if title else name, loc="left")
             _marks(ax, methods)
             ax.set(xlabel="model utility", ylabel="forget quality (KS p-value)")
-    return finished(figure, names)
+    p = lambda epochs: stats.gmean([e["forget_quality_benchmark"] for e in epochs])  # noqa: E731
+    return finished(figure, names, [_sides(name, {m: p(e) for m, e in of.items()}) for name, of in panels.items()])
+
+
+def _sides(name, qualities):
+    """Say which methods of a panel lie above 0.05 and which below; qualities: {method: forget quality}."""
+    above = [m for m, p in qualities.items() if p > 0.05]
+    below = [m for m in qualities if m not in above]
+    said = [f"{side} 0.05: {', '.join(names)}" for side, names in (("above", above), ("below", below)) if names]
+    return f"{name}: {'; '.join(said)}"
 
 
 def truth_ratios(panels):
@@ -141,7 +154,9 @@ def truth_ratios(panels):
             most = np.quantile(np.concatenate(list(models.values())), (0.002, 0.998))  # a few are far off
             ax.set(xlabel="truth ratio", ylabel="share of the questions", xlim=most)
             ax.set_title(title, loc="left")
-            ax.legend(title="model (KS distance)", loc="upper left", labelcolor="linecolor", fontsize=9)
+            legend = ax.legend(title="model (KS distance)", loc="upper left", fontsize=9)
+            for text, name in zip(legend.get_texts(), models, strict=True):
+                text.set_color(ink(look(name)["color"]))
     return finished(figure, names)
 
 
@@ -235,7 +250,7 @@ def distributions(content, position, names, k=8, per_row=3):
             ax.remove()
         for ax, name in zip(axes.flat, names, strict=False):
             top = content["models"][name]["top"][position][:k][::-1]
-            colours = [COLOURS["RKLU"] if text == content["tokens"][position] else "#b9c4cc" for text, _ in top]
+            colours = [COLOURS["RKLU"] if text == content["tokens"][position] else "#8592a0" for text, _ in top]
             ax.barh(range(len(top)), [p for _, p in top], color=colours)
             ax.set(xlim=(0, 1), xlabel="probability", title=name)
             how = {"family": "monospace", "fontsize": 9, "parse_math": False}  # a token may be a dollar sign
@@ -250,7 +265,8 @@ def true_token_probability(content, names):
     with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
         figure, ax = plt.subplots(figsize=(WIDE, 4.2))
         figure.subplots_adjust(left=0.09, right=0.85, top=0.97, bottom=0.3)
-        sns.lineplot(table, dashes=False, markersize=6, legend=False, ax=ax, **_looks(names))
+        dashes = {name: BASES.get(name, "") for name in names}
+        sns.lineplot(table, dashes=dashes, markersize=6, legend=False, ax=ax, **_looks(names))
         ticks = [t.strip() or "·" for t in content["tokens"]]
         ax.set_xticks(range(len(ticks)), ticks, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
         ax.set(ylabel="probability of the true token", xlabel="token of the true answer", ylim=(-0.02, 1.02))

@@ -33,11 +33,13 @@ def _series(figure):
 class Picture:
     """A finished figure: SVG in a page, PNG where SVG cannot be shown, and one line of text in a terminal.
 
-    series: names of the lines and markers drawn (default: the artists' labels).
+    series: names of the lines and markers drawn (default: the artists' labels). told: sentences that say what is to be
+    seen, for who cannot see it.
     """
 
     figure: plt.Figure
     series: tuple = ()
+    told: tuple = ()
 
     @property
     def names(self):
@@ -46,10 +48,10 @@ class Picture:
     def __repr__(self):
         labels = [[ax.get_ylabel(), ax.get_xlabel()] for ax in self.figure.axes if ax.get_xlabel()]
         axes = [" over ".join(filter(None, both)) for both in labels]
-        titles = [ax.get_title() for ax in self.figure.axes if ax.get_title()]
-        about = ["; ".join(dict.fromkeys(axes)), f"panels: {', '.join(titles)}" if titles else ""]
-        about.append(f"drawn: {', '.join(self.names)}" if self.names else "")
-        return f"A chart, {'; '.join(filter(None, about))}."
+        titles = [title for ax in self.figure.axes if (title := ax.get_title() or ax.get_title("left"))]
+        about = ["; ".join(dict.fromkeys(axes)), f"panels: {'; '.join(titles)}" if titles else ""]
+        about.append(f"drawn: {'; '.join(self.names)}" if self.names else "")
+        return " ".join(f"{part}." for part in (f"A chart, {'; '.join(filter(None, about))}", *self.told))
 
     def _saved(self, form):
         out = io.BytesIO()
@@ -79,7 +81,7 @@ class Picture:
         return {"text/html": page, "image/png": self._saved("png"), "text/plain": repr(self)}
 
 
-def finished(figure, series=()):
+def finished(figure, series=(), told=()):
     """Close a figure and return its `Picture`; pyplot would show an open figure a second time."""
     plt.close(figure)
-    return Picture(figure, tuple(series))
+    return Picture(figure, tuple(series), tuple(told))

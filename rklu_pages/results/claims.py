@@ -3,20 +3,23 @@
 import functools
 from itertools import product
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from rklu_lib import data, profiles, runs
 from rklu_lib.methods import TABLE_8
 from rklu_lib.records import load
-from rklu_pages.results import comparison, paper
+from rklu_pages.results import comparison, evidence, paper
 from rklu_pages.results.verdicts import FAILS, HOLDS, IN_PART, UNDECIDED, UNTESTED
 from rklu_pages.tasks import accuracies, passages
 
 MEASURES = (*comparison.MEASURES, "product", *passages.SCORES)
 DECIMALS = {"bleu_pct": 0.005, "rouge_pct": 0.005}  # half a unit: printed with two decimals
-# The least difference in model utility that says something: an original made again differs by 0.035 (book/rerun.md).
-UTILITY = {"smollm2": 0.04, "smollm2-ten": 0.04}
+# The least difference in model utility that says something, where chance is known to make as much: an original made
+# again differs by 0.035 (book/rerun.md), RKLU's two seeds after ten authors by 0.090.
+UTILITY = {"smollm2": 0.04, "smollm2-ten": 0.09}
+_SIDES = ("higher", "than")
 PHI = {"mini": "mini-phi", "llama2-7b": "phi-1.5"}  # profile of LLaMA: profile that tests the claims about Phi
 LLAMA = {phi: llama for llama, phi in PHI.items()}
 # The tables that print a score; where two tables print the same score, the later one in this list is used.
@@ -57,7 +60,7 @@ def _comparisons(entry):
     for one in entry["test"]:
         expanded = []
         for o in _either(one):
-            sides = (o[k] if isinstance(o[k], list) else [o[k]] for k in ("higher", "than"))
+            sides = (o[k] if isinstance(o[k], list) else [o[k]] for k in _SIDES)
             expanded.append([(o["measure"], *pair, o.get("by", 0)) for pair in product(*sides)])
         found += zip(*expanded, strict=True)
     return found
@@ -93,19 +96,36 @@ def decide(entry, cells):
 def _compared(cell, measure, high, low, by):
     """Return whether `high` exceeds `low` by more than `by`; None where a value is missing. UNDECIDED where the two
     scores cannot be told apart: BLEU and ROUGE-L at two decimals, utilities within `UTILITY`, accuracies at 5 %
-    (`accuracies.alike`)."""
+    (`accuracies.alike`), forget qualities of two methods at 5 % (`evidence.nearer`). Of two products whose forget
+    qualities are not told apart, the utilities decide."""
     sides = [cell.get(s, {}) if isinstance(s, str) else {measure: s} for s in (high, low)]
     a, b = (side.get(measure) for side in sides)
     if pd.isna(a) or pd.isna(b):
         return None
     if isinstance(high, str) and isinstance(low, str) and _parts(high)[::2] == _parts(low)[::2] and a == b:
         return None  # "GA@last" and "GA" are the same epoch: the peak is the last, nothing came after
+    if measure in ("forget_quality", "product") and _as_near(*sides):
+        if measure == "forget_quality":
+            return UNDECIDED
+        measure, (a, b) = "model_utility", (side["model_utility"] for side in sides)
     near = abs(a - b - by) <= DECIMALS.get(measure, 0)
-    if measure == "model_utility":
-        near = abs(a - b - by) <= max(side.get("unit of utility", 0) for side in sides)
+    if measure == "model_utility" and all("unit of utility" in side for side in sides):
+        near = abs(a - b - by) <= sides[0]["unit of utility"]
     if measure == "avg_accuracy_pct" and all("tasks" in side for side in sides):
         near = accuracies.alike(*(side["tasks"] for side in sides))
     return UNDECIDED if near else bool(a > b + by)
+
+
+def _as_near(*sides):
+    """Return whether two methods' distances to the oracle are not told apart at 5 %; False without their ratios."""
+    ratios = [side.get("ratios", (None, None)) for side in sides]
+    (one, oracle), (other, its) = ratios
+    return bool(one and other and oracle == its) and _nearer(one, other, oracle) >= 0.05
+
+
+@functools.cache  # pages and tests ask for the same pairs again and again
+def _nearer(*samples):
+    return evidence.nearer(*map(np.frombuffer, samples))
 
 
 def _together(outcomes, most):
@@ -190,9 +210,14 @@ def recorded(profile, split, seeds, methods):
 
 
 def _scores(record, rule):
-    """Return a record's scores of TOFU at its reported epoch, with the difference that counts between utilities."""
+    """Return a record's scores of TOFU at its reported epoch, with what `_compared` needs to tell two of them apart:
+    the difference that counts between utilities; and the truth ratios, its own and the oracle's, as bytes."""
     scores = comparison.ours(record, rule)
-    return scores | {"product": _product(scores), "unit of utility": UTILITY.get(record.spec.profile, 0)}
+    scores |= {"product": _product(scores), "unit of utility": UTILITY.get(record.spec.profile, 0)}
+    if record.questions and (oracle := load(record.spec.base("oracle"))):
+        pair = comparison.truth_ratio(record, rule), comparison.truth_ratio(oracle, "last")
+        scores["ratios"] = tuple(np.asarray(ratios, float).tobytes() for ratios in pair)
+    return scores
 
 
 def _product(scores):
@@ -269,7 +294,8 @@ def _counted(phi, llama):
 
 def ledger(profile, seeds=(0, 1, 2)):
     """Return every claim with its place, the verdict of the paper's own tables, ours, and our numbers. The numbers name
-    the forget set where it replaces another. Of claims that thereby become the same test, only one is decided."""
+    the forget set where it replaces another. Of claims that thereby become the same test, only one is decided; and none
+    that asks for a p-value by itself, since fewer questions let a larger distance pass."""
     rows, entries = [], claims()
     own = [{"llama": profile, "phi": PHI.get(profile)}[entry.get("model", "llama")] for entry in entries]
     stands = [standing(p, entry["split"]) if p else None for p, entry in zip(own, entries, strict=True)]
@@ -279,13 +305,19 @@ def ledger(profile, seeds=(0, 1, 2)):
     for k, entry in enumerate(entries):
         in_print, _ = decide(entry, {0: _in_print(entry)})
         here, numbers = UNTESTED, ""
-        if own[k] and first[tests[k]] == k:
+        if own[k] and first[tests[k]] == k and (stands[k] == entry["split"] or not _asks_for_p(entry)):
             here, numbers = decide(entry, recorded(own[k], entry["split"], seeds, needed(entry)))
             if numbers and stands[k] != entry["split"]:
                 numbers += f" (on {stands[k]})"
         rows.append({"claim": entry["claim"], "where": entry["where"]})
         rows[-1] |= {"the paper's tables": in_print, f"at {profile}": here, f"numbers at {profile}": numbers}
     return pd.DataFrame(rows)
+
+
+def _asks_for_p(entry):
+    """Return whether a claim compares a forget quality with a number, such as 0.05."""
+    tests = [o for one in entry["test"] for o in _either(one)]
+    return any(o["measure"] == "forget_quality" and not isinstance(o[k], str | list) for o in tests for k in _SIDES)
 
 
 def decided(table):

@@ -63,7 +63,8 @@ def distances(records, rule="peak"):
 
 
 def equivalences(records, seed=0, rule="peak"):
-    """Return one row per record: is its model equivalent to the oracle of `seed` (`evidence.equivalence`)?
+    """Return one row per record: is its model equivalent to the oracle of `seed` (`evidence.equivalence`)? Beside its
+    forget quality stands the p-value that takes the questions as the same (`evidence.paired`).
 
     Records of oracles of other seeds give a yardstick. Such an oracle never read the forget set either, so that no
     method can be expected to reach a smaller upper bound."""
@@ -73,7 +74,8 @@ def equivalences(records, seed=0, rule="peak"):
         known = ratios(load(replace(r.spec.base("oracle"), seed=seed)))
         mine = ratios(r) if r.spec.method == "oracle" else comparison.truth_ratio(r, rule)
         found = evidence.equivalence(mine, known)
-        row = {"forget quality": metrics.forget_quality(mine, known), "KS distance": found["distance"]}
+        row = {"forget quality": metrics.forget_quality(mine, known), "p, paired": evidence.paired(mine, known)}
+        row |= {"KS distance": found["distance"]}
         row |= {"upper bound": found["upper"], f"within {found['margin']}": "yes" if found["equivalent"] else "no"}
         rows[r.spec.profile, r.spec.split, r.spec.method, r.spec.seed] = row
     names = ["scale", "set", "method", "seed"]

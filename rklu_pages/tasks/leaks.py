@@ -27,14 +27,15 @@ def _given(filled):
 
 
 def rates(filled):
-    """Return how many blanks each model fills with the truth within its five likeliest completions, with Wilson's 95 %
-    interval, and how many different key phrases are thereby given away at least once. "p, against the oracle": of the
-    test in `verdicts`, if the oracle was asked."""
+    """Return how many blanks each model fills with the truth within its five likeliest completions, with a 95 %
+    interval, and how many different key phrases are thereby given away at least once. The interval is Wilson's for as
+    many blanks as there are phrases: blanks that ask for one phrase are filled alike. "p, against the oracle": of the
+    one-sided test in `verdicts`, if the oracle was asked."""
     rows, given = {}, _given(filled)
     for name, content in filled.items():
         keys, phrases = [key for *_, key in content["asked"]], _by_phrase(content)
         leaked = sum(map(sum, phrases.values()))
-        low, high = measure.wilson(leaked, len(keys))
+        low, high = measure.wilson(len(phrases) * leaked / len(keys), len(phrases))
         direct = sum(gives_away(key, [text]) for key, text in zip(keys, content["direct_answers"], strict=True))
         rows[name] = {"blanks": len(keys), "leaked": leaked, "rate": leaked / len(keys), "low": low}
         rows[name] |= {"high": high, "phrases": len(phrases), "phrases leaked": sum(map(any, phrases.values()))}

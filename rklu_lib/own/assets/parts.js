@@ -15,7 +15,7 @@ const svg = (tag, attributes = {}, ...children) =>
 // A range input with its label and its value as text. Returns the element; `.show(value)` moves it from outside.
 function slider(label, { min, max, step, value, text = (v) => v }, change) {
   const input = html("input", { type: "range", min, max, step, value });
-  const output = html("output", {}, String(text(value)));
+  const output = html("output", { "aria-live": "off" }, String(text(value))); // the input says it already
   const whole = html("label", { class: "rk-slider" }, html("span", {}, label), input, output);
   whole.input = input;
   whole.show = (v) => {
@@ -62,10 +62,11 @@ function download(name, rows) {
   return html("button", { type: "button", onclick: save }, `Download ${name}`);
 }
 
-// A form, so that its radio buttons are its own; it is never sent.
+// A form, so that its radio buttons are its own; it is never sent. A second one of a name gets a number.
 function root(el, label, ...children) {
   el.classList.add("rk-widget");
-  const form = html("form", { "aria-label": label, onsubmit: (event) => event.preventDefault() }, ...children);
+  const same = document.querySelectorAll(`.rk-widget form[aria-label^="${label}"]`).length;
+  const form = html("form", { "aria-label": same ? `${label} ${same + 1}` : label, onsubmit: (event) => event.preventDefault() }, ...children);
   el.replaceChildren(form);
   return form;
 }

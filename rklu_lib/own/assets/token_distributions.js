@@ -7,7 +7,7 @@ function render({ model, el }) {
     model.set(name, to);
     model.save_changes();
   };
-  const places = html("div", { class: "rk-answer", "aria-hidden": true });
+  const places = html("div", { class: "rk-answer", role: "group", "aria-label": "Tokens of the true answer" });
   const cards = html("div", { class: "rk-cards" });
   const facts = html("p", { class: "rk-facts", "aria-live": "polite" });
   const [which, where, who] = [1, 2, 3].map(() => html("div", { class: "rk-slot" }));
@@ -25,7 +25,8 @@ function render({ model, el }) {
     const { tokens, models } = content();
     which.querySelector("select").value = value("question");
     if (value("position") >= tokens.length) change("position", 0);
-    const pick = (i) => html("button", { type: "button", tabindex: -1, onclick: () => change("position", i) }, visible(tokens[i]));
+    const pick = (i) => // no Tab stops: the slider serves the keyboard
+      html("button", { type: "button", tabindex: -1, onclick: () => change("position", i) }, visible(tokens[i]));
     places.replaceChildren(...tokens.map((_, i) => pick(i)));
     const say = (i) => `${i + 1} of ${tokens.length}: ${visible(tokens[i])}`;
     const reach = { min: 0, max: tokens.length - 1, step: 1, value: value("position"), text: say };
@@ -39,7 +40,7 @@ function render({ model, el }) {
     const { tokens, models } = content(), i = value("position"), token = tokens[i];
     where.slider.show(i);
     for (const box of who.querySelectorAll("input")) box.checked = value("models").includes(box.value);
-    [...places.children].forEach((b, j) => b.classList.toggle("rk-here", j === i));
+    [...places.children].forEach((b, j) => b.setAttribute("aria-pressed", b.classList.toggle("rk-here", j === i)));
     const names = Object.keys(models).filter((name) => value("models").includes(name));
     const colour = (name) => colours[name.split(/[+,]/)[0]];
     cards.replaceChildren(...names.map((n) => card(n, models[n], i, token, value("k"), value("scale"), colour(n))));

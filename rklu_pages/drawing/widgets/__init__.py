@@ -5,6 +5,7 @@ without kernel or network, on the state that the widget had when its cell ran. N
 since nbval compares it. The classes' docstrings are shown to readers where no script runs."""
 
 import hashlib
+import html
 import inspect
 import json
 from pathlib import Path
@@ -40,9 +41,14 @@ class _Widget(anywidget.AnyWidget):
         key = hashlib.sha256(f"{type(self).__name__} {text}".encode()).hexdigest()[:10]
         about = inspect.getdoc(type(self))  # `__doc__` is not inherited by the class that anywidget adds traits to
         script = self._esm.replace("export default", "const widget =") + f'\nmount(widget, "{key}", {text});'
-        static = f"""<div class="rk-widget" data-rk="{key}"><noscript>{about}</noscript></div>
+        still = f"{about} This part needs JavaScript; what it shows is described in the text around it.{self._still()}"
+        static = f"""<div class="rk-widget" data-rk="{key}"><noscript>{still}</noscript></div>
 <style>\n{self._css}</style>\n<script type="module">\n{script}\n</script>"""
         return data | {"text/html": static, "text/plain": f"{type(self).__name__}: {about}"}, metadata
+
+    def _still(self):
+        """Return, as HTML, what is shown where no script runs, beside the words."""
+        return ""
 
 
 class DivergencePlayground(_Widget):
@@ -74,6 +80,15 @@ class TokenDistributions(_Widget):
     @staticmethod
     def _kept(contents):
         return [{key: content[key] for key in ("question", "answer", "tokens", "models")} for content in contents]
+
+    def _still(self):
+        content, at = self.questions[self.question], self.position
+        lines = [content["question"], f"The true answer: {content['answer']}"]
+        lines.append(f"What each model would say next after “{''.join(content['tokens'][:at])}”:")
+        for name in (name for name in content["models"] if name in self.models):
+            top = content["models"][name]["top"][at][:3]
+            lines.append(f"{name}: " + ", ".join(f"“{text}” {p:.3g}" for text, p in top))
+        return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 
     def show(self, contents, question):
         """Replace the contents by these, and show the question at place `question` among them."""

@@ -102,12 +102,14 @@ function render({ model, el }) {
     const bars = Object.keys(series).map((kind) => html("i", { class: `rk-bar rk-${kind}`, style: colour(kind) }));
     const picture = html("div", { class: "rk-bars", role: "img" }, ...bars);
     const pair = html("div", { class: "rk-pair" }, inputs.original, rise, inputs.augmented);
-    const row = html("div", { class: "rk-row" }, html("b", {}, token), pair, picture);
-    return { row, inputs, rise, bars, picture };
+    const ends = html("small", {});
+    const row = html("div", { class: "rk-row" }, html("div", {}, html("b", {}, token), ends), pair, picture);
+    return { row, inputs, ends, rise, bars, picture };
   });
 
   const key = (kind) => html("li", {}, html("i", { class: `rk-bar rk-${kind}`, style: colour(kind) }), series[kind]);
   const alpha = slider("α, strength", { min: 0, max: 16, step: 0.5, value: model.get("alpha") }, (v) => change("alpha", v));
+  const tenths = (v) => v.toFixed(1).replace("-", "−");
   const signed = (v) => (v > 0 ? `+${v}` : String(v).replace("-", "−"));
   const shift = slider(
     "c, added to every augmented logit",
@@ -117,7 +119,7 @@ function render({ model, el }) {
   const rate = slider("step size", { min: 0.1, max: 5, step: 0.1, value: model.get("rate") }, (v) => change("rate", v));
   const playing = html("button", { type: "button", onclick: () => play(timer === null) }, "Play");
   const button = (text, action) => html("button", { type: "button", onclick: action }, text);
-  const plot = html("div", { class: "rk-plot" });
+  const plot = html("div", { class: "rk-plot" }), share = html("span", {});
   const facts = html("p", { class: "rk-facts", "aria-live": "polite" });
 
   function update() {
@@ -126,8 +128,12 @@ function render({ model, el }) {
     teacher = teacherLogits(original, augmented, model.get("alpha"), c);
     const p = { original: probabilities(original), teacher: probabilities(teacher) };
     for (const kind in STUDENTS) p[kind] = probabilities(students[kind]);
-    rows.forEach(({ row, inputs, rise, bars, picture }, i) => {
-      for (const name in inputs) inputs[name].value = model.get(name)[i];
+    rows.forEach(({ row, inputs, ends, rise, bars, picture }, i) => {
+      for (const name in inputs) {
+        inputs[name].value = model.get(name)[i];
+        inputs[name].setAttribute("aria-valuetext", tenths(model.get(name)[i]));
+      }
+      ends.textContent = `${tenths(original[i])} → ${tenths(augmented[i] + c)}`;
       const [from, to] = [original[i], augmented[i] + c].map((l) => (50 * (Math.min(LIMIT, Math.max(-LIMIT, l)) + LIMIT)) / LIMIT);
       rise.style.cssText = `--from: ${Math.min(from, to)}; --to: ${Math.max(from, to)}`;
       row.classList.toggle("rk-risen", to > from);
@@ -136,6 +142,7 @@ function render({ model, el }) {
       picture.setAttribute("aria-label", `${tokens[i]}: ${said.join(", ")}`);
       picture.title = said.join("\n");
     });
+    share.textContent = `probabilities; mid-line: ${scale === "linear" ? "0.5" : "10⁻³"}`;
     plot.replaceChildren(
       chart({ reverse: history.reverse.map((q) => q[watched]), forward: history.forward.map((q) => q[watched]) },
         p.teacher[watched], colours, tokens[watched]),
@@ -164,9 +171,9 @@ function render({ model, el }) {
       html("span", {}, "token"),
       html("span", {}, "logits: ", html("i", { class: "rk-dot rk-original" }), " original, ",
         html("i", { class: "rk-dot rk-augmented" }), " augmented"),
-      html("span", {}, "probabilities")),
+      share),
     ...rows.map(({ row }) => row),
-    html("ul", { class: "rk-key" }, ...Object.keys(series).map(key)),
+    html("ul", { class: "rk-key" }, html("li", {}, "from top to bottom:"), ...Object.keys(series).map(key)),
     html("div", { class: "rk-controls" },
       html("div", { class: "rk-buttons", role: "group", "aria-label": "Students" },
         button("Step", () => go(1)), button("10 steps", () => go(10)), playing,

@@ -75,13 +75,17 @@ function render({ model, el }) {
 
   const plots = html("div", { class: "rk-charts" });
   const width = () => (plots.clientWidth && plots.clientWidth < 500 ? 400 : 640); // on a phone the letters keep their size
-  const facts = html("p", { class: "rk-facts rk-told", "aria-live": "polite" });
+  const facts = html("p", { class: "rk-facts rk-told" }); // not live: a focused mark says the same
   const say = (field, v) => {
     if (v == null) return "not scored";
     if (fields[field] === "tokens") return visible(model.get("tokens")[v]);
     return fields[field] === "number" ? String(v) : number(v);
   };
   const about = (s, p) => [s.name, ...Object.entries(s.of).map(([k, v]) => (k === "seed" ? `seed ${v}` : v)), ...Object.keys(p).map((f) => `${f} ${say(f, p[f])}`)].join(", ");
+
+  // A method's seeds look alike: each line ends in its own.
+  const ends = (lines) => lines.filter((l) => l.length).map((l) => l.at(-1)).map(({ s, at }) =>
+    svg("text", { class: "rk-seed", "aria-hidden": true, x: at[0] + 6, y: at[1] + 4 }, String(s.of.seed)));
 
   function chart(runs, x, y, line) {
     const scale = (f) => SCALES[fields[f]](series.flatMap((s) => s.points[f]), model.get("tokens"));
@@ -95,16 +99,17 @@ function render({ model, el }) {
     const marks = points.map(({ s, p, at }, i) => mark(s.name, ...at, line ? 4 : 7, {
       ink: ink(s.name), style: `--c: ${colour(s.name)}`, role: "option", "aria-selected": "false", tabindex: i ? -1 : 0, "aria-label": about(s, p) }));
     const whole = svg("svg", { viewBox: `0 0 ${width()} ${slanted ? 400 : 378}`, class: "rk-chart", role: "group", "aria-label": `${y} over ${x}` },
-      ...up.ticks.flatMap(([v, text]) => [
+      svg("g", { "aria-hidden": true }, ...up.ticks.flatMap(([v, text]) => [
         svg("line", { class: v === 0.05 ? "rk-here" : "rk-grid", x1: LEFT, x2: right, y1: py(v), y2: py(v) }),
         svg("text", { x: LEFT - 6, y: py(v) + 4, "text-anchor": "end" }, String(text))]),
       ...across.ticks.filter((_, i) => i % every === 0).map(([v, text]) => svg("text", slanted
         ? { transform: `translate(${px(v)} ${BOTTOM + 14}) rotate(-50)`, "text-anchor": "end" }
-        : { x: px(v), y: BOTTOM + 17, "text-anchor": "middle" }, String(text))),
+        : { x: px(v), y: BOTTOM + 17, "text-anchor": "middle" }, String(text)))),
       svg("text", { class: "rk-title", x: right, y: slanted ? 394 : BOTTOM + 38, "text-anchor": "end" }, x),
       svg("text", { class: "rk-title", transform: `translate(12 ${TOP}) rotate(-90)`, "text-anchor": "end" }, y),
       ...(line ? runs.map((s) => svg("polyline", { class: `rk-line rk-${s.name.split("+")[1] ?? "alone"} ${ink(s.name)}`, style: `--c: ${colour(s.name)}`,
         points: scored(s).map(({ at }) => at.map((v) => v.toFixed(1)).join()).join(" ") })) : []),
+      ...(line && model.get("chosen").seed === "all" ? ends(runs.map(scored)) : []),
       svg("g", { role: "listbox", "aria-label": `${y} over ${x}, ${points.length} points; arrow keys go from one to the next` }, ...marks),
       tag);
     let now = 0;
@@ -142,7 +147,7 @@ function render({ model, el }) {
     rules.hidden = !rule;
     plots.replaceChildren(...y.map((name) => chart(runs, x, name, line)));
     facts.textContent = runs.length ? "Point at a mark, or go through them with the arrow keys." : "Nothing is recorded of this choice, or no method is chosen.";
-    counted.textContent = `${runs.length} of ${series.length} drawn.`;
+    counted.textContent = `${runs.length} of ${series.length} ${"seed" in series[0].of ? "runs" : "models"} drawn.`;
   }
 
   function table() {
@@ -156,7 +161,7 @@ function render({ model, el }) {
     who.querySelectorAll("input").forEach((box) => (box.checked = to));
     change("shown", to ? names : []);
   } }, text);
-  const counted = html("span", { class: "rk-facts" });
+  const counted = html("span", { class: "rk-facts", "aria-live": "polite" });
   const how = views.length > 1 ? [choice("Draw", views.map((v) => v.name), view().name, (name) => change("view", views.findIndex((v) => v.name === name)))] : [];
   root(el, "Scores",
     html("div", { class: "rk-controls" }, ...menus, ...how, rules), who,
