@@ -83,9 +83,13 @@ function render({ model, el }) {
   };
   const about = (s, p) => [s.name, ...Object.entries(s.of).map(([k, v]) => (k === "seed" ? `seed ${v}` : v)), ...Object.keys(p).map((f) => `${f} ${say(f, p[f])}`)].join(", ");
 
-  // A method's seeds look alike: each line ends in its own.
-  const ends = (lines) => lines.filter((l) => l.length).map((l) => l.at(-1)).map(({ s, at }) =>
-    svg("text", { class: "rk-seed", "aria-hidden": true, x: at[0] + 6, y: at[1] + 4 }, String(s.of.seed)));
+  // A method's seeds look alike: each line ends in its own, unless two would be written over one another.
+  const seeds = (runs, line) => line && new Set(runs.map((s) => s.of.seed)).size > 1;
+  function ends(lines) {
+    const last = lines.map((points) => points.at(-1)).filter(Boolean);
+    return last.filter(({ at: [x, y] }) => last.filter(({ at }) => Math.hypot(at[0] - x, at[1] - y) < 11).length === 1)
+      .map(({ s, at: [x, y] }) => svg("text", { "aria-hidden": true, x: x + 6, y: y + 4 }, String(s.of.seed)));
+  }
 
   function chart(runs, x, y, line) {
     const scale = (f) => SCALES[fields[f]](series.flatMap((s) => s.points[f]), model.get("tokens"));
@@ -109,7 +113,7 @@ function render({ model, el }) {
       svg("text", { class: "rk-title", transform: `translate(12 ${TOP}) rotate(-90)`, "text-anchor": "end" }, y),
       ...(line ? runs.map((s) => svg("polyline", { class: `rk-line rk-${s.name.split("+")[1] ?? "alone"} ${ink(s.name)}`, style: `--c: ${colour(s.name)}`,
         points: scored(s).map(({ at }) => at.map((v) => v.toFixed(1)).join()).join(" ") })) : []),
-      ...(line && model.get("chosen").seed === "all" ? ends(runs.map(scored)) : []),
+      ...(seeds(runs, line) ? ends(runs.map(scored)) : []),
       svg("g", { role: "listbox", "aria-label": `${y} over ${x}, ${points.length} points; arrow keys go from one to the next` }, ...marks),
       tag);
     let now = 0;
@@ -146,7 +150,8 @@ function render({ model, el }) {
     const { x, y, line, rule } = view(), runs = drawn();
     rules.hidden = !rule;
     plots.replaceChildren(...y.map((name) => chart(runs, x, name, line)));
-    facts.textContent = runs.length ? "Point at a mark, or go through them with the arrow keys." : "Nothing is recorded of this choice, or no method is chosen.";
+    const told = seeds(runs, line) ? " The number at a line's end is its seed." : "";
+    facts.textContent = runs.length ? `Point at a mark, or go through them with the arrow keys.${told}` : "Nothing is recorded of this choice, or no method is chosen.";
     counted.textContent = `${runs.length} of ${series.length} ${"seed" in series[0].of ? "runs" : "models"} drawn.`;
   }
 
