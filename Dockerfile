@@ -11,9 +11,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /rklu
 COPY requirements.lock ./
-RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' requirements.lock)"
+# The lock's versions without its hashes, which pip takes for all packages or for none: torch comes from its own index.
+RUN sed -nE 's/^([A-Za-z0-9._-]+==[^ ]+).*/\1/p' requirements.lock > pins.txt \
+    && pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' pins.txt)"
 COPY . .
-RUN pip install --no-cache-dir --constraint requirements.lock --editable '.[book,test]' jupyterlab \
+RUN pip install --no-cache-dir --constraint pins.txt --editable '.[book,test]' jupyterlab \
     && useradd --create-home reader && chown -R reader /rklu
 USER reader
 EXPOSE 8888

@@ -38,15 +38,15 @@ def read(name, n=None):
     content = files.read_json(path, "take the file that OpenUnlearning wrote")
     ratios = _values(content, "forget_truth_ratio", "score", path)[:n]
     found = {"truth_ratio_benchmark": ratios}
-    means = {k: name for k, name in _AGGREGATES.items() if n is None or name == "model_utility"}
     if all(metric in content for metric in _LOSSES):
         right, wrong = (_values(content, metric, "avg_loss", path)[:n] for metric in _LOSSES)
         found["truth_ratio_paper"] = metrics.truth_ratio(right, wrong, "paper")
     try:
-        aggregates = {ours: float(content[k]["agg_value"]) for k, ours in means.items() if k in content}
+        aggregates = {ours: float(content[k]["agg_value"]) for k, ours in _AGGREGATES.items() if k in content}
     except (KeyError, TypeError, ValueError):
         raise data.DataError(f"{path}: {', '.join(_AGGREGATES)}, if present, need a number agg_value") from None
-    return aggregates | {"forget_truth_ratio": float(np.median(ratios))}, found
+    whole = {k: v for k, v in aggregates.items() if n is None or not k.startswith("forget")}
+    return whole | {"forget_truth_ratio": float(np.median(ratios))}, found
 
 
 def _values(content, metric, score, path):

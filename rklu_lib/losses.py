@@ -2,8 +2,9 @@
 
 Shapes: logits are (..., vocab); targets and mask are (...), the same leading shape. The logits at a position predict
 the target at the same position: nothing is shifted here. The mask is True where a token is scored; values at all other
-positions have no effect. Every loss is a scalar in float32 (float64 for float64 input). Token losses are means over
-the scored tokens, in nats; preference losses (NPO, DPO, SimNPO) are means over sequences.
+positions have no effect. Token losses are means over the scored tokens, in nats, in float32 (float64 for float64
+input); preference losses (NPO, DPO, SimNPO) are means over sequences, in their arguments' dtype. Logits are finite, or
+-inf in both models where a vocabulary is padded: the KLs take that, Eq. 1 and Jensen-Shannon do not.
 """
 
 import math
@@ -15,27 +16,30 @@ from torch.utils.checkpoint import checkpoint
 COLUMNS = 4096  # columns of a bf16 matrix that a CPU converts to float32 at once, which bounds the memory
 
 
-def _selected(mask, *tensors):
-    """Return each tensor at the scored positions (mask True), in at least float32: (tokens, ...)."""
+def _selected(mask, logits, targets):
+    """Return both at the scored positions (mask True), as `_aims` does; targets: ids, or another model's logits."""
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must be boolean (True = scored), not {mask.dtype}; compare your labels with -100 first")
-    for t in tensors:
-        if t.shape[: mask.dim()] != mask.shape:
-            raise ValueError(f"mask of shape {tuple(mask.shape)} does not fit a tensor of shape {tuple(t.shape)}")
+    if not mask.shape == logits.shape[:-1] == targets.shape[: mask.dim()]:
+        raise ValueError(f"mask {mask.shape}, logits {logits.shape} and targets {targets.shape} do not fit each other")
     if not mask.any():
         raise ValueError("mask selects no token, so there is no loss to average")
-    return [_upcast(t[mask]) for t in tensors]
+    chosen = logits[mask]
+    return _upcast(chosen), _aims(targets[mask], *chosen.shape)
 
 
-def _selected_pair(mask, student, teacher):
-    if student.shape != teacher.shape:
-        shapes = f"student logits of shape {tuple(student.shape)} and teacher logits of shape {tuple(teacher.shape)}"
-        raise ValueError(f"{shapes}: a divergence needs one vocabulary and the same positions")
-    return _selected(mask, student, teacher)
+def _aims(targets, n, vocab):
+    """Return what n tokens are compared with: token ids (n,) as int64, or logits (n, vocab) in at least float32."""
+    ids = not targets.is_floating_point()
+    if targets.shape != ((n,) if ids else (n, vocab)):
+        raise ValueError(f"targets of shape {tuple(targets.shape)} do not fit {n} tokens and a vocabulary of {vocab}")
+    if ids and not 0 <= targets.min() <= targets.max() < vocab:
+        raise ValueError(f"a target is no token id from 0 to {vocab - 1}; mask = labels != -100 leaves -100 out")
+    return targets.long() if ids else _upcast(targets)
 
 
 def _upcast(t):
-    return t if t.dtype in (torch.float32, torch.float64, torch.int64) else t.float()
+    return t if t.dtype in (torch.float32, torch.float64) else t.float()
 
 
 def _product(a, b):
@@ -84,7 +88,7 @@ def reverse_kl(student_logits, teacher_logits, mask):
     Gradient of one token's KL by a student logit: p * (log p - log t - KL).
     student_logits, teacher_logits: (..., vocab). mask: (...), bool. Returns a scalar >= 0, nats per token.
     Raises TypeError for a mask that is not boolean, ValueError for shapes that do not match or an empty mask."""
-    student, teacher = _selected_pair(mask, student_logits, teacher_logits)
+    student, teacher = _selected(mask, student_logits, teacher_logits)
     return _kl(student.log_softmax(-1), teacher.log_softmax(-1)).mean()
 
 
@@ -93,7 +97,7 @@ def forward_kl(student_logits, teacher_logits, mask):
 
     Eq. 2, first line; in Eq. 3, second line, the original model is the teacher. Gradient of one token's KL by a
     student logit: p - t, with p the student's and t the teacher's softmax. Shapes, units, errors as in `reverse_kl`."""
-    student, teacher = _selected_pair(mask, student_logits, teacher_logits)
+    student, teacher = _selected(mask, student_logits, teacher_logits)
     return _kl(teacher.log_softmax(-1), student.log_softmax(-1)).mean()
 
 
@@ -158,17 +162,17 @@ def jensen_shannon(student_logits, teacher_logits, mask, js_beta=0.5):
     the student's softmax, t the teacher's, and beta = js_beta in [0, 1]. The undivided divergence is 0 at both ends of
     beta; the divided one has the limits `forward_kl` at 0 and `reverse_kl` at 1, which are returned there. Gradient of
     a token by a student logit: p * (log(p / m) - KL(p || m)) / beta. Shapes, units and errors as in `reverse_kl`."""
-    if not 0 <= js_beta <= 1:
-        raise ValueError(f"js_beta must be in [0, 1], got {js_beta}")
     if js_beta in (0, 1):
         return (reverse_kl if js_beta else forward_kl)(student_logits, teacher_logits, mask)
-    student, teacher = _selected_pair(mask, student_logits, teacher_logits)
+    student, teacher = _selected(mask, student_logits, teacher_logits)
     student, teacher = student.log_softmax(-1), teacher.log_softmax(-1)
     middle = _middle(student, teacher, js_beta)
     return (_kl(teacher, middle) / (1 - js_beta) + _kl(student, middle) / js_beta).mean()
 
 
 def _middle(student, teacher, beta):
+    if not 0 < beta < 1:
+        raise ValueError(f"js_beta must be in [0, 1], got {beta}")
     return torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
 
 
@@ -231,7 +235,7 @@ class _FromHidden(torch.autograd.Function):
             for at in range(0, n, chunk):
                 part = hidden[at : at + chunk]
                 logits = head_logits(part, weight, bias, scale, cap)
-                value, gradient = rule(logits, targets(at, at + len(part)))
+                value, gradient = rule(logits, _aims(targets(at, at + len(part)), *logits.shape))
                 total += value.sum()
                 if cap is not None:  # d cap tanh(x / cap) / dx = 1 - tanh^2
                     gradient *= 1 - (logits / cap) ** 2
@@ -265,11 +269,11 @@ def from_hidden(loss, hidden, head, targets, chunk=128, **settings):
     number of tokens whose logits exist at once; it affects memory and time only. settings: the loss's keyword
     arguments, such as js_beta. Returns the same scalar as the loss itself on `head_logits(hidden, *head)`, with the
     same gradients by hidden, weight and bias, for one backward pass: a second raises RuntimeError. Raises ValueError
-    for a loss that is not in `_RULES` or for no tokens."""
+    for a loss that is not in `_RULES`, for no tokens, and for shapes or ids that do not fit."""
     if loss not in _RULES:
         raise ValueError(f"loss must be one of {', '.join(_RULES)}, not {loss!r}")
-    if not len(hidden):
-        raise ValueError("no token is scored, so there is no loss to average")
+    if hidden.dim() != 2 or not len(hidden) or chunk < 1:
+        raise ValueError(f"hidden is (tokens, hidden), tokens > 0, chunk > 0; got {tuple(hidden.shape)} and {chunk}")
     weight, bias, scale, cap = (*head, 1.0, None)[:4]
     rule = lambda logits, held: _RULES[loss](logits, held, **settings)  # noqa: E731
     return _FromHidden.apply(hidden, weight, bias, scale, cap, rule, targets, chunk)

@@ -123,6 +123,7 @@ def bleu(references, candidates):
     """Return corpus BLEU in %, as sacrebleu defines it (13a tokens, up to 4-grams), of two lists of equal length."""
     from sacrebleu import corpus_bleu
 
+    references, candidates = zip(*zip(references, candidates, strict=True), strict=True)  # else it drops the rest
     return corpus_bleu(candidates, [references]).score
 
 
@@ -131,13 +132,16 @@ def utility_components(name, answer_nll, paraphrased_nll, wrong_nll, rouge):
 
     answer_nll, paraphrased_nll, rouge: (n,). wrong_nll: (n, k). ROUGE and probability are means over the questions. The
     retain set uses `probability`, the two multiple-choice sets use `normalised_probability`. The truth ratio (benchmark
-    form) enters as mean max(0, 1 - R). Raises ValueError for another set."""
+    form) enters as mean max(0, 1 - R). Raises ValueError for another set, lengths that differ, or NaN."""
     if name not in UTILITY_SETS:
         raise ValueError(f"no utility set {name!r}; there are {', '.join(UTILITY_SETS)}")
-    chance = probability(answer_nll) if name == "retain" else normalised_probability(answer_nll, wrong_nll)
+    answer_nll, rouge = finite("answer_nll", answer_nll, 1), finite("rouge", rouge, 1)
     ratio = truth_ratio(paraphrased_nll, wrong_nll)
+    if not len(answer_nll) == len(rouge) == len(ratio):
+        raise ValueError(f"{name}: {len(answer_nll)} answers, {len(rouge)} ROUGE scores, {len(ratio)} truth ratios")
+    chance = probability(answer_nll) if name == "retain" else normalised_probability(answer_nll, wrong_nll)
     return {
-        f"{name}_rouge": float(finite("rouge", rouge, 1).mean()),
+        f"{name}_rouge": float(rouge.mean()),
         f"{name}_probability": float(np.mean(chance)),
         f"{name}_truth_ratio": float(np.mean(np.maximum(0, 1 - ratio))),
     }

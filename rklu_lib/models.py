@@ -224,6 +224,8 @@ def head(model):
     """Return a model's output layer as `losses.head_logits` takes it: (weight (vocab, hidden), bias (vocab,) or None,
     scale, cap or None)."""
     layer, config = model.get_output_embeddings(), model.config.get_text_config()
+    if not isinstance(layer, nn.Linear):  # an adapter on it would be left out without a word
+        raise ValueError(f"the output layer is {type(layer)} and not torch's Linear; merge adapters first")
     known = {name: getattr(config, name, None) for name in (*_CAPS, *_FACTORS, *_DIVISORS)}
     scale = math.prod(known[name] for name in _FACTORS if known[name] is not None)
     scale /= math.prod(known[name] for name in _DIVISORS if known[name] is not None)
@@ -248,6 +250,8 @@ class ScoredLogits(nn.Module):
 
     def __init__(self, model):
         super().__init__()
+        if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):  # its base_model is not the decoder
+            raise ValueError("give model.get_base_model(), whose layers hold the adapters, or merge them first")
         self.model = model
         # Does a common opening get its own pass? Not with gradient checkpointing, which keeps no key-value cache; not
         # with several processes, which may share the weights and must then all run equally many passes; not on a GPU,

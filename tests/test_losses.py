@@ -324,8 +324,28 @@ def test_a_mask_that_cannot_be_meant_raises(loss):
         loss(logits, other, torch.ones(2, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match="selects no token, so there is no loss"):
         loss(logits, other, torch.zeros(2, 3, dtype=torch.bool))
-    with pytest.raises(ValueError, match="does not fit"):
-        loss(logits, other, torch.ones(3, 3, dtype=torch.bool))
+    for shape in ((3, 3), (2,), (), (2, 3, 4)):  # a mask of rows would average over prompts and padding
+        with pytest.raises(ValueError, match="^mask .* do not fit each other"):
+            loss(logits, other, torch.ones(shape, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.weighted_ascent])
+def test_ids_are_token_ids_of_any_width_and_not_the_ignored_label(loss):
+    logits, ids, mask = torch.randn(2, 3, 4), torch.tensor([[0, 1, -100], [3, 2, -100]]), torch.ones(2, 3).bool()
+    with pytest.raises(ValueError, match="no token id from 0 to 3; mask = labels != -100"):
+        loss(logits, ids, mask)
+    assert loss(logits, ids.int(), ids != -100) == loss(logits[:, :2], ids[:, :2], mask[:, :2])
+
+
+def test_a_padded_vocabulary_costs_the_kls_nothing():
+    student, teacher = _float64(2, 3, 5).requires_grad_(), _float64(2, 3, 5)
+    mask, nothing = torch.ones(2, 3).bool(), torch.full((2, 3, 2), -torch.inf, dtype=torch.float64)
+    for kl in KLS:
+        plain = kl(student, teacher, mask)
+        padded = kl(torch.cat([student, nothing], -1), torch.cat([teacher, nothing], -1), mask)
+        assert padded.item() == pytest.approx(plain.item(), rel=1e-12)
+        grads = [torch.autograd.grad(value, student)[0] for value in (plain, padded)]
+        torch.testing.assert_close(*grads)
 
 
 @pytest.mark.parametrize("kl", KLS)
@@ -383,8 +403,18 @@ def test_from_hidden_refuses_what_it_cannot_do():
     hidden, head = _float64(3, 5), HEAD
     with pytest.raises(ValueError, match="loss must be one of reverse_kl, forward_kl, cross_entropy, .*, not 'npo'"):
         losses.from_hidden("npo", hidden, head, None)
-    with pytest.raises(ValueError, match="no token is scored"):
-        losses.from_hidden("reverse_kl", hidden[:0], head, None)
+    for states, chunk in ((hidden[:0], 128), (hidden[None], 128), (hidden, 0)):
+        with pytest.raises(ValueError, match="hidden is .tokens, hidden., tokens > 0, chunk > 0"):
+            losses.from_hidden("reverse_kl", states, head, None, chunk)
+    vocab = len(HEAD[0])
+    for wanted in ([0, -100, 1], [0, vocab, 1], [0, 1]):
+        with pytest.raises(ValueError, match="no token id from 0 to .*-100|do not fit 3 tokens"):
+            losses.from_hidden("cross_entropy", hidden, head, lambda a, b, ids=wanted: torch.tensor(ids)[a:b])
+    with pytest.raises(ValueError, match="do not fit 3 tokens"):  # one row would be taken for all tokens
+        losses.from_hidden("reverse_kl", hidden, head, lambda a, b: _float64(1, vocab))
+    for beta in (2.0, float("nan")):
+        with pytest.raises(ValueError, match="js_beta must be in"):
+            losses.from_hidden("jensen_shannon", hidden, head, lambda a, b: _float64(3, vocab)[a:b], js_beta=beta)
     value = losses.from_hidden("cross_entropy", hidden, head, lambda a, b: torch.arange(3)[a:b])
     value.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="used up by the first backward pass"):

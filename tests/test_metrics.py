@@ -223,6 +223,16 @@ def test_utility_components_by_hand():
     assert set(retain) | set(facts) < set(metrics.UTILITY_COMPONENTS)
 
 
+@pytest.mark.parametrize("broken", ["answer_nll", "paraphrased_nll", "rouge"])
+@pytest.mark.parametrize("name", metrics.UTILITY_SETS)
+def test_utility_components_take_no_set_with_a_score_missing(name, broken):
+    scores = dict(answer_nll=[0.5, 1.0], paraphrased_nll=[1.0, 1.0], wrong_nll=[[2.0], [0.0]], rouge=[1.0, 0.5])
+    with pytest.raises(ValueError, match="NaN of 2; was every question scored"):
+        metrics.utility_components(name, **scores | {broken: [0.5, math.nan]})
+    with pytest.raises(ValueError, match="1 answers|1 ROUGE scores|has 1 questions"):
+        metrics.utility_components(name, **scores | {broken: [0.5]})
+
+
 def logged(model, name):
     """{key: array in question order} of one of the authors' logs; the keys are question numbers, as text."""
     log = json.loads((LOGS / model / FILES[name]).read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Mamba
 import rklu_lib
 from rklu_lib import data, files, models, training
 from rklu_lib.own import checkpoints, jobs, measure, unlearning
+from rklu_lib.robustness import attack
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +45,16 @@ def start(tmp_path, knowing, profile, rows, refusals):
         return rklu_lib.unlearn(**given | {"probes": 2} | options)
 
     return unlearn
+
+
+def test_nothing_to_forget_is_said_before_the_weights_are_read(start, knowing, tmp_path):
+    for nothing in ([], None, ()):
+        with pytest.raises(data.DataError, match="the forget set has no rows; give question and answer"):
+            start(forget=nothing)
+        with pytest.raises(data.DataError, match="the forget set has no rows"):
+            attack.prepare(str(knowing), nothing, tmp_path / "attack.json")
+    with pytest.raises(ValueError, match="no probe relearn; there are"):
+        attack.prepare(str(knowing), [], tmp_path / "attack.json", skip="relearn")
 
 
 def measured(folder, profile, pairs):
@@ -408,6 +419,19 @@ def test_an_adapters_digest_holds_its_bases(knowing, tmp_path):
     weights = tmp_path / "base" / "model.safetensors"
     save_file({k: v + 1 for k, v in load_file(weights).items()}, weights, {"format": "pt"})
     assert checkpoints.sha256(tmp_path / "adapter") != before
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks transformers for it
+def test_a_model_in_peft_is_asked_for_its_base_and_for_a_linear_head(knowing):
+    peft, base = pytest.importorskip("peft"), AutoModelForCausalLM.from_pretrained(knowing, dtype=torch.float32)
+    ids, mask = torch.tensor([[5, 6, 7]]), torch.ones(1, 3).bool()
+    adapted = peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    with pytest.raises(ValueError, match="give model.get_base_model"):
+        models.ScoredLogits(adapted)
+    torch.testing.assert_close(models.ScoredLogits(adapted.get_base_model())(ids, mask), adapted(ids).logits[0])
+    head = peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["lm_head"], init_lora_weights=False))
+    with pytest.raises(ValueError, match="the output layer is .* not torch's Linear; merge adapters first"):
+        models.ScoredLogits(head.get_base_model())(ids, mask)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks transformers for it

@@ -126,6 +126,8 @@ def test_bleu_and_exactness_know_a_perfect_continuation(tiny_model, tokenizer, p
     assert scores["exact"] == 0.5
     assert metrics.bleu(["one two three four five"] * 2, ["one two three four five"] * 2) == pytest.approx(100)
     assert metrics.bleu(["one two three four five"], [""]) == 0
+    with pytest.raises(ValueError, match="shorter"):  # sacrebleu would compare the first alone
+        metrics.bleu(["one two three four five"] * 2, ["one two three four five"])
 
 
 def test_perplexity_is_the_exponential_of_the_mean():

@@ -10,6 +10,7 @@ import sys
 import pytest
 import yaml
 from helpers import ROOT
+from packaging.requirements import Requirement
 
 SCHEMAS = {"CITATION.cff": "vendor.citation-file-format", ".github/workflows/pages.yml": "vendor.github-workflows"}
 
@@ -43,7 +44,12 @@ def test_one_setting_gives_pages_their_launch_buttons(tmp_path):
 
 def test_the_containers_take_the_pinned_torch_and_the_dockerfile_that_is_here():
     lock, dockerfile = ((ROOT / name).read_text() for name in ("requirements.lock", "Dockerfile"))
-    assert len(re.findall("(?m)^torch==", lock)) == 1 and "grep '^torch==' requirements.lock" in dockerfile
+    command = re.search(r"sed -nE '(.*?)' requirements.lock > pins.txt", dockerfile)[1]
+    pins = subprocess.run(
+        ["sed", "-nE", command], input=lock, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert pins and [str(Requirement(pin)) for pin in pins] == pins  # what pip can read, line by line
+    assert len(pins) == len(re.findall(r"(?m)^[\w.-]+==", lock)) and len([p for p in pins if p[:7] == "torch=="]) == 1
     python = re.search(r"FROM python:([\d.]+)", dockerfile)[1]
     assert f"python={python}" in (ROOT / "environment.yml").read_text()
     for file in sorted((ROOT / ".devcontainer").rglob("devcontainer.json")):

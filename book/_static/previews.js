@@ -27,12 +27,11 @@ function source(number) {
   number.removeAttribute("title");
   const all = [...number.closest("p, li, td, article").querySelectorAll(".rk-number")], at = all.indexOf(number);
   number.tabIndex = at ? -1 : 0;
+  number.addEventListener("focus", () => all.forEach((other) => (other.tabIndex = other === number ? 0 : -1)));
   number.addEventListener("keydown", (event) => {
     const next = all[at + { ArrowLeft: -1, ArrowRight: 1 }[event.key]];
-    if (!next) return;
-    event.preventDefault();
-    [number.tabIndex, next.tabIndex] = [-1, 0];
-    next.focus();
+    if (next) event.preventDefault();
+    next?.focus();
   });
 }
 

@@ -66,9 +66,8 @@ def read(given):
     item, or a document {"text"}. Of equal items the first is kept.
     Raises FileNotFoundError, or DataError, which names file, line, field and fix."""
     given = [given] if isinstance(given, str | Path | dict) else list(given or ())
-    rows = [g for g in given if isinstance(g, dict)]
     parts = [(g, *_load(str(g))) for g in given if not isinstance(g, dict)]
-    if rows:
+    if rows := [g for g in given if isinstance(g, dict)]:
         parts.append(("rows", _digest(rows), [(f"row {i}", row) for i, row in enumerate(rows, 1)]))
     items, sources, left_out = [], [], Counter()
     for name, sha256, found in parts:
@@ -83,8 +82,7 @@ def read(given):
 
 
 def _digest(rows):
-    text = json.dumps(rows, ensure_ascii=False, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(json.dumps(rows, ensure_ascii=False, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _load(source):
@@ -269,8 +267,10 @@ def unplaced(corpus, tokenizer, template):
 
 
 def check_apart(corpora):
-    """Raise DataError if two corpora of {set: corpus} share a question, paraphrase or document. Case and blanks are
-    ignored. Only watch and holdout, which are never trained on, may overlap."""
+    """Raise DataError if the forget set is empty, or if two corpora of {set: corpus} share a question, paraphrase or
+    document (but for case and blanks). Only watch and holdout, which are never trained on, may overlap."""
+    if "forget" in corpora and not corpora["forget"]:
+        raise data.DataError(f"the forget set has no rows; {_SHAPES}")
     known = {}
     for name, corpus in corpora.items():
         texts = ((text, i.where) for i in corpus.items for text in (i.question or i.answer, *i.paraphrases))

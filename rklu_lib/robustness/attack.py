@@ -56,6 +56,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     skip: names in `robustness.PROBES`. redact: mask texts in the file. Raises ValueError or OSError, in one line."""
     if parallel.processes() > 1:
         raise ValueError("a model is attacked by one process; start `rklu attack` without a launcher")
+    skip = [skip] if isinstance(skip, str) else skip
     if unknown := sorted(set(skip) - set(rows.PROBES)):
         raise ValueError(f"no probe {', '.join(unknown)}; there are {', '.join(rows.PROBES)}")
     profiles.check_seed(seed)

@@ -87,7 +87,7 @@ class TokenDistributions(_Widget):
         lines.append(f"What each model would say next after “{''.join(content['tokens'][:at])}”:")
         for name in (name for name in content["models"] if name in self.models):
             top = content["models"][name]["top"][at][:3]
-            lines.append(f"{name}: " + ", ".join(f"“{text}” {p:.3g}" for text, p in top))
+            lines.append(f"{name}: " + ", ".join(f"{text.replace(' ', '␣')} {p:.3g}" for text, p in top))
         return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 
     def show(self, contents, question):

@@ -150,8 +150,8 @@ function render({ model, el }) {
     const { x, y, line, rule } = view(), runs = drawn();
     rules.hidden = !rule;
     plots.replaceChildren(...y.map((name) => chart(runs, x, name, line)));
-    const told = seeds(runs, line) ? " The number at a line's end is its seed." : "";
-    facts.textContent = runs.length ? `Point at a mark, or go through them with the arrow keys.${told}` : "Nothing is recorded of this choice, or no method is chosen.";
+    const ended = seeds(runs, line) ? " The number at a line's end is its seed." : "";
+    facts.textContent = runs.length ? `Point at a mark, or go through them with the arrow keys.${ended}` : "Nothing is recorded of this choice, or no method is chosen.";
     counted.textContent = `${runs.length} of ${series.length} ${"seed" in series[0].of ? "runs" : "models"} drawn.`;
   }
 
