@@ -429,7 +429,7 @@ def test_a_model_in_peft_is_asked_for_its_base_and_for_a_linear_head(knowing):
     with pytest.raises(ValueError, match="give model.get_base_model"):
         models.ScoredLogits(adapted)
     torch.testing.assert_close(models.ScoredLogits(adapted.get_base_model())(ids, mask), adapted(ids).logits[0])
-    head = peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["lm_head"], init_lora_weights=False))
+    head = peft.get_peft_model(adapted.unload(), peft.LoraConfig(r=4, target_modules=["lm_head"], init_lora_weights=False))
     with pytest.raises(ValueError, match="the output layer is .* not torch's Linear; merge adapters first"):
         models.ScoredLogits(head.get_base_model())(ids, mask)
 
