@@ -422,6 +422,7 @@ def test_an_adapters_digest_holds_its_bases(knowing, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks transformers for it
+@pytest.mark.filterwarnings("ignore:.*tied:UserWarning")  # its head shares the embedding's weights
 def test_a_model_in_peft_is_asked_for_its_base_and_for_a_linear_head(knowing):
     peft, base = pytest.importorskip("peft"), AutoModelForCausalLM.from_pretrained(knowing, dtype=torch.float32)
     ids, mask = torch.tensor([[5, 6, 7]]), torch.ones(1, 3).bool()
@@ -429,7 +430,9 @@ def test_a_model_in_peft_is_asked_for_its_base_and_for_a_linear_head(knowing):
     with pytest.raises(ValueError, match="give model.get_base_model"):
         models.ScoredLogits(adapted)
     torch.testing.assert_close(models.ScoredLogits(adapted.get_base_model())(ids, mask), adapted(ids).logits[0])
-    head = peft.get_peft_model(adapted.unload(), peft.LoraConfig(r=4, target_modules=["lm_head"], init_lora_weights=False))
+    head = peft.get_peft_model(
+        adapted.unload(), peft.LoraConfig(r=4, target_modules=["lm_head"], init_lora_weights=False)
+    )
     with pytest.raises(ValueError, match="the output layer is .* not torch's Linear; merge adapters first"):
         models.ScoredLogits(head.get_base_model())(ids, mask)
 
