@@ -232,6 +232,36 @@ def test_a_term_a_reference_and_an_equation_are_seen_without_going_there(visit, 
     preview.wait_for(state="detached")
 
 
+def test_a_number_and_its_source_are_reached_by_keyboard_and_pointer(visit):
+    page = visit().open("notebooks/at_a_glance")
+    numbers, tip = page.locator(".rk-number"), page.locator(".tippy-box")
+    stops = page.locator(".rk-number[tabindex='0']")
+    assert 1 < stops.count() < numbers.count()
+    numbers.first.focus()
+    page.keyboard.press("ArrowRight")
+    assert numbers.nth(1).evaluate("e => e === document.activeElement && e.tabIndex === 0")
+    tip.wait_for()
+    page.keyboard.press("Escape")
+    tip.wait_for(state="detached")
+    numbers.first.hover()
+    tip.hover()  # the pointer may enter it
+    assert "records/" in tip.inner_text()
+
+
+def test_from_the_dark_a_page_is_printed_dark_on_white(visit):
+    page = visit("desktop", "dark").open("notebooks/at_a_glance")
+    page.emulate_media(media="print")
+    for place in (".bd-article p", ".bd-article td", ".bd-article .highlight pre"):
+        colour = page.locator(place).last.evaluate("e => getComputedStyle(e).color")
+        assert max(map(int, re.findall(r"\d+", colour))) < 128, place
+    assert page.locator("details.hide").first.is_hidden()
+
+
+def test_formulas_are_not_tab_stops(visit):
+    page = visit().open("book/method")
+    assert page.locator("mjx-container").count() and not page.locator("mjx-container[tabindex='0']").count()
+
+
 # Every size and every scheme once; `make slow` has the other two pairs.
 PAIRS = [("desktop", "light"), ("phone", "dark")]
 PAIRS += [pytest.param(*pair, marks=pytest.mark.slow) for pair in (("desktop", "dark"), ("phone", "light"))]

@@ -51,6 +51,16 @@ def test_a_table_without_a_row_of_the_papers_has_nothing_in_bold():
     assert not comparison.marked(table).map(lambda cell: "strong" in cell).any(axis=None)
 
 
+def test_after_the_last_epoch_each_seed_has_its_own_row():
+    records = comparison.recorded("mini", "forget10", ["oracle", "RKLU"], [0, 2])
+    table = comparison.after(records, ("forget_quality", "retain_probability"))
+    assert list(table.index) == [("oracle", 0), ("oracle", 2), ("RKLU", 0), ("RKLU", 2)]
+    assert table["forget quality"].isna().tolist() == [True, True, False, False]
+    last = comparison.load(RunSpec("mini", "forget10", "RKLU", 2)).epochs[-1]
+    expected = [last["forget_quality_benchmark"], last["retain_probability"]]
+    assert table.loc[("RKLU", 2)].tolist() == expected
+
+
 def test_truth_ratios_tell_too_little_from_too_much():
     oracle = with_ratios(record("oracle", [1.0], [0.8]), [1.0, 2.0, 3.0, 4.0])
     del oracle.epochs[0]["forget_quality_benchmark"]

@@ -157,6 +157,9 @@ def test_a_head_sorts_its_column_by_size_and_back(opened):
         "forget10",
     ]  # written in both rows
     head = page.get_by_role("columnheader", name="score")
+    assert head.text_content() == "score↕\ufe0e" and head.get_attribute("scope") == "col"
+    assert page.locator("tbody th").first.get_attribute("scope") == "row"
+    assert page.get_by_role("region").count() == 0  # nothing scrolls
     for order, wanted in {
         "ascending": ["1.2e-09", "0.03 ± 0.1", "0.5", "–"],
         "descending": ["0.5", "0.03 ± 0.1", "1.2e-09", "–"],  # what is missing comes last
@@ -183,7 +186,8 @@ def test_on_a_phone_the_scores_come_first_and_names_stay(opened):
     wide.index = pd.Index([f"method {i}" for i in range(12)], name="method")
     page = opened(tables.show(wide, "Wide.", "wide"), "phone")
     assert column(page, 1)[:2] == ["0.4", "1.4"] and column(page, 3)[0] == "0.0"
-    page.get_by_label("First").select_option("forget rouge")
+    page.get_by_role("region", name="Wide.").focus()  # it scrolls
+    page.get_by_label("Columns to show first").select_option("forget rouge")
     assert [column(page, place)[0] for place in (1, 2, 3)] == ["0.2", "0.3", "0.0"]
     page.locator(".rk-scroll").evaluate("e => (e.scrollLeft = 150)")
     edges = [page.locator(at).first.bounding_box()["x"] for at in (".rk-scroll", "tbody th")]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from browsing import SCREENS
+from bs4 import BeautifulSoup
 from helpers import ROOT
 from invented import ALPHAS, ASKED, SCORES, TOKENS, alphas, explorer, playground
 
@@ -169,6 +170,8 @@ def test_the_playground_moves(visit):
     page.get_by_label("c, added to every augmented logit").fill("0.4")
     after = shown(page, "Lahore")
     assert after.pop("teacher") < before.pop("teacher") and after == before
+    assert page.locator(".rk-row small").nth(1).inner_text() == "3.0 → 3.6"  # what rose, with the constant
+    assert page.get_by_label("augmented logit of Lahore").get_attribute("aria-valuetext") == "3.2"
 
     page.get_by_label("original logit of Paris").fill("6")  # students start again from the moved original
     assert "After 0 steps" in page.locator(".rk-facts").inner_text()
@@ -176,9 +179,11 @@ def test_the_playground_moves(visit):
 
     page.get_by_label("Token in the chart").select_option("Paris")
     assert page.locator(".rk-plot svg").get_attribute("aria-label").startswith("Probability of Paris")
+    assert "mid-line: 0.5" in page.locator(".rk-head").inner_text()
     width = page.locator(".rk-bar.rk-teacher").nth(1).evaluate("e => e.style.width")
     page.get_by_label("logarithmic").check()
     assert page.locator(".rk-bar.rk-teacher").nth(1).evaluate("e => e.style.width") != width
+    assert "mid-line: 10⁻³" in page.locator(".rk-head").inner_text()
 
     page.get_by_role("button", name="Play", exact=True).click()
     page.wait_for_function("!document.querySelector('.rk-facts').textContent.startsWith('After 0')")
@@ -191,7 +196,8 @@ def test_two_playgrounds_on_a_page_do_not_disturb_each_other(visit):
     page = visit(book=False).page
     page.set_content(static(playground(), playground(), playground(alpha=2)))
     forms = page.locator("form")
-    assert forms.count() == 3
+    names = ["Divergence playground", "Divergence playground 2", "Divergence playground 3"]
+    assert [form.get_attribute("aria-label") for form in forms.all()] == names
     forms.nth(0).get_by_label("logarithmic").check()
     forms.nth(1).get_by_role("button", name="10 steps").click()
     assert forms.nth(1).get_by_label("linear").is_checked() and forms.nth(0).get_by_label("logarithmic").is_checked()
@@ -231,7 +237,9 @@ def test_the_explorer_shows_what_was_recorded_and_moves(visit):
     page.get_by_label("k, tokens shown").fill("3")
     check(ASKED[0], 2, 3, ["original", "oracle", "RKLU", "NPO+RT"])
     assert "The true token ␣Kar" in page.locator(".rk-facts").inner_text()
-    page.locator(".rk-answer button").nth(4).click()
+    token = page.get_by_role("group", name="Tokens of the true answer").get_by_role("button").nth(4)
+    token.click()
+    assert token.get_attribute("aria-pressed") == "true"
     assert page.get_by_label("Position in the true answer").input_value() == "4"
     check(ASKED[0], 4, 3, ["original", "oracle", "RKLU", "NPO+RT"])
 
@@ -291,7 +299,9 @@ def test_the_score_explorer_draws_what_is_asked_for_and_says_whose_a_mark_is(vis
     page.get_by_role("combobox", name="seed").select_option(label="0")
     page.get_by_role("checkbox", name="NPO+RT").uncheck()
     assert marks.count() == 1
+    assert page.locator("[aria-live=polite]").inner_text() == "1 of 4 runs drawn."
     page.get_by_label("every epoch").check()
+    assert "seed" not in facts.inner_text()  # one line needs no number at its end
     assert marks.count() == 6 and page.locator(".rk-chart").count() == 2  # three epochs, two scores
     assert page.get_by_text("Reported epoch", exact=True).is_hidden()
 
@@ -361,6 +371,23 @@ def test_what_a_widget_shows_can_be_saved(visit):
     top = ASKED[0]["models"]["NPO+RT"]["top"][2]
     assert list(chosen.token) == [text for text, _ in top]
     np.testing.assert_allclose(chosen.probability, [p for _, p in top])
+
+
+def test_without_a_script_the_explorer_shows_where_it_opens():
+    odd = ASKED[0] | {"question": "<b>?", "tokens": [" <i>", *ASKED[0]["tokens"][1:]]}
+    words = BeautifulSoup(static(widgets.TokenDistributions([odd], position=1)), "html.parser").noscript
+    text, p = ASKED[0]["models"]["RKLU"]["top"][1][0]
+    said = [line.text for line in words.find_all("p")]
+    assert said[0] == "<b>?" and said[2].endswith("after “ <i>”:") and not words.find_all(["b", "i"])
+    assert said[-1].startswith(f"RKLU: {text.replace(' ', '␣')} {p:.3g}, ") and len(said) == 7
+    assert "needs JavaScript" in words.text
+
+
+def test_lines_of_several_seeds_end_in_their_seed(visit):
+    page = visit(book=False).page
+    page.set_content(static(scores.explorer(RUNS[:2], view="epochs")))
+    ends = page.locator(".rk-chart").first.locator("> text[aria-hidden]")
+    assert sorted(ends.all_text_contents()) == ["0", "1"] and "is its seed" in page.locator(".rk-told").inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

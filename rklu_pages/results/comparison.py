@@ -176,6 +176,16 @@ def aggregates(records, measures):
     return table if table.index.unique("set").size > 1 else table.droplevel("set")
 
 
+def after(records, measures=KEPT):
+    """Return chosen scores after the last epoch, one row per model and seed; NaN where there is none. Forget quality is
+    against the oracle of the same seed."""
+    rows = {}
+    for record in records:
+        last = record.epochs[-1] | {"forget_quality": record.epochs[-1].get("forget_quality_benchmark")}
+        rows[record.spec.method, record.spec.seed] = {m.replace("_", " "): last.get(m) for m in measures}
+    return pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=["model", "seed"])).astype(float)
+
+
 def truth_ratios(records, percents=(10, 25, 50, 75, 90)):
     """Return percentiles of each record's truth ratios (benchmark form) at its reported epoch, the share of them above
     the oracle's median, and their KS distance to the oracle's. Unlearning aims at a share of 0.5: less is too little
