@@ -424,12 +424,7 @@ def test_the_page_says_of_llama_what_the_tofu_authors_logs_say(model):
     assert said[model].format(np.exp(-losses).mean()) in text
 
 
-def test_the_page_says_of_both_scales_what_the_records_say():
-    def known(profile, split):
-        return [load(RunSpec(profile, split, m)).epochs[-1]["forget_probability"] for m in ("original", "oracle")]
-
-    page = PAGE.read_text()
-    assert "from {:.2f} to {:.2f} for SmolLM2 (`smollm2-ten`)".format(*known("smollm2-ten", "forget01")) in page
-    known = known("mini", "forget10")
-    assert "from {:.2f} to {:.4f} for `mini` (forget10)".format(*known) in page
+def test_the_small_model_has_as_much_further_to_go_as_the_page_says():
+    known = [load(RunSpec("mini", "forget10", m)).epochs[-1]["forget_probability"] for m in ("original", "oracle")]
+    assert "Counted in nats, `mini` has three times as far to go as the others" in PAGE.read_text()
     assert 2.5 < np.log(known[0] / known[1]) / np.log(0.99 / 0.15) < 3.5  # "three times as far, counted in nats"
