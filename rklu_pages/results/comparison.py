@@ -188,14 +188,16 @@ def after(records, measures=KEPT):
 
 def truth_ratios(records, percents=(10, 25, 50, 75, 90)):
     """Return percentiles of each record's truth ratios (benchmark form) at its reported epoch, the share of them above
-    the oracle's median, and their KS distance to the oracle's. Unlearning aims at a share of 0.5: less is too little
-    unlearning, more is too much. Unlike a p-value, the distance does not depend on the number of questions."""
+    the oracle's median, their KS distance to the oracle's, and its p-value by `evidence.paired`. Unlearning aims at a
+    share of 0.5: less is too little unlearning, more is too much. The distance does not depend on how many questions
+    there are, a p-value does."""
     found = {record.spec.label: truth_ratio(record, rule_of(record)) for record in records}
     aim = np.median(found["oracle"])
     rows = {
         name: {f"{p} %": np.percentile(values, p) for p in percents}
         | {"above the oracle's median": (values > aim).mean()}
         | {"KS distance": evidence.ks_distances(values, found["oracle"])}
+        | {"p, paired": evidence.paired(values, found["oracle"])}
         for name, values in found.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
