@@ -29,7 +29,7 @@ class Job:
     """An attack, prepared but without weights. known: content of the reference's attack file, if `reference` is a file.
     examples: {"forget", "holdout", "paraphrases", "assured", "unrelated", "right"} -> lists of `data.Example`; "wrong":
     a list of lists. items: the `own.inputs.Item` of each forget example. end: token that closes an answer. how: what
-    two comparable attacks must share: files, template, a digest of the examples, seed, samples, sampled."""
+    two comparable attacks must share: files, template, a digest of the examples, seed, samples, sampled, precision."""
 
     model: str
     reference: str | None
@@ -51,7 +51,8 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     """Return a `Job`: read, tokenise and check everything but the weights.
 
     model, reference: folders or hub ids; or for reference the file of an earlier attack on it, to save the repetition.
-    forget, holdout: files, hub data sets or rows, see `own.inputs.read`. out: the file to write. template: as for
+    forget, holdout: files, hub data sets or rows, see `own.inputs.read`. out: the file to write. profile: its precision
+    ("bf16": under autocast, from weights in float32) and, where a tokenizer has none, its template. template: as for
     `own.unlearning.unlearn`. samples: number of answers drawn for each of `sampled` questions, chosen at random.
     skip: names in `robustness.PROBES`. redact: mask texts in the file. Raises ValueError or OSError, in one line."""
     if parallel.processes() > 1:
@@ -78,7 +79,8 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     config, tokenizer = configs[model], models.load_tokenizer(model)
     if reference and not remembered:
         models.check_vocabulary(reference, model, tokenizer)
-    template, unsure = jobs.prompts(model, tokenizer, template, profiles.profile(profile))
+    p = profiles.profile(profile)
+    template, unsure = jobs.prompts(model, tokenizer, template, p)
     profiles.profile(profile, template=template)  # raises ValueError for an invalid template
     if {"questions", "sampling"} & set(asked):
         checkpoints.check_cache(config, "--skip questions --skip sampling")
@@ -110,7 +112,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     texts = [tuple(prose[at : at + size]) for at in range(0, len(prose) - size + 1, size)]
     examples["unrelated"] = [data.passage(tokenizer, t) for t in texts[: len(examples["forget"])]]
     how = {"files": files, "template": template, "examples": hashlib.sha256(repr(examples).encode()).hexdigest()[:16]}
-    how |= {"seed": seed, "samples": samples, "sampled": sampled}
+    how |= {"seed": seed, "samples": samples, "sampled": sampled, "precision": p.precision}
     known = _known(reference, asked, how) if remembered else None
     needed = 4 * max(map(budget.parameters, configs.values())) * (2 if "relearning" in skip else 5)
     if needed > checkpoints.memory():
@@ -130,8 +132,9 @@ def _known(path, asked, how):
     if not isinstance(content, dict) or not {"rows", "seconds", "details"} <= content.keys():
         raise ValueError(f"{path} was not written by `rklu attack`; {own}")
     again = "attack the reference again as you attack this, or name the reference itself"
-    for name, value in how.items():  # older files do not note template and examples
-        if content.get(name, plain(value)) != plain(value):
+    older = {"precision": "no"}  # what files of before it was noted had; they note neither template nor examples
+    for name, value in how.items():
+        if content.setdefault(name, older.get(name, plain(value))) != plain(value):
             raise ValueError(f"{path} was made with {name} {data.shortened(content[name])}; {again}")
     if lacking := [p for p in asked if p not in content["seconds"]]:
         raise ValueError(f"{path} has nothing of {', '.join(lacking)}; {again}")
@@ -176,7 +179,9 @@ def _probed(job, side, oracle, kept, stage):
     model, found = models.load(path, "float32")[0], begun.setdefault(side, {})
     models.check(model, job.examples["forget"], "forget")
     if oracle is None and path == job.reference and job.examples["right"]:
-        oracle = metrics.truth_ratio(*relearning.answer_nll(model, job.examples["right"], job.examples["wrong"]))
+        with rows.autocast(job, model):
+            nll = relearning.answer_nll(model, job.examples["right"], job.examples["wrong"])
+        oracle = metrics.truth_ratio(*nll)
     for name in (n for n in job.probes if n not in found):
         stage(f"{Path(path).name}: {name}", None, 0)
         started = time.perf_counter()

@@ -33,12 +33,12 @@ def checkpoints(steps):
     return sorted({0, steps, *(2**k for k in range(steps.bit_length()))} & set(range(steps + 1)))
 
 
-def relearn(model, taught, judge, *, lr=RATE, batch_size=BATCH, epochs=1, seed=0):
+def relearn(model, taught, judge, *, lr=RATE, batch_size=BATCH, epochs=1, seed=0, precision="no"):
     """Train a copy of `model` on `taught`, a list of `data.Example`, and call `judge` after the steps of `checkpoints`.
 
     The optimiser is AdamW without weight decay. Its learning rate `lr` is constant, since `training.schedule` would
-    warm up all through one epoch. judge(model, step) -> {name: value}; step 0 is before training.
-    Return {"steps": [...], name: [one value per judged step], ...}."""
+    warm up all through one epoch. precision: as for `training.fit`. judge(model, step) -> {name: value}; step 0 is
+    before training. Return {"steps": [...], name: [one value per judged step], ...}."""
     student, steps, found = copy.deepcopy(model), epochs * -(-len(taught) // batch_size), []
     wanted, done = checkpoints(steps), 0
 
@@ -55,7 +55,7 @@ def relearn(model, taught, judge, *, lr=RATE, batch_size=BATCH, epochs=1, seed=0
     note()
     how = profiles.Profile("relearning", "", "{question}{answer}", model="", weight_decay=0.0)
     training.finetune(student, taught, how, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, on_step=on_step,
-                      factor=lambda step: 1.0)  # fmt: skip
+                      factor=lambda step: 1.0, precision=precision)  # fmt: skip
     return {"steps": wanted} | {name: [f[name] for f in found] for name in found[0]}
 
 

@@ -1,6 +1,8 @@
 """What a model with rounded weights still knows. Unlearning moves weights by little, and rounding may undo this
 (Zhang et al., 2025: 21 % of the knowledge kept in full precision, 83 % at 4 bits)."""
 
+import contextlib
+
 import numpy as np
 
 from rklu_lib import metrics
@@ -16,12 +18,13 @@ SCHEMES = {
 }
 
 
-def rounded(model, examples, end):
+def rounded(model, examples, end, context=contextlib.nullcontext):
     """Return {scheme: {"probability": (n,), "exact": (n,)}} of n answers, the weights rounded by each of `SCHEMES`:
-    geometric mean per token, and `memorisation.exact_memorisation`. The model is restored. end: closing token."""
+    geometric mean per token, and `memorisation.exact_memorisation`. The model is restored. end: closing token.
+    context: a function whose result is entered to score, once per scheme."""
     found = {}
     for kind in SCHEMES:
-        with measure.rounded(model, kind):
+        with measure.rounded(model, kind), context():
             answers = tokens.answers(model, examples, end)
         found[kind] = {"probability": metrics.probability([a.nll for a in answers])}
         found[kind]["exact"] = np.array([memorisation.exact_memorisation(a) for a in answers])

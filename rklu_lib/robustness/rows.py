@@ -4,12 +4,14 @@ A probe takes (job, model, oracle): an `attack.Job`, a model, and the oracle's t
 It returns ({measure: (value, low, high)}, details); low and high are None where a measure has no interval.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import scipy
+import torch
 
-from rklu_lib import metrics
+from rklu_lib import metrics, models
 from rklu_lib.own import measure
 from rklu_lib.own.report import masked
 from rklu_lib.robustness import PROBES as NAMES
@@ -34,6 +36,23 @@ def interval(statistic, *samples, confidence=0.95, seed=0):
     return low, high
 
 
+def autocast(job, model):
+    """Return the context in which an attack's answers are scored and drawn, autocast where its precision is "bf16".
+    It must end before weights change: until then autocast keeps their copies in bf16."""
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16(job.how["precision"]))
+
+
+def _cast(probe):
+    """Return a probe that changes no weights, to be run under `autocast`."""
+
+    @functools.wraps(probe)
+    def run(job, model, oracle):
+        with autocast(job, model):
+            return probe(job, model, oracle)
+
+    return run
+
+
 def _mean(values, seed):
     return float(np.mean(values)), *interval(np.mean, np.asarray(values, float), seed=seed)
 
@@ -45,6 +64,7 @@ def rare(values):
     return float(np.mean(values)), *measure.wilson(float(np.sum(values)), len(values))
 
 
+@_cast
 def _memorisation(job, model, oracle):
     seen = tokens.answers(model, job.examples["forget"], job.end)
     values = {"answer probability": metrics.probability([a.nll for a in seen])}
@@ -60,6 +80,7 @@ def _memorisation(job, model, oracle):
     return rows, {"each": {k: list(v) for k, v in values.items()}, "truth_ratio": ratios}
 
 
+@_cast
 def _membership(job, model, oracle):
     known = []
     for name in ("forget", "holdout"):
@@ -73,6 +94,7 @@ def _membership(job, model, oracle):
     return rows, {}
 
 
+@_cast
 def _questions(job, model, oracle):
     forget = job.examples["forget"]
     ways = {"asked": forget} | {f"{s:.0%} given": probes.prefixed(forget, job.end, s) for s in probes.SHARES}
@@ -84,6 +106,7 @@ def _questions(job, model, oracle):
     return rows, {}
 
 
+@_cast
 def _sampling(job, model, oracle):
     places = np.random.default_rng(job.seed).permutation(len(job.items))[: job.how["sampled"]].tolist()
     items, n, words = [job.items[i] for i in places], job.how["samples"], masked if job.redact else str
@@ -109,7 +132,8 @@ def _sampling(job, model, oracle):
 
 
 def _rounding(job, model, oracle):
-    found, names = rounding.rounded(model, job.examples["forget"], job.end), {"exact": "exact memorisation"}
+    found = rounding.rounded(model, job.examples["forget"], job.end, lambda: autocast(job, model))
+    names = {"exact": "exact memorisation"}
     rows = {f"{kind}, {names.get(k, k)}": _mean(v, job.seed) for kind, s in found.items() for k, v in s.items()}
     return rows, {"schemes": rounding.SCHEMES}
 
@@ -129,7 +153,7 @@ def _relearning(job, model, oracle):
         def judge(m, step, rest=rest):
             return _judged(job, m, rest, oracle) if step else {k: v[rest] for k, v in before.items()}
 
-        found = relearning.relearn(model, taught, judge, epochs=epochs, seed=job.seed)
+        found = relearning.relearn(model, taught, judge, epochs=epochs, seed=job.seed, precision=job.how["precision"])
         rows[f"{name}, probability"] = _mean(found["probability"][-1], job.seed)
         curve = {"steps": found["steps"], "probability": [float(p.mean()) for p in found["probability"]]}
         if "truth ratio" in found:
@@ -142,10 +166,11 @@ def _relearning(job, model, oracle):
 def _judged(job, model, rest, oracle):
     """Return {"probability"} of the answers at the places `rest`, per token; and their "truth ratio" where the oracle's
     truth ratios are known, for a forget quality."""
-    found = {"probability": metrics.probability(measure.score(model, [job.examples["forget"][i] for i in rest])[0])}
-    if oracle is not None and job.examples["right"]:
-        right, wrong = ([job.examples[k][i] for i in rest] for k in ("right", "wrong"))
-        found["truth ratio"] = metrics.truth_ratio(*relearning.answer_nll(model, right, wrong))
+    with autocast(job, model):
+        found = {"probability": metrics.probability(measure.score(model, [job.examples["forget"][i] for i in rest])[0])}
+        if oracle is not None and job.examples["right"]:
+            right, wrong = ([job.examples[k][i] for i in rest] for k in ("right", "wrong"))
+            found["truth ratio"] = metrics.truth_ratio(*relearning.answer_nll(model, right, wrong))
     return found
 
 
