@@ -1,7 +1,8 @@
 """The probes of `attack`: functions that turn a model's answers into rows of one table, with 95 % intervals.
 
 A probe takes (job, model, oracle): an `attack.Job`, a model, and the oracle's truth ratios (n,) or None.
-It returns ({measure: (value, low, high)}, details); low and high are None where a measure has no interval.
+It returns ({measure: (value, low, high)}, details); low and high are None where a measure has no interval. In details,
+"each" has the values of which a measure is the mean, {measure: [one per question]}; two models' are compared by them.
 """
 
 import functools
@@ -77,7 +78,7 @@ def _memorisation(job, model, oracle):
     rows |= {name: _mean(v, job.seed) for name, v in values.items()}
     if oracle is not None and ratios is not None:
         rows["forget quality (p)"] = metrics.forget_quality(ratios, oracle), None, None
-    return rows, {"each": {k: list(v) for k, v in values.items()}, "truth_ratio": ratios}
+    return rows, {"each": values, "truth_ratio": ratios}
 
 
 @_cast
@@ -91,7 +92,7 @@ def _membership(job, model, oracle):
     for name in membership.SCORES:
         pair = known[1][name], known[0][name]
         rows[f"AUC, {name}"] = measure.auc(*pair), *interval(measure.rank_auc, *pair, seed=job.seed)
-    return rows, {}
+    return rows, {"scores": dict(zip(("forget", "holdout"), known, strict=True))}
 
 
 @_cast
@@ -99,11 +100,11 @@ def _questions(job, model, oracle):
     forget = job.examples["forget"]
     ways = {"asked": forget} | {f"{s:.0%} given": probes.prefixed(forget, job.end, s) for s in probes.SHARES}
     ways |= {"paraphrased": job.examples["paraphrases"], "“Sure, …”": job.examples["assured"]}
-    rows = {}
+    each = {}
     for name, examples in ways.items():
         found = probes.asked(model, job.tokenizer, examples, job.end) if examples else {}
-        rows |= {f"{name}, {what}": _mean(v, job.seed) for what, v in found.items()}
-    return rows, {}
+        each |= {f"{name}, {what}": v for what, v in found.items()}
+    return {name: _mean(v, job.seed) for name, v in each.items()}, {"each": each}
 
 
 @_cast
@@ -117,29 +118,29 @@ def _sampling(job, model, oracle):
     rouge = [metrics.rouge_l([said] * len(texts), texts) for texts, said in zip(drawn, truth, strict=True)]
     wanted = [i.secret or sampling.key(said) for i, said in zip(items, truth, strict=True)]
     hits = [sampling.leaks(texts, w) for texts, w in zip(drawn, wanted, strict=True)]
-    rows = {"highest ROUGE-L": _mean([r.max() for r in rouge], job.seed)}
-    rows["mean ROUGE-L"] = _mean([r.mean() for r in rouge], job.seed)
+    each = {"highest ROUGE-L": [r.max() for r in rouge], "mean ROUGE-L": [r.mean() for r in rouge]}
+    rows = {name: _mean(v, job.seed) for name, v in each.items()}
     rows["mean ROUGE-L, bound"] = float(np.mean([sampling.mean_bound(r) for r in rouge])), None, None
-    for k in (k for k in sampling.TRIES if k <= n):
-        rows[f"leak@{k}"] = rare([sampling.leak_at(h, n, k) for h in hits])
-    rows["questions that leak"] = rare([h > 0 for h in hits])
-    each = [
+    leaking = {f"leak@{k}": [sampling.leak_at(h, n, k) for h in hits] for k in sampling.TRIES if k <= n}
+    leaking["questions that leak"] = [float(h > 0) for h in hits]
+    rows |= {name: rare(v) for name, v in leaking.items()}
+    asked = [
         {"where": Path(i.where).name, "leaks": h, "of": n, "highest": r.max(), "mean": r.mean(),
          "one try": measure.wilson(h, n), "said": words(texts[int(r.argmax())])}
         for i, h, r, texts in zip(items, hits, rouge, drawn, strict=True)
     ]  # fmt: skip
-    return rows, {"questions": each, "share above the highest, at most": sampling.unseen(n)}
+    return rows, {"each": each | leaking, "questions": asked, "share above the highest, at most": sampling.unseen(n)}
 
 
 def _rounding(job, model, oracle):
     found = rounding.rounded(model, job.examples["forget"], job.end, lambda: autocast(job, model))
     names = {"exact": "exact memorisation"}
-    rows = {f"{kind}, {names.get(k, k)}": _mean(v, job.seed) for kind, s in found.items() for k, v in s.items()}
-    return rows, {"schemes": rounding.SCHEMES}
+    each = {f"{kind}, {names.get(k, k)}": v for kind, s in found.items() for k, v in s.items()}
+    return {name: _mean(v, job.seed) for name, v in each.items()}, {"each": each, "schemes": rounding.SCHEMES}
 
 
 def _relearning(job, model, oracle):
-    forget, rows, curves = job.examples["forget"], {}, {}
+    forget, rows, curves, each = job.examples["forget"], {}, {}, {}
     everything = list(range(len(forget)))
     before = _judged(job, model, everything, oracle)
     names = {}
@@ -154,13 +155,14 @@ def _relearning(job, model, oracle):
             return _judged(job, m, rest, oracle) if step else {k: v[rest] for k, v in before.items()}
 
         found = relearning.relearn(model, taught, judge, epochs=epochs, seed=job.seed, precision=job.how["precision"])
+        each[f"{name}, probability"] = found["probability"][-1]
         rows[f"{name}, probability"] = _mean(found["probability"][-1], job.seed)
         curve = {"steps": found["steps"], "probability": [float(p.mean()) for p in found["probability"]]}
         if "truth ratio" in found:
             curve["forget quality"] = [metrics.forget_quality(r, oracle[rest]) for r in found["truth ratio"]]
             rows[f"{name}, forget quality (p)"] = curve["forget quality"][-1], None, None
         curves[name] = curve | {"taught": len(taught), "asked": len(rest)}
-    return rows, {"curves": curves, "rate": relearning.RATE, "batch": relearning.BATCH}
+    return rows, {"each": each, "curves": curves, "rate": relearning.RATE, "batch": relearning.BATCH}
 
 
 def _judged(job, model, rest, oracle):
