@@ -24,7 +24,7 @@ ORDER += ("parallel", "teacher", "methods", "training", "evaluation", "probing",
 ORDER += ("runs", "cluster")
 ORDER += ("fetch", "planning", "doctor", "verify", "inputs", "measure", "checkpoints", "plan", "jobs", "report")
 ORDER += ("unlearning", "tokens", "membership", "memorisation", "probes", "sampling", "relearning", "rounding")
-ORDER += ("rows", "attack", "terminal", "own_model", "cli")
+ORDER += ("exchange", "rows", "attack", "terminal", "own_model", "cli")
 ALONE = ("profiles", "chat", "files", "hub", "budget", "metrics", "losses", "caches")
 HEAVY = ("papermill", "datasets", "matplotlib", "pandas", "jupyter_book", "anywidget", "lm_eval", "sacrebleu")
 

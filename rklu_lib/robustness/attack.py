@@ -21,7 +21,7 @@ from rklu_lib import budget, chat, data, metrics, models, parallel, profiles, re
 from rklu_lib.files import DamagedError, read_json
 from rklu_lib.own import checkpoints, inputs, jobs
 from rklu_lib.own.report import plain
-from rklu_lib.robustness import membership, probes, relearning, rows, sampling
+from rklu_lib.robustness import exchange, membership, probes, relearning, rows, sampling
 
 
 @dataclass(frozen=True)
@@ -214,8 +214,9 @@ def run(job, on_stage=None):
     The results of an interrupted attack are kept in `<out>.part`; the same attack continues from there.
 
     rows: one per measure: {"probe", "measure", "value", "low", "high" (95 %), "reference": the same three or None,
-    "distance": value - reference}. With a reference an AUC also has "leakage" and "closeness" (`membership`); a row of
-    relearning has a "lesson" (`_lesson`). seconds: {probe: {"model", "reference"}}. details: further results by probe.
+    "distance": value - reference, "p": of `exchange.p_values` or None}. With a reference an AUC also has "leakage" and
+    "closeness" (`membership`); a row of relearning has a "lesson" (`_lesson`).
+    seconds: {probe: {"model", "reference"}}. details: further results by probe.
     Raises ValueError where the reference has the model's weights. No row is a verdict by itself."""
     stage, oracle, sides = on_stage or (lambda *_: None), None, {}
     paths = {"model": job.model} | ({"reference": job.reference} if job.reference and not job.known else {})
@@ -235,18 +236,19 @@ def run(job, on_stage=None):
     elif job.reference:  # first, since the forget quality needs its truth ratios
         sides["reference"], oracle = _probed(job, "reference", None, kept, stage)
     sides["model"] = sides["reference"] if alike else _probed(job, "model", oracle, kept, stage)[0]
-    beside, measured = sides.get("reference", {}), []
-    for probe, (measures, details, _) in sides["model"].items():
-        held, noted, _ = beside.get(probe, ({}, {}, None))
-        found = [_row(probe, name, value, held.get(name)) for name, value in measures.items()]
-        curves = [d["curves"] for d in (details, noted) if "curves" in d]
+    details = plain({side: {p: found[1] for p, found in s.items()} for side, s in sides.items()})
+    beside, measured, told = sides.get("reference", {}), [], exchange.p_values(details)
+    for probe, (measures, noted, _) in sides["model"].items():
+        held, others, _ = beside.get(probe, ({}, {}, None))
+        found = [_row(probe, n, v, held.get(n)) | {"p": told.get((probe, n))} for n, v in measures.items()]
+        curves = [d["curves"] for d in (noted, others) if "curves" in d]
         measured += [row | ({"lesson": _lesson(row["measure"], curves)} if curves else {}) for row in found]
     content = plain({
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **asked,
         "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
         "notes": job.notes, "rows": measured,
         "seconds": {p: {side: s[p][2] for side, s in sides.items()} for p in sides["model"]},
-        "details": {side: {p: found[1] for p, found in s.items()} for side, s in sides.items()},
+        "details": details,
     })  # fmt: skip
     records.write_json(job.out, content)
     part.unlink(missing_ok=True)
