@@ -185,7 +185,8 @@ def _probed(job, side, oracle, kept, stage):
     for name in (n for n in job.probes if n not in found):
         stage(f"{Path(path).name}: {name}", None, 0)
         started = time.perf_counter()
-        measures, details = rows.PROBES[name](job, model, oracle)
+        with contextlib.nullcontext() if name in rows.MOVING else rows.autocast(job, model):
+            measures, details = rows.PROBES[name](job, model, oracle)
         found[name] = measures, plain(details), time.perf_counter() - started
         records.write_json(part, {"asked": asked, "found": begun})
     return {name: found[name] for name in job.probes}, oracle

@@ -20,8 +20,8 @@ SCHEMES = {
 
 def rounded(model, examples, end, context=contextlib.nullcontext):
     """Return {scheme: {"probability": (n,), "exact": (n,)}} of n answers, the weights rounded by each of `SCHEMES`:
-    geometric mean per token, and `memorisation.exact_memorisation`. The model is restored. end: closing token.
-    context: a function whose result is entered to score, once per scheme."""
+    geometric mean per token, and `memorisation.exact_memorisation`. The model is restored. end: closing token. context:
+    a function whose result is entered to score."""
     found = {}
     for kind in SCHEMES:
         with measure.rounded(model, kind), context():

@@ -2,10 +2,10 @@
 
 A probe takes (job, model, oracle): an `attack.Job`, a model, and the oracle's truth ratios (n,) or None.
 It returns ({measure: (value, low, high)}, details); low and high are None where a measure has no interval. In details,
-"each" has the values of which a measure is the mean, {measure: [one per question]}; two models' are compared by them.
+"each" has what `exchange` compares two models by, {measure: [one value per question, of which it is the mean]}, and of
+an AUC {"forget": [...], "holdout": [...]}.
 """
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -38,20 +38,9 @@ def interval(statistic, *samples, confidence=0.95, seed=0):
 
 
 def autocast(job, model):
-    """Return the context in which an attack's answers are scored and drawn, autocast where its precision is "bf16".
-    It must end before weights change: until then autocast keeps their copies in bf16."""
+    """Return the context in which answers are scored and drawn, autocast where an attack's precision is "bf16". It must
+    end before weights change, of which it keeps copies in bf16: the probes in `MOVING` enter it by themselves."""
     return torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16(job.how["precision"]))
-
-
-def _cast(probe):
-    """Return a probe that changes no weights, to be run under `autocast`."""
-
-    @functools.wraps(probe)
-    def run(job, model, oracle):
-        with autocast(job, model):
-            return probe(job, model, oracle)
-
-    return run
 
 
 def _mean(values, seed):
@@ -65,7 +54,6 @@ def rare(values):
     return float(np.mean(values)), *measure.wilson(float(np.sum(values)), len(values))
 
 
-@_cast
 def _memorisation(job, model, oracle):
     seen = tokens.answers(model, job.examples["forget"], job.end)
     values = {"answer probability": metrics.probability([a.nll for a in seen])}
@@ -81,21 +69,20 @@ def _memorisation(job, model, oracle):
     return rows, {"each": values, "truth_ratio": ratios}
 
 
-@_cast
 def _membership(job, model, oracle):
     known = []
     for name in ("forget", "holdout"):
         examples = job.examples[name]
         texts = [job.tokenizer.decode(e.answer, skip_special_tokens=True) for e in examples]
         known.append(membership.scores(tokens.answers(model, examples, job.end), texts))
-    rows = {}
+    rows, each = {}, {}
     for name in membership.SCORES:
         pair = known[1][name], known[0][name]
         rows[f"AUC, {name}"] = measure.auc(*pair), *interval(measure.rank_auc, *pair, seed=job.seed)
-    return rows, {"scores": dict(zip(("forget", "holdout"), known, strict=True))}
+        each[f"AUC, {name}"] = dict(zip(("holdout", "forget"), pair, strict=True))
+    return rows, {"each": each}
 
 
-@_cast
 def _questions(job, model, oracle):
     forget = job.examples["forget"]
     ways = {"asked": forget} | {f"{s:.0%} given": probes.prefixed(forget, job.end, s) for s in probes.SHARES}
@@ -107,7 +94,6 @@ def _questions(job, model, oracle):
     return {name: _mean(v, job.seed) for name, v in each.items()}, {"each": each}
 
 
-@_cast
 def _sampling(job, model, oracle):
     places = np.random.default_rng(job.seed).permutation(len(job.items))[: job.how["sampled"]].tolist()
     items, n, words = [job.items[i] for i in places], job.how["samples"], masked if job.redact else str
@@ -133,8 +119,8 @@ def _sampling(job, model, oracle):
 
 
 def _rounding(job, model, oracle):
-    found = rounding.rounded(model, job.examples["forget"], job.end, lambda: autocast(job, model))
-    names = {"exact": "exact memorisation"}
+    names, within = {"exact": "exact memorisation"}, lambda: autocast(job, model)
+    found = rounding.rounded(model, job.examples["forget"], job.end, within)
     each = {f"{kind}, {names.get(k, k)}": v for kind, s in found.items() for k, v in s.items()}
     return {name: _mean(v, job.seed) for name, v in each.items()}, {"each": each, "schemes": rounding.SCHEMES}
 
@@ -176,4 +162,5 @@ def _judged(job, model, rest, oracle):
     return found
 
 
+MOVING = ("rounding", "relearning")
 PROBES = dict(zip(NAMES, (_memorisation, _membership, _questions, _sampling, _rounding, _relearning), strict=True))
