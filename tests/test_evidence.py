@@ -53,7 +53,7 @@ def test_exchanges_are_all_exchanges_where_they_are_few():
     assert evidence.paired(one, other) == pytest.approx(np.mean([d >= found[0] - 1e-9 for d in found]))
     apart = [abs(_distance(a, oracle) - _distance(b, oracle)) for a, b in pairs]
     assert evidence.nearer(one, other, oracle) == pytest.approx(np.mean([d >= apart[0] - 1e-9 for d in apart]))
-    with pytest.raises(ValueError, match="3 and 2 truth ratios; exchanges need the same questions"):
+    with pytest.raises(ValueError, match="3 and 2 values; exchanges need the same questions"):
         evidence.paired([1, 2, 3], [1, 2])
 
 

@@ -18,7 +18,18 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from rklu_lib import data, losses, metrics, models, training
 from rklu_lib.own import inputs, measure
-from rklu_lib.robustness import attack, membership, memorisation, probes, relearning, rounding, rows, sampling, tokens
+from rklu_lib.robustness import (
+    attack,
+    exchange,
+    membership,
+    memorisation,
+    probes,
+    relearning,
+    rounding,
+    rows,
+    sampling,
+    tokens,
+)
 
 # OpenUnlearning's own functions (locuslab/open-unlearning, commit d3d7cf9), called on `fixed` with these answers, in
 # batches of three, float64, its data sets and collator replaced by lists of token ids: evals/metrics/memorization.py,
@@ -438,6 +449,42 @@ def test_attack_asks_both_models_everything(attacked, place):
         assert curves["100% of it"][name][0] == curves["unrelated text"][name][0]
     known = by_name["answer probability"]["value"]
     assert curves["unrelated text"]["probability"][0] == pytest.approx(known, rel=1e-4)
+
+
+def test_every_mean_over_questions_is_kept_and_held_against_the_reference(attacked):
+    """Of each question, so that two models can be compared by the same questions; the mean is the row's value."""
+    content, told = attacked[1], 0
+    for row in content["rows"]:
+        kept = [content["details"][s][row["probe"]]["each"].get(row["measure"]) for s in ("model", "reference")]
+        assert (kept[0] is None) == (row["p"] is None) == (row["low"] is None), row
+        if isinstance(kept[0], dict):
+            area = stats.mannwhitneyu(kept[0]["holdout"], kept[0]["forget"])
+            assert row["value"] == pytest.approx(area.statistic / np.prod([len(v) for v in kept[0].values()]), abs=1e-4)
+        elif kept[0]:
+            assert row["value"] == pytest.approx(np.mean(kept[0]), abs=1e-4)
+            assert row["p"] == pytest.approx(exchange.mean(*kept), abs=1e-4)
+            told += row["p"] < 0.01
+    assert told > 5  # it knows them, the reference does not
+
+
+def test_an_attack_in_bf16_sees_weights_as_they_become(attacked, place, monkeypatch):
+    """Autocast keeps copies of weights: those rounded or trained since must not be scored by their copies."""
+    monkeypatch.setattr(models, "bf16", lambda precision: precision == "bf16")
+    how = {"reference": str(place / "reference"), "holdout": place / "holdout.jsonl", "template": chat_template()}
+    how |= {"samples": 8, "sampled": 3, "profile": "smollm2", "skip": ("sampling", "questions")}
+    job = attack.prepare(str(place / "model"), place / "forget.jsonl", place / "half.json", **how)
+    half = {r["measure"]: r for r in attack.run(job)["rows"]}
+    full = {r["measure"]: r for r in attacked[1]["rows"] if r["measure"] in half}
+    moved = {name for name, r in full.items() if r["probe"] in rows.MOVING and not name.endswith("(p)")}
+    assert len(moved) == 11 and half["answer probability"]["value"] != full["answer probability"]["value"]
+    for name in moved | {"answer probability"}:
+        assert half[name]["value"] == pytest.approx(full[name]["value"], abs=0.02), name
+    before = half["answer probability"]["value"]
+    assert abs(half["4-bit, probability"]["value"] - before) > 0.001
+    assert abs(half["20% of it, ten times, probability"]["value"] - before) > 0.001
+    other = {"precision": "no", **{k: v for k, v in job.how.items() if k != "precision"}}
+    with pytest.raises(ValueError, match="half.json was made with precision 'bf16'; attack the reference again"):
+        attack._known(place / "half.json", job.probes, other)
 
 
 def test_attacks_numbers_are_those_of_the_model_alone(attacked, place, profile):

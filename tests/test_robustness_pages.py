@@ -115,6 +115,16 @@ def test_a_reading_needs_intervals_that_do_not_touch():
     assert list(said.index) == ["RKLU", "oracle"]
 
 
+def test_where_questions_can_be_exchanged_a_reading_needs_a_small_p_value():
+    """Then intervals may touch, since two models' answers to the same questions go together."""
+    oracle = (0.3, 0.2, 0.4)
+    found = [(0.32, 0.22, 0.42, 0.001), (0.28, 0.18, 0.38, 0.009), (0.6, 0.41, 0.7, 0.02), (0.9, None, None, None)]
+    rows = [spread(*three, oracle, measure=str(n)) | {"p": p} for n, (*three, p) in enumerate(found)]
+    table = robustness.side_by_side({"RKLU": {"rows": rows}})
+    assert list(table.reading) == ["more", "less", "alike", ""]
+    assert table["p, paired"].tolist()[:3] == [0.001, 0.009, 0.02] and np.isnan(table["p, paired"].iloc[3])
+
+
 def test_what_is_kept_lies_between_the_oracle_and_the_original():
     def held(full, four):
         values = {"answer probability": full, "bfloat16, probability": full, "8-bit, probability": full}

@@ -5,6 +5,7 @@ import json
 import re
 from urllib.parse import unquote
 
+import numpy as np
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -72,6 +73,13 @@ def test_html_cells_are_kept_where_they_are_asked_for():
     assert page.strong.text == "0.25" and saved(page).p.tolist() == [0.25]
     plain = repr(tables.show(table, "c", "t", bold.replace("0.25", "I&#x27;m", regex=True), escape=False))
     assert "I'm" in plain and "<" not in plain  # in a terminal
+
+
+def test_p_values_keep_two_figures_among_shares():
+    table = pd.DataFrame({"forget quality": [1e-9, 0.63], "p, paired": [np.nan, 1.0], "KS distance": [0.07512, 1]})
+    text = tables.rounded(table, 2)
+    assert text["forget quality"].tolist() == ["1e-09", "0.63"] and text["KS distance"].tolist() == [0.08, 1.0]
+    assert text["p, paired"].isna().tolist() == [True, False] and text["p, paired"].iloc[1] == "1"
 
 
 def test_rows_without_names_are_not_numbered():

@@ -10,6 +10,8 @@ from rklu_pages.drawing.figures import forget_quality_axis
 from rklu_pages.drawing.looks import COLOURS, STYLE, look
 from rklu_pages.drawing.pictures import finished
 
+TOLD = 0.01  # below this p-value a measure tells a model from the oracle: one of a hundred comparisons by chance
+
 
 def holdout(profile, split):
     """Return (rows that no model of a profile has read, their origin in words); as many rows as the forget set has, or
@@ -91,24 +93,23 @@ def _p_value(measure):
 
 
 def side_by_side(results):
-    """Return one row per model and measure: value and 95 % interval, the oracle's, their distance, and a reading.
+    """Return one row per model and measure: value and 95 % interval, the oracle's, their distance, its p-value by
+    exchanging the two models' answers (`rklu_lib.robustness.exchange`), and a reading.
 
-    reading: "more" or "less" where the model's interval lies wholly above or below the oracle's, "alike" where the two
-    overlap; "" for a measure without interval. Every measure with an interval grows with what a model knows.
-    """
+    reading: "more" or "less" than the oracle where that p-value is below `TOLD`, else "alike". Attacks of before it was
+    noted are read by their intervals: apart, or not. "" for a measure without interval. Every measure with an interval
+    grows with what a model knows."""
     rows = []
     for name, found in results.items():
         for r in found["rows"]:
-            held, spread = r["reference"], r["low"] is not None and r["reference"]["low"] is not None
-            reading = "alike" if spread else ""
-            if spread and r["low"] > held["high"]:
-                reading = "more"
-            elif spread and r["high"] < held["low"]:
-                reading = "less"
+            held, p = r["reference"], r.get("p")
+            reading = "" if r["low"] is None or held["low"] is None else "alike"
+            if reading and (r["low"] > held["high"] or r["high"] < held["low"] if p is None else p < TOLD):
+                reading = "more" if r["distance"] > 0 else "less"
             row = {"method": name, "probe": r["probe"], "measure": r["measure"], "value": r["value"], "low": r["low"]}
             row |= {"high": r["high"], "oracle": held["value"], "oracle low": held["low"], "oracle high": held["high"]}
-            rows.append(row | {"distance": r["distance"], "reading": reading})
-    numbers = ("value", "low", "high", "oracle", "oracle low", "oracle high", "distance")
+            rows.append(row | {"distance": r["distance"], "p, paired": p, "reading": reading})
+    numbers = ("value", "low", "high", "oracle", "oracle low", "oracle high", "distance", "p, paired")
     columns = ["method", "probe", "measure", *numbers, "reading"]
     return pd.DataFrame(rows, columns=columns).set_index("method")
 

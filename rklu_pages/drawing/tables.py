@@ -47,6 +47,13 @@ def _saved(value):
     return f"'{value}" if formula and not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value) else value
 
 
+def rounded(table, digits):
+    """Return a table as `text` for `show`: numbers to `digits` decimals, and p-values, which are columns named "forget
+    quality" or "p, ...", to two significant figures."""
+    small = [c for c in table.columns if c == "forget quality" or str(c).startswith("p, ")]
+    return table.round(digits).assign(**{c: table[c].map("{:.2g}".format, na_action="ignore") for c in small})
+
+
 def show(table, caption, name, text=None, escape=True):
     """Return a `Table` with a caption and a link that saves all its numbers, to ten figures, as <name>.csv.
 

@@ -7,7 +7,8 @@ differ by chance than it allows for, so that it finds less than it could.
 """
 
 import numpy as np
-import scipy
+
+from rklu_lib.robustness import exchange
 
 
 def ks_distances(mine, other, axis=-1):
@@ -30,7 +31,7 @@ def paired(unlearned, oracle, draws=9999):
 
     Where the two are alike, their ratios of a question could as well be exchanged: p is the share of `draws` random
     exchanges, question by question, with a distance at least as large. Raises ValueError for different lengths."""
-    return _exchanged(ks_distances, unlearned, oracle, draws)
+    return exchange.p_value(ks_distances, unlearned, oracle, draws)
 
 
 def nearer(one, other, oracle, draws=999):
@@ -41,17 +42,7 @@ def nearer(one, other, oracle, draws=999):
         aim = np.broadcast_to(oracle, mine.shape)
         return np.abs(ks_distances(mine, aim) - ks_distances(its, aim))
 
-    return _exchanged(difference, one, other, draws)
-
-
-def _exchanged(statistic, one, other, draws):
-    if len(one) != len(other):
-        raise ValueError(f"{len(one)} and {len(other)} truth ratios; exchanges need the same questions")
-    found = scipy.stats.permutation_test(
-        (np.asarray(one, float), np.asarray(other, float)), statistic, permutation_type="samples", vectorized=True,
-        n_resamples=draws, batch=500, alternative="greater", rng=np.random.default_rng(0),
-    )  # fmt: skip
-    return float(found.pvalue)
+    return exchange.p_value(difference, one, other, draws)
 
 
 def equivalence(unlearned, oracle, margin=0.2, confidence=0.95, draws=2000, seed=0):
