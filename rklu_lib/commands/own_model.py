@@ -112,7 +112,7 @@ def attack(
         Path | None, typer.Option(help="the file to write; attack.json, in the folder of a model that rklu unlearned")
     ] = None,
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="whose chat template, if none is known")
+        str, typer.Option("--profile", "-p", help="whose precision, and chat template if none is known")
     ] = "llama2-7b",
     template: Annotated[str | None, typer.Option(help="chat template, as of `rklu unlearn`")] = None,
     samples: Annotated[int, typer.Option(help="answers drawn to each sampled question")] = 128,

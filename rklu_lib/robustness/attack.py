@@ -276,7 +276,7 @@ def _lesson(measure, curves):
 
 def show(content):
     """Return the rows of `run` as a table for a terminal."""
-    table = Table("probe", "measure", "model", "reference", "distance", "leakage, %", "seconds", box=None)
+    table = Table("probe", "measure", "model", "reference", "distance", "p", "leakage, %", "seconds", box=None)
     number = lambda x: "–" if x is None else f"{x:.3g}"  # noqa: E731
     bounds = lambda r: "" if r["low"] is None else f" [{number(r['low'])}, {number(r['high'])}]"  # noqa: E731
     spread = lambda r: number(r["value"]) + bounds(r)  # noqa: E731
@@ -287,6 +287,7 @@ def show(content):
         took = " + ".join(f"{s:.3g}" for s in content["seconds"][last].values()) if first else ""
         held = spread(row["reference"]) if row["reference"] else "–"
         leaks = number(row["leakage"]) if "leakage" in row else ""
-        cells = (last if first else "", row["measure"], spread(row), held, number(row["distance"]), leaks, took)
+        told = (number(row["distance"]), number(row.get("p")))
+        cells = (last if first else "", row["measure"], spread(row), held, *told, leaks, took)
         table.add_row(*map(Text, cells))
     return table

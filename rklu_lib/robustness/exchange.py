@@ -11,7 +11,6 @@ from rklu_lib.own import measure
 
 def p_value(statistic, one, other, draws=4999):
     """Return the share of `draws` random exchanges in which statistic(one, other, axis=-1) is at least as large.
-
     one, other: (n,), what two models gave to the same n questions. All 2^n exchanges are made where these are fewer.
     The result is nan where a value is not finite. Raises ValueError for different lengths."""
     one, other = np.asarray(one, float), np.asarray(other, float)
