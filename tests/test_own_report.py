@@ -139,6 +139,8 @@ def test_an_attack_on_the_model_joins_its_report(made, tmp_path):
     assert [c[:2] for c in cells] == [[r["probe"], r["measure"]] for r in found["rows"]] and cells
     assert cells[0][2].startswith(f"{found['rows'][0]['value']:.3g} (")
     assert cells[0][3].startswith(f"{found['rows'][0]['reference']['value']:.3g} (")
+    told = ["–" if r["p"] is None else f"{r['p']:.3g}" for r in found["rows"]]
+    assert [c[4] for c in cells] == told
     said = head.find_all_next("p", limit=4)
     assert any("asked for other data than this model was made to forget: forget.jsonl" in p.text for p in said)
     assert not any("another prompt format" in p.text for p in said)  # it was asked in the report's own
