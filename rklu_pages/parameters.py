@@ -58,6 +58,7 @@ RULES = {
     "split": _Rule(*SPLIT),
     "splits": _Rule(*SPLIT, several=True),
     "seed": _Rule(*_whole(0)),
+    "whole_seed": _Rule(*_whole(0)),
     "seeds": _Rule(*_whole(0), several=True),
     "method": _Rule(*METHOD),
     "methods": _Rule(*METHOD, several=True),

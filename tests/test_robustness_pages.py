@@ -31,13 +31,23 @@ def results():
 
 
 def test_distances_are_absolute_and_of_measures_that_all_have(results):
-    results["RKLU"] = result(-0.1, 0.6, extra={("rounding", "4-bit"): 0.3}.items())
+    results["RKLU"] = result(-0.1, 0.6, extra={("sampling", "leak@8"): 0.3}.items())  # the others drew too few
     table = robustness.distances(results)
     assert list(table.index) == ["original", "RKLU", "oracle"] and list(table.columns) == list(MEASURES)
     np.testing.assert_allclose(table.to_numpy(), np.array([[0.5], [0.1], [0.0]]) * np.ones((1, 4)))
     probes = robustness.by_probe(table)
     assert list(probes.columns) == ["memorisation", "membership", "sampling"]
     np.testing.assert_allclose(probes.loc["RKLU"], 0.1)
+
+
+def test_a_probe_that_was_not_asked_leaves_its_cell_empty(results):
+    results["NPO"] = result(0.3)
+    results["NPO"]["rows"] = [r for r in results["NPO"]["rows"] if r["probe"] != "membership"]
+    probes = robustness.by_probe(robustness.distances(results))
+    assert np.isnan(probes.loc["NPO", "membership"]) and probes.isna().sum().sum() == 1
+    np.testing.assert_allclose(probes.loc["NPO", "sampling"], 0.3)
+    (ax, _), values = robustness.heat_map(probes).figure.axes, probes.to_numpy().ravel()
+    assert [t.get_text() for t in ax.texts] == [f"{v:.2f}" for v in values[~np.isnan(values)]]
 
 
 def test_p_values_and_seconds_stand_apart(results):
@@ -205,6 +215,8 @@ def test_the_oracle_is_asked_once_and_records_are_read(tmp_path, tofu, monkeypat
     robustness.attacked("mini", "forget01", ["RKLU"], samples=4, sampled=2, probes=["rounding"])  # both anew
     assert len(asked) == 5 and len(asked[4][2]["skip"]) == 5
     assert list(robustness.recorded("mini", "forget01")) == ["oracle", "GA", "RKLU"]
+    file.rename(file.with_name("RKLU,judge_every=10,alpha=4-seed1.json"))
+    assert list(robustness.recorded("mini", "forget01", 1)) == ["RKLU,alpha=4"]
     assert robustness.recorded("mini", "forget05") == {}
     assert robustness.readings(robustness.side_by_side({})).empty and robustness.kept({}).empty
 

@@ -60,9 +60,12 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PRO
 
 
 def recorded(profile, split, seed=0):
-    """Return the existing records of `attacked`, {label: content}, oracle and original first; compute nothing."""
+    """Return the existing records of `attacked`, {label: content}, oracle and original first; compute nothing. How
+    often a run was judged changes no model, and is left out of its label."""
     paths = (records.RECORDS / profile / "tofu" / split / "attacks").glob(f"*-seed{seed}.json")
-    found = {path.stem.rpartition("-")[0]: files.read_json(path) for path in sorted(paths)}
+    labels = {path: path.stem.rpartition("-")[0].split(",") for path in sorted(paths)}
+    named = {p: ",".join(part for part in label if not part.startswith("judge_every=")) for p, label in labels.items()}
+    found = {label: files.read_json(path) for path, label in named.items()}
     first = [label for label in ("oracle", "original") if label in found]
     return {label: found[label] for label in dict.fromkeys((*first, *found))}
 
@@ -71,8 +74,8 @@ def distances(results):
     """Return the distance |value - oracle's value| of each method: a DataFrame, methods by (probe, measure).
 
     results: {method: what `rklu_lib.robustness.attack.run` returned}. p-values are left out, since they already compare
-    with the oracle (see `quality`); so are measures that some method lacks. Raises ValueError for a result without a
-    reference, and for results with different references.
+    with the oracle (see `quality`); so are measures that some method lacks though their probe asked it. NaN where a
+    probe did not ask a method. Raises ValueError for a result without a reference, and for different references.
     """
     references = {name: (found.get("reference") or {}).get("sha256") for name, found in results.items()}
     if bad := [name for name, found in results.items() if not found.get("reference")]:
@@ -83,8 +86,11 @@ def distances(results):
         name: {(r["probe"], r["measure"]): abs(r["distance"]) for r in found["rows"] if not _p_value(r["measure"])}
         for name, found in results.items()
     }
-    table = pd.DataFrame.from_dict(rows, orient="index").dropna(axis="columns")
-    table.columns = pd.MultiIndex.from_tuples(table.columns, names=["probe", "measure"])
+    asked = {name: {probe for probe, _ in row} for name, row in rows.items()}
+    columns = dict.fromkeys(c for row in rows.values() for c in row)
+    common = [c for c in columns if all(c in row for name, row in rows.items() if c[0] in asked[name])]
+    table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=common)
+    table.columns = pd.MultiIndex.from_tuples(common, names=["probe", "measure"])
     return table.rename_axis("method")
 
 
@@ -242,7 +248,8 @@ def seconds(results):
 
 
 def heat_map(table, title="How far each model is from the oracle"):
-    """Plot `distances`, or `by_probe` of them, as a heat map: methods by probes; dark is far from the oracle."""
+    """Plot `distances`, or `by_probe` of them, as a heat map: methods by probes; dark is far from the oracle, empty not
+    asked."""
     labels = [", ".join(c) if isinstance(c, tuple) else c for c in table.columns]
     wide, high = max(6.5, 1.5 + 0.42 * len(labels)), 1.6 + 0.34 * len(table)
     few = len(labels) <= 12
@@ -257,7 +264,7 @@ def heat_map(table, title="How far each model is from the oracle"):
             "cbar_kws": {"label": "distance to oracle"},
         }
         seaborn.heatmap(drawn, ax=ax, annot=few, fmt=".2f", **how)
-        for text, value in zip(ax.texts, drawn.to_numpy().ravel(), strict=False):
+        for text, value in zip(ax.texts, drawn.stack(), strict=False):
             text.set_color("#ffffff" if value > 0.6 else "#000000")  # seaborn's choice is hard to read at middle values
         for artist in (*ax.collections, *ax.texts):
             artist.set_gid("own")  # keeps its colours in a dark page: dark is far there too
