@@ -212,9 +212,13 @@ def test_the_oracle_is_asked_once_and_records_are_read(tmp_path, tofu, monkeypat
     assert asked[1][1] == data.load_tofu("forget01_perturbed", str(tofu))
     again = robustness.attacked("mini", "forget01", ["RKLU", "GA"], samples=4, sampled=2)
     assert again == found and len(asked) == 3
-    robustness.attacked("mini", "forget01", ["RKLU"], samples=4, sampled=2, probes=["rounding"])  # both anew
-    assert len(asked) == 5 and len(asked[4][2]["skip"]) == 5
-    assert list(robustness.recorded("mini", "forget01")) == ["oracle", "GA", "RKLU"]
+    assert robustness.attacked("mini", "forget01", ["RKLU"], samples=4, sampled=2, probes=["rounding"])["RKLU"]
+    assert len(asked) == 3  # a record of all probes has this one, too
+    robustness.attacked("mini", "forget01", ["IDK"], samples=4, sampled=2, probes=["rounding"])
+    assert [job[0].parent.name for job in asked[3:]] == ["IDK"] and len(asked[3][2]["skip"]) == 5
+    robustness.attacked("mini", "forget01", ["IDK"], samples=4, sampled=2)  # of all probes, anew
+    assert len(asked) == 5 and not asked[4][2]["skip"]
+    assert list(robustness.recorded("mini", "forget01")) == ["oracle", "GA", "IDK", "RKLU"]
     file.rename(file.with_name("RKLU,judge_every=10,alpha=4-seed1.json"))
     assert list(robustness.recorded("mini", "forget01", 1)) == ["RKLU,alpha=4"]
     assert robustness.recorded("mini", "forget05") == {}

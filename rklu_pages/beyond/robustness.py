@@ -30,17 +30,19 @@ def holdout(profile, split):
 def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PROBES):
     """Return {label: result of `attack.run`} of models after their last epoch, with the oracle as the reference.
 
-    labels: as of `runs.named`. A record with the same settings is read. Otherwise the model is loaded or trained and
-    attacked, and its record written to data/records/<profile>/tofu/<split>/attacks/. The oracle is attacked only once.
-    samples, sampled: as of `attack.prepare`. probes: some of `PROBES`."""
+    labels: as of `runs.named`. A record with the same settings is read, if it has these probes. Otherwise the model is
+    loaded or trained and attacked, and its record written to data/records/<profile>/tofu/<split>/attacks/. The oracle is
+    attacked only once. samples, sampled: as of `attack.prepare`. probes: some of `PROBES`."""
     folder, found = records.RECORDS / profile / "tofu" / split / "attacks", {}
     specs = {label: runs.named(profile, split, label, seed) for label in dict.fromkeys(("oracle", *labels))}
     paths = {label: folder / f"{label}-seed{seed}.json" for label in specs}
-    asked = {"samples": samples, "sampled": sampled, "skip": sorted(set(PROBES) - set(probes))}
+    asked = {"samples": samples, "sampled": sampled}
     for label, path in paths.items():
         content = files.read_json(path) if path.exists() else {}
-        if (asked | {"settings": specs[label].settings}).items() <= content.items():
+        same = (asked | {"settings": specs[label].settings}).items() <= content.items()
+        if same and set(probes).isdisjoint(content["skip"]):
             found[label] = content
+    asked["skip"] = sorted(set(PROBES) - set(probes))
     if missing := [label for label in specs if label not in found]:
         runs.ensure([s for s in map(specs.get, missing) if not execution.has_checkpoint(s)], checkpoints=True)
         p, (unseen, origin) = profiles.profile(profile), holdout(profile, split)
