@@ -260,7 +260,7 @@ def test_distributions_of_truth_ratios_show_the_distance_that_is_tested():
     picture = figures.truth_ratios({"forget05": {"oracle": oracle, "RKLU": other}, "forget10": {"oracle": oracle}})
     assert picture.names == ["oracle", "RKLU"]
     first, second = picture.figure.axes
-    told = f"RKLU ({stats.ks_2samp(other, oracle).statistic:.2f})"
+    told = f"RKLU ({stats.ks_2samp(other, oracle).statistic:.3g})"
     assert [text.get_text() for text in first.get_legend().get_texts()] == ["oracle", told]
     assert [text.get_text() for text in second.get_legend().get_texts()] == ["oracle"]
     line = first.lines[1].get_xydata()  # each step ends at a share of k / n
@@ -367,6 +367,11 @@ def test_methods_that_were_run_at_several_rates_are_found_and_no_other_setting()
     ends = comparison.ends(found)
     assert list(ends) == ["RKLU, 0.002", "FKLU, 0.002", "RKLU, 0.005", "FKLU, 0.005"]
     assert ends["RKLU, 0.005"] == [found[1].epochs[-1]]
+    students = comparison.at_several("unlearn_lr", "smollm2", ["RKLU", "FKLU"])["forget10"]
+    best = comparison.at_best_rates(students)
+    assert set(best) == {"RKLU, 0.0001", "FKLU, 0.0008"}  # p = 0.037 of FKLU's three, the highest
+    (chosen,) = [r for r in students if r.spec.label.startswith("FKLU") and "0.0008" in r.spec.label]
+    np.testing.assert_array_equal(best["FKLU, 0.0008"], comparison.truth_ratio(chosen, "last"))
 
 
 def test_what_is_recorded_comes_in_the_methods_order_and_nothing_else():

@@ -31,8 +31,8 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PRO
     """Return {label: result of `attack.run`} of models after their last epoch, with the oracle as the reference.
 
     labels: as of `runs.named`. A record with the same settings is read, if it has these probes. Otherwise the model is
-    loaded or trained and attacked, and its record written to data/records/<profile>/tofu/<split>/attacks/. The oracle is
-    attacked only once. samples, sampled: as of `attack.prepare`. probes: some of `PROBES`."""
+    loaded or trained and attacked, and its record written to data/records/<profile>/tofu/<split>/attacks/. The oracle
+    is attacked only once. samples, sampled: as of `attack.prepare`. probes: some of `PROBES`."""
     folder, found = records.RECORDS / profile / "tofu" / split / "attacks", {}
     specs = {label: runs.named(profile, split, label, seed) for label in dict.fromkeys(("oracle", *labels))}
     paths = {label: folder / f"{label}-seed{seed}.json" for label in specs}

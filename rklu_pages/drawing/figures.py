@@ -141,14 +141,15 @@ def _sides(name, qualities):
 
 def truth_ratios(panels):
     """Plot the distribution functions of truth ratios. The largest vertical gap to the oracle's is the KS distance,
-    which forget quality tests; the legend has it. panels: {panel's name: {model: truth ratios (n,)}}, with "oracle"."""
+    which forget quality tests; the legend has it, to three digits. panels: {panel's name: {model: truth ratios (n,)}},
+    with "oracle". A model's name may go on after a comma, as in "FKLU, 0.0004"."""
     names = list(dict.fromkeys(name for models in panels.values() for name in models))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(panels), figsize=(max(WIDE, 4.6 * len(panels)), 4.4), squeeze=False)
         for ax, (title, models) in zip(axes.flat, panels.items(), strict=True):
             for name, values in models.items():
                 gap = stats.ks_2samp(values, models["oracle"]).statistic
-                told = name if name == "oracle" else f"{name} ({gap:.2f})"
+                told = name if name == "oracle" else f"{name} ({gap:.3g})"
                 line = {"linewidth": 2.4 if name == "oracle" else 1.4, "linestyle": "--" if "FKLU" in name else "-"}
                 sns.ecdfplot(x=values, ax=ax, color=look(name)["color"], label=told, log_scale=True, **line)
             most = np.quantile(np.concatenate(list(models.values())), (0.002, 0.998))  # a few are far off

@@ -269,6 +269,14 @@ def ends(records):
     return found
 
 
+def at_best_rates(records):
+    """Return {"<method>, <peak learning rate>": truth ratios (n,) of the last epoch}, of each method the run with the
+    highest forget quality there: models of a panel of `figures.truth_ratios`."""
+    ordered = sorted(records, key=lambda record: record.epochs[-1]["forget_quality_benchmark"])
+    best = {record.spec.method: record for record in ordered}  # of one method the last stays
+    return {f"{name}, {_rate(record):g}": truth_ratio(record, "last") for name, record in best.items()}
+
+
 def by_rate(records, measures=("forget_quality", "model_utility", "forget_probability"), rule="peak"):
     """Return our scores of several methods at the same peak learning rates, at the epoch that `rule` reports: rows
     (seed, rate), columns (measure, method)."""
