@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rklu_lib import bases, data, files, profiles, records
-from rklu_lib.robustness import rows, sampling
+from rklu_lib.robustness import relearning, rows, sampling
 from rklu_pages.beyond import robustness
 
 MEASURES = {("memorisation", "answer probability"): 0.2, ("memorisation", "exact memorisation"): 0.4}
@@ -144,6 +144,27 @@ def test_what_is_kept_lies_between_the_oracle_and_the_original():
     table = robustness.kept({"oracle": held(0.2, 0.1), "original": held(1.0, 0.9), "GA": held(0.1, 0.5)})
     assert table.loc["original"].tolist() == [1, 1, 1, 1] and table.loc["oracle"].tolist() == [0, 0, 0, 0]
     np.testing.assert_allclose(table.loc["GA"], [-0.125, -0.125, -0.125, 0.5])
+
+
+def test_a_rise_is_held_against_the_oracles_on_the_answers_that_were_not_taught():
+    rng, n = np.random.default_rng(0), 40
+    before, everything = {"oracle": rng.random(n), "RKLU": rng.random(n)}, range(n)
+    rest = relearning.split(n, 0.2, seed=3)[1]
+
+    def attacked(name, taught, unrelated):
+        after = {"20% of it, probability": [before[name][i] + taught for i in rest]}
+        after["unrelated text, probability"] = [before[name][i] + unrelated for i in everything]
+        details = {"memorisation": {"each": {"answer probability": before[name].tolist()}}}
+        return {"seed": 3, "details": {"model": details | {"relearning": {"each": after}}}}
+
+    found = {"oracle": attacked("oracle", 0.01, 0.002), "RKLU": attacked("RKLU", 0.05, 0.002)}
+    table = robustness.rises(found | {"GA": {"seed": 3, "details": {"model": {"memorisation": {}}}}})
+    assert list(table.loc["RKLU"].index) == ["20% of it", "unrelated text"] and "GA" not in table.index
+    row = table.loc[("RKLU", "20% of it")]
+    assert row.asked == 32 and row.before == pytest.approx(before["RKLU"][rest].mean())
+    np.testing.assert_allclose(row[["rise", "oracle's rise"]].astype(float), [0.05, 0.01])
+    assert row["p, paired"] < 0.001 and table.loc[("oracle", "20% of it"), "p, paired"] == 1
+    assert robustness.rises({"GA": {"seed": 3, "details": {"model": {}}}}).empty
 
 
 def test_relearning_is_drawn_as_it_went():

@@ -1,11 +1,12 @@
 """Attack results of several methods, side by side: the distance of each method to the oracle by every probe."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn
 
 from rklu_lib import bases, data, execution, files, profiles, records, runs
-from rklu_lib.robustness import PROBES, attack, rounding
+from rklu_lib.robustness import PROBES, attack, exchange, relearning, rounding
 from rklu_pages.drawing.figures import forget_quality_axis
 from rklu_pages.drawing.looks import COLOURS, STYLE, look
 from rklu_pages.drawing.pictures import finished
@@ -205,6 +206,35 @@ def relearnt(results):
             points = pd.DataFrame({k: curve[k] for k in ("steps", "probability", "forget quality") if k in curve})
             rows += points.rename(columns={"steps": "step"}).assign(method=name, taught=what).to_dict("records")
     return pd.DataFrame(rows)
+
+
+def rises(results):
+    """Return how far each lesson raised the probability of the answers that are asked, by method and lesson: their
+    numbers, the mean before and after, the rise, the oracle's, and the p-value of the difference by exchanges.
+
+    results: as of `attacked`, with the oracle. Left out are attacks without relearning or without single answers."""
+    found, rows = {name: _risen(content) for name, content in results.items()}, {}
+    for name, lessons in found.items():
+        for lesson, (before, after) in lessons.items():
+            own, oracle = after - before, np.subtract(*reversed(found["oracle"][lesson]))
+            row = {"asked": len(own), "before": before.mean(), "after": after.mean(), "rise": own.mean()}
+            row |= {"oracle's rise": oracle.mean(), "p, paired": exchange.mean(own, oracle)}
+            rows[name, lesson] = row
+    index = pd.MultiIndex.from_tuples(rows, names=["method", "taught"]) if rows else None
+    return pd.DataFrame(list(rows.values()), index)
+
+
+def _risen(found):
+    """Return {lesson: (before, after)}, the probabilities of the answers that are asked."""
+    details = found["details"]["model"]
+    after = details.get("relearning", {}).get("each", {})
+    before = np.array(details["memorisation"]["each"]["answer probability"] if after else [])
+    places = {
+        name: relearning.split(len(before), share, found["seed"])[1] for name, (share, _) in relearning.PLANS.items()
+    }
+    places["unrelated text"] = list(range(len(before)))
+    measured = {name: f"{name}, probability" for name in places}
+    return {n: (before[places[n]], np.array(after[m])) for n, m in measured.items() if m in after}
 
 
 def plot_relearning(curves, measure="probability"):
