@@ -241,7 +241,7 @@ def plot_relearning(curves, measure="probability"):
     """Plot relearning, a panel for each taught amount: `measure`, a column of `relearnt`, against the steps; forget
     quality is on the paper's double scale."""
     panels = list(curves.taught.unique())
-    high, across = -(-len(panels) // 3), min(3, len(panels))
+    high, across, highest = -(-len(panels) // 3), min(3, len(panels)), curves[measure].max()
     with plt.rc_context(STYLE):
         how = {"figsize": (2.9 * across, 2.4 * high + 0.8), "sharey": True, "layout": "constrained", "squeeze": False}
         figure, axes = plt.subplots(high, across, **how)
@@ -251,7 +251,7 @@ def plot_relearning(curves, measure="probability"):
         for ax, taught in zip(axes.flat, panels, strict=False):
             for name, part in curves[curves.taught == taught].groupby("method", sort=False):
                 ax.plot(part.step, part[measure], label=name, markersize=3, **look(name))
-            forget_quality_axis(ax) if measure == "forget quality" else ax.set_ylim(0, 1)
+            forget_quality_axis(ax) if measure == "forget quality" else ax.set_ylim(0, min(1, 1.1 * highest))
             ax.set_title(f"taught: {taught}", fontsize=9)
             ax.set_xlabel("steps")
             ax.xaxis.get_major_locator().set_params(integer=True)
