@@ -10,7 +10,7 @@ from rklu_lib.own import measure
 
 
 def p_value(statistic, one, other, draws=4999):
-    """Return the share of `draws` random exchanges in which statistic(one, other, axis=-1) is at least as large.
+    """Return the share of `draws` random exchanges, and of none, in which statistic(one, other) is at least as large.
     one, other: (n,), what two models gave to the same n questions. All 2^n exchanges are made where these are fewer.
     The result is nan where a value is not finite. Raises ValueError for different lengths."""
     one, other = np.asarray(one, float), np.asarray(other, float)
@@ -39,7 +39,7 @@ def auc(one, other, draws=4999):
 
 def p_values(details):
     """Return {(probe, measure): p} from an attack's details of "model" and "reference", by `mean` or `auc`, for every
-    measure in "each". Of n questions 10^6 / n exchanges are drawn, at least 999 and at most 4999."""
+    measure in "each". Of n forget questions 10^6 / n exchanges are drawn, at least 999 and at most 4999."""
     found = {}
     for probe, noted in details["model"].items():
         others = details.get("reference", {}).get(probe, {}).get("each", {})
