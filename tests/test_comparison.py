@@ -383,3 +383,13 @@ def test_what_is_recorded_comes_in_the_methods_order_and_nothing_else():
     assert [r.spec.label for r in comparison.recorded("smollm2", "forget05", names, [0])] == ["RKLU"]
     found = comparison.recorded("smollm2", "forget05", names, [0], once=True)
     assert [(r.spec.label, len(r.epochs)) for r in found] == [("UNDIAL,judge_every=10", 1), ("RKLU", 10)]
+
+
+def test_no_second_original_stands_beside_methods_of_one_seed():
+    """Of smollm2's forget05 the second original is recorded, and the methods' second runs, but those judged once."""
+    labels = lambda found: [(r.spec.label, r.spec.seed) for r in found]  # noqa: E731
+    both, names = [0, 1], ["original", "RKLU"]
+    assert labels(comparison.recorded("smollm2", "forget05", ["original"], both)) == [("original", 0), ("original", 1)]
+    assert labels(comparison.recorded("smollm2", "forget05", names, both)) == [("original", 0), ("RKLU", 0)]
+    assert labels(comparison.recorded("smollm2", "forget05", names, [1])) == []
+    assert len(comparison.recorded("smollm2", "forget05", names, both, once=True)) == 4

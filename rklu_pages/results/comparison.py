@@ -35,12 +35,18 @@ def truth_ratio(record, rule="peak"):
 def recorded(profile, split, methods, seeds, once=False):
     """Return the existing records of these methods and seeds, in the methods' order; compute nothing.
 
-    once: where there is none, take that of a run which was judged after its last epoch alone, if there is one."""
+    once: where there is none, take that of a run which was judged after its last epoch alone, if there is one. Beside
+    methods, an original or oracle of a seed at which none of these is recorded is left out: in a mean over its seeds it
+    would stand beside methods of another."""
     p = profiles.profile(profile)
     cells = product(methods, seeds) if p.has(split) else ()
     last = (("judge_every", p.unlearn_epochs),)
     found = (load(RunSpec(profile, split, *c)) or once and load(RunSpec(profile, split, *c, last)) for c in cells)
-    return [record for record in found if record]
+    found = [record for record in found if record]
+    if set(methods) <= set(BASES):
+        return found
+    students = {record.spec.seed for record in found if record.spec.method not in BASES}
+    return [record for record in found if record.spec.method not in BASES or record.spec.seed in students]
 
 
 def groups(records, by="split"):
