@@ -46,8 +46,10 @@ def test_a_probe_that_was_not_asked_leaves_its_cell_empty(results):
     probes = robustness.by_probe(robustness.distances(results))
     assert np.isnan(probes.loc["NPO", "membership"]) and probes.isna().sum().sum() == 1
     np.testing.assert_allclose(probes.loc["NPO", "sampling"], 0.3)
+    probes.loc["original", "sampling"] = 0.9
     (ax, _), values = robustness.heat_map(probes).figure.axes, probes.to_numpy().ravel()
     assert [t.get_text() for t in ax.texts] == [f"{v:.2f}" for v in values[~np.isnan(values)]]
+    assert [t.get_text() for t in ax.texts if t.get_color() == "#ffffff"] == ["0.90"]  # readable on dark
 
 
 def test_p_values_and_seconds_stand_apart(results):

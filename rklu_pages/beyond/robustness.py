@@ -296,7 +296,7 @@ def heat_map(table, title="How far each model is from the oracle"):
             "cbar_kws": {"label": "distance to oracle"},
         }
         seaborn.heatmap(drawn, ax=ax, annot=few, fmt=".2f", **how)
-        for text, value in zip(ax.texts, drawn.stack(), strict=False):
+        for text, value in zip(ax.texts, drawn.stack().dropna(), strict=False):
             text.set_color("#ffffff" if value > 0.6 else "#000000")  # seaborn's choice is hard to read at middle values
         for artist in (*ax.collections, *ax.texts):
             artist.set_gid("own")  # keeps its colours in a dark page: dark is far there too
