@@ -278,13 +278,13 @@ def show(content):
     """Return the rows of `run` as a table for a terminal."""
     table = Table("probe", "measure", "model", "reference", "distance", "p", "leakage, %", "seconds", box=None)
     number = lambda x: "–" if x is None else f"{x:.3g}"  # noqa: E731
-    bounds = lambda r: "" if r["low"] is None else f" [{number(r['low'])}, {number(r['high'])}]"  # noqa: E731
+    bounds = lambda r: "" if r["low"] is None else f" [{r['low']:.2g}, {r['high']:.2g}]"  # noqa: E731
     spread = lambda r: number(r["value"]) + bounds(r)  # noqa: E731
     last = None
     for row in map(dict, content["rows"]):
         row["measure"] += f"\n{row['lesson']}" if row.get("lesson") else ""
         first, last = row["probe"] != last, row["probe"]
-        took = " + ".join(f"{s:.3g}" for s in content["seconds"][last].values()) if first else ""
+        took = " + ".join(f"{s:.{s < 10:d}f}" for s in content["seconds"][last].values()) if first else ""
         held = spread(row["reference"]) if row["reference"] else "–"
         leaks = number(row["leakage"]) if "leakage" in row else ""
         told = (number(row["distance"]), number(row.get("p")))
