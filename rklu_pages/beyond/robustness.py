@@ -10,6 +10,7 @@ from rklu_lib.robustness import PROBES, attack, exchange, relearning, rounding
 from rklu_pages.drawing.figures import forget_quality_axis
 from rklu_pages.drawing.looks import COLOURS, STYLE, look
 from rklu_pages.drawing.pictures import finished
+from rklu_pages.results import comparison
 
 TOLD = 0.01  # below this p-value a measure tells a model from the oracle: one of a hundred comparisons by chance
 
@@ -63,12 +64,10 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PRO
 
 
 def recorded(profile, split, seed=0):
-    """Return the existing records of `attacked`, {label: content}, oracle and original first; compute nothing. How
-    often a run was judged changes no model, and is left out of its label."""
+    """Return the existing records of `attacked`, {label: content}, oracle and original first; compute nothing.
+    Labels are those of `comparison.of_model`."""
     paths = (records.RECORDS / profile / "tofu" / split / "attacks").glob(f"*-seed{seed}.json")
-    labels = {path: path.stem.rpartition("-")[0].split(",") for path in sorted(paths)}
-    named = {p: ",".join(part for part in label if not part.startswith("judge_every=")) for p, label in labels.items()}
-    found = {label: files.read_json(path) for path, label in named.items()}
+    found = {comparison.of_model(p.stem.rpartition("-")[0]): files.read_json(p) for p in sorted(paths)}
     first = [label for label in ("oracle", "original") if label in found]
     return {label: found[label] for label in dict.fromkeys((*first, *found))}
 
@@ -208,14 +207,15 @@ def relearnt(results):
     return pd.DataFrame(rows)
 
 
-def rises(results):
+def rises(results, only=None):
     """Return how far each lesson raised the probability of the answers that are asked, by method and lesson: their
     numbers, the mean before and after, the rise, the oracle's, and the p-value of the difference by exchanges.
+    only: a lesson, to compute no other.
 
     results: as of `attacked`, with the oracle. Left out are attacks without relearning or without single answers."""
     found, rows = {name: _risen(content) for name, content in results.items()}, {}
     for name, lessons in found.items():
-        for lesson, (before, after) in lessons.items():
+        for lesson, (before, after) in ((k, v) for k, v in lessons.items() if only in (None, k)):
             own, oracle = after - before, np.subtract(*reversed(found["oracle"][lesson]))
             row = {"asked": len(own), "before": before.mean(), "after": after.mean(), "rise": own.mean()}
             row |= {"oracle's rise": oracle.mean(), "p, paired": exchange.mean(own, oracle)}

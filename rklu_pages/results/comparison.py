@@ -49,6 +49,11 @@ def recorded(profile, split, methods, seeds, once=False):
     return [record for record in found if record.spec.method not in BASES or record.spec.seed in students]
 
 
+def of_model(label):
+    """Return a run's label without how often it was judged, which changes no model."""
+    return ",".join(part for part in label.split(",") if not part.startswith("judge_every="))
+
+
 def groups(records, by="split"):
     """Group records as {split: {method: records, one per seed}}, in order of appearance; by: "split" or "profile"."""
     found = {}

@@ -14,7 +14,7 @@ def reached(profile, split, seed):
     found = {"nothing": {"RKLU": "RKLU"}}  # {what is changed: {label of the run: its value as shown}}
     for path in sorted(folder.glob(f"RKLU[,+]*/seed{seed}.json")):
         label = path.parent.name
-        settings = [s for s in label.split(",")[1:] if not s.startswith("judge_every=")]  # how often is no change
+        settings = comparison.of_model(label).split(",")[1:]
         if settings or "+" in label:
             field, _, value = ",".join(settings).partition("=")
             found.setdefault(field or "retain term", {})[label] = value or label
