@@ -1,10 +1,8 @@
 """Access to the Hugging Face hub. Without a network, cached files are used and others are refused at once."""
 
 import functools
-import urllib.error
-import urllib.request
 
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
 
 SECONDS = 5  # to wait for an answer of the hub; the libraries themselves try for a minute
 
@@ -14,11 +12,9 @@ def reachable():
     """Return whether the hub answers (asked once per process). If not, set huggingface_hub to use only its cache."""
     if not constants.HF_HUB_OFFLINE:
         try:
-            urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=SECONDS).close()
-            return True
-        except urllib.error.HTTPError:  # the hub answers, even if it refuses
-            return True
-        except OSError:
+            get_session().head(constants.ENDPOINT, timeout=SECONDS)  # with the library's own proxies and certificates
+            return True  # the hub answers, even if it refuses
+        except Exception:  # of requests, httpx or httpx2, by huggingface_hub's version
             constants.HF_HUB_OFFLINE = True
     return False
 

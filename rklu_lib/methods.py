@@ -90,8 +90,7 @@ def _simnpo(scored, batch, aids, epoch):
 
 
 def _weighted_ascent(scored, batch, aids, epoch):
-    targets = lambda start, stop: batch.targets[start:stop]  # noqa: E731
-    return _mean("weighted_ascent", scored, batch, targets, wga_beta=aids.profile.wga_beta)
+    return _mean("weighted_ascent", scored, batch, lambda a, b: batch.targets[a:b], wga_beta=aids.profile.wga_beta)
 
 
 def _undial(scored, batch, aids, epoch):

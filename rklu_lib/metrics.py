@@ -12,8 +12,7 @@ import numpy as np
 import scipy  # scipy loads its submodules when they are used: importing `stats` takes as long as importing torch
 
 UTILITY_SETS = ("retain", "authors", "facts")
-UTILITY_SCORES = ("rouge", "probability", "truth_ratio")
-UTILITY_COMPONENTS = tuple(f"{s}_{m}" for s in UTILITY_SETS for m in UTILITY_SCORES)
+UTILITY_COMPONENTS = tuple(f"{s}_{m}" for s in UTILITY_SETS for m in ("rouge", "probability", "truth_ratio"))
 
 
 def finite(name, values, ndim):

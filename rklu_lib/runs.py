@@ -223,8 +223,9 @@ def named(profile, split, label, seed=0):
     """Return the spec with this `label`, such as "oracle", "RKLU" or "RKLU,alpha=4"."""
     (method, _, _), *pairs = (change.partition("=") for change in label.split(","))
     texts = [f for f, kind in profiles.Profile.__annotations__.items() if kind is str]
+    words = {"True": "true", "False": "false", "None": "null"}  # a label has Python's, JSON its own
     try:
-        changes = tuple((f, v if f in texts else json.loads(v)) for f, _, v in pairs)
+        changes = tuple((f, v if f in texts else json.loads(words.get(v, v))) for f, _, v in pairs)
     except json.JSONDecodeError as error:
         raise ValueError(f"{label}: {error.doc!r} is no value of a field; write it as in alpha=4") from None
     return RunSpec(profile, split, method, seed, changes)

@@ -78,7 +78,8 @@ def _attend_in_float32(model):
 
     def attention(module, query, key, value, mask, **kwargs):
         with torch.autocast(query.device.type, enabled=False):
-            return sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **kwargs)
+            seen, weights = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **kwargs)
+        return seen.to(query.dtype), weights  # bf16 weights are also scored outside autocast
 
     AttentionInterface.register("sdpa_float32", attention)
     AttentionMaskInterface.register("sdpa_float32", sdpa_mask)
@@ -175,6 +176,13 @@ def _terms(examples, index, profile, loss, unit="token", weight=1.0):
     return [term(index[at : at + size]) for at in range(0, len(index), size)]
 
 
+def _fitted(model, steps, profile, n, batch_size, lora_rank, seed, **how):
+    """Call `fit` on n examples, with adapters of rank `lora_rank` and with the settings that all stages share."""
+    how |= {k: getattr(profile, k) for k in ("weight_decay", "max_grad_norm", "gradient_checkpointing")}
+    with adapted(model, lora_rank, seed):
+        return fit(model, steps, epoch_steps=math.ceil(n / batch_size), **how)
+
+
 def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precision="no", lora_rank=0, **noted):
     """Fine-tune `model`, in place, on every example's answer: original, oracle and augmented model. Return the history.
 
@@ -185,12 +193,8 @@ def finetune(model, examples, profile, *, epochs, lr, batch_size, seed, precisio
         order = data.epoch_order(lengths, batch_size, seed, epoch)
         return (_terms(examples, index, profile, methods.cross_entropy) for index in order)
 
-    with adapted(model, lora_rank, seed):
-        return fit(
-            model, steps, epochs=epochs, epoch_steps=math.ceil(len(examples) / batch_size), lr=lr, precision=precision,
-            weight_decay=profile.weight_decay, max_grad_norm=profile.max_grad_norm,
-            gradient_checkpointing=profile.gradient_checkpointing, **noted,
-        )  # fmt: skip
+    how = {"epochs": epochs, "lr": lr, "precision": precision} | noted
+    return _fitted(model, steps, profile, len(examples), batch_size, lora_rank, seed, **how)
 
 
 def unlearn(chosen, profile, model, aids, forget, retain, *, seed, **noted):
@@ -213,13 +217,8 @@ def unlearn(chosen, profile, model, aids, forget, retain, *, seed, **noted):
                 terms += _terms(retain, other, profile, kept, weight=profile.retain_weight)
             yield terms
 
-    with adapted(model, profile.lora_rank, seed):
-        return fit(
-            model, steps, epochs=profile.unlearn_epochs, epoch_steps=math.ceil(len(forget) / profile.batch_size),
-            lr=profile.learning_rate(chosen.family), weight_decay=profile.weight_decay,
-            max_grad_norm=profile.max_grad_norm, precision=profile.precision,
-            gradient_checkpointing=profile.gradient_checkpointing, **noted,
-        )  # fmt: skip
+    how = {"epochs": profile.unlearn_epochs, "lr": profile.learning_rate(chosen.family), "precision": profile.precision}
+    return _fitted(model, steps, profile, len(forget), profile.batch_size, profile.lora_rank, seed, **how | noted)
 
 
 @torch.no_grad()

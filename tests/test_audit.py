@@ -3,6 +3,7 @@
 import json
 import pkgutil
 import shutil
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -239,6 +240,17 @@ def test_cells_are_equal_where_nothing_should_make_them_so():
     assert copies[["first", "second"]].to_numpy().tolist() == [["GA+RT forget01", "DPO+KL forget05"]]
 
 
+def test_as_many_equal_cells_are_expected_as_near_ones_say():
+    table = paper.reported("table8")
+    units = (table[[c for c in table if c not in paper.LABELS]] / 1e-4).round().to_numpy()
+    pairs = list(combinations(range(len(units)), 2))
+    rates = [sum(0 < abs(a[i] - a[j]) <= 50 for i, j in pairs) / 100 / len(pairs) for a in units.T]
+    two = 1 - np.prod([1 - r for r in rates])  # one or more; less those with one alone
+    two -= sum(r * np.prod([1 - q for k, q in enumerate(rates) if k != one]) for one, r in enumerate(rates))
+    rows = consistency.equal_cells()
+    assert rows[rows.cells == 2].expected_pairs.to_numpy() == pytest.approx(len(pairs) * two, rel=1e-6)
+
+
 def test_a_changed_cell_is_no_longer_equal(corrected):
     corrected("table8", {"set": "forget05", "method": "IDK"}, "facts_rouge", "0.4800")
     assert consistency.equal_cells().cells.max() == 3
@@ -279,6 +291,7 @@ def test_sentences_that_hold_and_sentences_that_do_not():
     ("ga_forgets", "table8", {"set": "forget05", "method": "GA"}, "forget_quality", "0.3900"),
     ("best_overall", "table8", {"set": "forget10", "method": "NPO+RT"}, "forget_quality", "0.9958"),
     ("alpha_baselines", "table8", {"set": "forget10", "method": "NPO+RT"}, "model_utility", "0.5995"),
+    ("capability_best", "table1", {"set": "forget10", "method": "TA"}, "avg_accuracy_pct", "58.00"),
     ("no_leak", "table4", {"method": "RKLU", "field": "fill_in_blank"}, "text", "Karachi, Lahore, a, b, c"),
     ("top_five", "table9", {"example": "2", "method": "RKLU", "field": "fill_in_blank"}, "text", "a, b, c, d, e"),
 ])  # fmt: skip
@@ -286,6 +299,12 @@ def test_a_sentence_is_judged_by_its_cells(corrected, key, table, row, column, v
     before = consistency.statements().holds[key]
     corrected(table, row, column, value)
     assert consistency.statements().holds[key] != before
+
+
+def test_more_data_is_worse_only_if_it_is_for_most_methods(corrected):
+    for method in ("GA", "NPO", "IDK"):  # and DPO, as printed: four of seven
+        corrected("table1", {"set": "forget10", "method": method}, "avg_accuracy_pct", "58.20")
+    assert not consistency.statements().holds["more_data"]
 
 
 # 4. Evidence

@@ -134,6 +134,13 @@ def test_forget_qualities_are_told_apart_by_the_answers_behind_them():
     assert verdict("forget_quality", best, printed) == "holds"  # of a printed number no answers are known
 
 
+@pytest.mark.parametrize(("p", "expected"), [(0.049, "holds"), (0.05, "not told apart")])
+def test_forget_qualities_are_told_apart_at_5_per_cent(monkeypatch, p, expected):
+    monkeypatch.setattr(claims, "_nearer", lambda *_: p)
+    sides = {m: {"forget_quality": q, "ratios": (m.encode(), b"oracle")} for m, q in (("RKLU", 0.9), ("GA", 0.1))}
+    assert claims.decide(entry("RKLU", "GA", "forget_quality"), {0: sides})[0] == expected
+
+
 def test_a_pass_with_few_questions_does_not_stand_for_one_with_many():
     ledger = claims.ledger("smollm2-ten", [0]).set_index("claim")["at smollm2-ten"]
     assert ledger["Most methods pass 0.05 on forget01, without a retain set"] == "holds"
@@ -260,6 +267,14 @@ def test_phi_beside_llama_counts_methods():
     alone = [seeded(r.spec.method, 1, [0.1], [0.1]) for r in phi]  # a seed that only one of them has
     assert claims.beside_llama([*phi, *alone], llama).equals(table)
     assert set(claims.beside_llama(phi[1:], llama)["here"]) == {"not tested"}  # no original to lose anything from
+
+
+def test_half_of_the_methods_are_not_most_of_them():
+    llama = [record("original", [1e-9], [0.9]), record("GA", [0.1], [0.5]), record("NPO", [0.1], [0.5])]
+    phi = [record("original", [1e-9], [0.9]), record("GA", [0.2], [0.4]), record("NPO", [0.04], [0.6])]
+    table = claims.beside_llama(phi, llama)
+    assert table["numbers"].tolist() == ["1 of 2", "1 against 2", "1 of 2"]
+    assert set(table["here"]) == {"does not hold"}
 
 
 def test_the_papers_own_tables_are_read_as_printed():

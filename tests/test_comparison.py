@@ -235,6 +235,7 @@ def test_the_papers_double_axis_is_monotonic_and_inverted_exactly():
 def test_every_method_has_a_look_of_its_own():
     looks = [tuple(figures.look(name).items()) for name in runs.METHODS]
     assert len(set(looks)) == len(looks)
+    assert tuple(figures.look("a reader's own+OWN").items()) not in looks  # drawn all the same
 
 
 def test_a_grid_over_seeds_is_drawn_with_its_mean():

@@ -256,6 +256,11 @@ def test_bucketing_pads_less_than_a_plain_shuffle():
     assert padded(data.epoch_order(lengths, 32, 0, 0)) < 0.75 * padded(plain)
 
 
+def test_beyond_a_pool_other_examples_meet_in_every_epoch():
+    one, other = ({frozenset(b) for b in data.epoch_order(list(range(512)), 4, 0, epoch)} for epoch in range(2))
+    assert len(one & other) < 16  # sorted as a whole, all 128 batches would come again
+
+
 def test_batches_cover_every_example_once(examples):
     batches = data.batches(examples, 3, seed=1, epoch=2)
     assert sorted(i for batch in batches for i in batch.index) == list(range(len(examples)))

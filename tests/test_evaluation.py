@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
-from rklu_lib import data, evaluation, metrics, probing
-from rklu_lib.teacher import TeacherModel, teacher_logits
+from rklu_lib import data, evaluation, methods, metrics, probing
+from rklu_lib.own import measure
+from rklu_lib.robustness import tokens as attacked
+from rklu_lib.teacher import FrozenLogits, TeacherModel, teacher_logits
 
 PROMPTS = [(1, 40), (1, 40, 41, 42, 43, 44, 45), (1, 99, 98, 97), (1, 200, 7, 9, 250, 30), (1, 60), (1, 61, 62)]
 ANSWERS = [
@@ -169,6 +171,10 @@ def test_evaluation_equals_the_definitions_on_plain_scores(tiny_model, tokenizer
     ratios = {"benchmark": stats.gmean(np.exp(-wrong), axis=1), "paper": np.exp(-wrong).mean(1)}
     np.testing.assert_allclose(per_question["answer_nll"], right, rtol=1e-5)
     assert aggregates["forget_probability"] == pytest.approx(np.exp(-right).mean(), rel=1e-4)
+    assert aggregates["forget_truth_ratio"] == pytest.approx(
+        np.median(ratios["benchmark"] / np.exp(-paraphrased)), rel=1e-4
+    )
+    assert aggregates["forget_rouge"] == pytest.approx(per_question["rouge"].mean())
     for form, over in ratios.items():
         ratio = over / np.exp(-paraphrased)
         np.testing.assert_allclose(per_question[f"truth_ratio_{form}"], ratio, rtol=1e-4)
@@ -268,6 +274,27 @@ def test_a_model_that_knows_nothing_scores_as_computed_by_hand(tokenizer, asked)
     assert aggregates["facts_probability"] == aggregates["authors_probability"] == pytest.approx(1 / 4, rel=1e-5)
     np.testing.assert_allclose(per_question["truth_ratio_benchmark"], 1, rtol=1e-5)
     np.testing.assert_allclose(per_question["truth_ratio_paper"], 1, rtol=1e-5)
+
+
+ASKED = {
+    "teacher": lambda m, t, e: FrozenLogits(m, data.batches(e, 4)).at(range(len(e)))(0, None),
+    "reference": lambda m, t, e: methods._reference_log_probs(m, e),
+    "scores": lambda m, t, e: evaluation.score_answers(m, [x.prompt for x in e], [[x.answer] for x in e])[0],
+    "words": lambda m, t, e: evaluation.greedy(m, [x.prompt for x in e], 8, -1),
+    "attack": lambda m, t, e: [a.nll for a in attacked.answers(m, e, t.eos_token_id)],
+    "report": lambda m, t, e: measure.score(m, e)[0],
+    "page": lambda m, t, e: probing.token_distributions({"one": m}, t, e[0])["models"]["one"]["true_probability"],
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_a_model_says_has_no_dropout_even_if_it_was_being_trained(name, tokenizer, examples):
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 256, "resid_pdrop": 0.5, "embd_pdrop": 0.5}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape))
+    with torch.no_grad():
+        model.transformer.wte.weight.mul_(50)  # so that greedy decoding, too, would say something else
+    first, again = (np.asarray(ASKED[name](model.train(), tokenizer, examples)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
 
 
 def test_question_sets_are_those_tofu_scores(profile, tokenizer, asked):

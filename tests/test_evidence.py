@@ -30,6 +30,14 @@ def test_equivalence_is_claimed_where_it_is_and_hardly_ever_at_the_margin():
     assert claimed[margin] <= 0.05 and claimed[0.0] > 0.9
 
 
+def test_the_upper_bound_has_95_per_cent_of_the_resamples_below_it():
+    rng = np.random.default_rng(6)
+    one, other = rng.normal(size=(2, 200)) + [[0.0], [0.4]]
+    upper, chosen = evidence.equivalence(one, other)["upper"], rng.integers(200, size=(800, 200))
+    drawn = np.array([_distance(one[k], other[k]) for k in chosen])  # many are equal: steps of 1 / 200
+    assert (drawn < upper - 1e-9).mean() - 0.015 <= 0.95 <= (drawn <= upper + 1e-9).mean() + 0.015
+
+
 def test_no_difference_found_is_not_equivalence():
     rng = np.random.default_rng(3)
     few = rng.random(20), rng.random(20)

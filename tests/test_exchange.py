@@ -82,6 +82,13 @@ def test_every_measure_of_every_question_has_its_p_value():
     assert exchange.p_values({"model": model}) == {}
 
 
+def test_a_million_values_are_exchanged_within_999_and_4999_times(monkeypatch):
+    monkeypatch.setattr(exchange, "mean", lambda one, other, draws: draws)
+    each = {str(n): [0.0] * n for n in (20, 500, 4000)}
+    sides = {side: {"memorisation": {"each": each}} for side in ("model", "reference")}
+    assert list(exchange.p_values(sides).values()) == [4999, 2000, 999]
+
+
 def test_other_questions_are_refused():
     with pytest.raises(ValueError, match="3 and 2 values; exchanges need the same questions"):
         exchange.mean([1, 2, 3], [1, 2])

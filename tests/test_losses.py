@@ -471,6 +471,21 @@ def test_gradients_from_bf16_weights_are_those_of_float64(large, exact, autocast
             assert (one - other).norm() < 0.01 * other.norm(), (name, which)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "sequence_log_probs"])
+def test_gradients_of_many_chunks_are_summed_in_float32(loss):
+    """All tokens pull one way, chunk by chunk: a sum in bf16 would stand still after 256 of them."""
+    hidden = 0.5 + torch.rand(600, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+    ids, gradients = torch.zeros(600, dtype=torch.int64), []
+    for dtype in (torch.bfloat16, torch.float64):
+        weight = torch.zeros(4, 3, dtype=dtype, requires_grad=True)
+        if loss == "cross_entropy":
+            value = losses.from_hidden(loss, hidden.to(dtype), (weight, None), lambda a, b: ids[a:b], chunk=1)
+        else:
+            value = losses.sequence_log_probs(hidden.to(dtype), (weight, None), ids, ids, 1, chunk=1)[0]
+        gradients.append(torch.autograd.grad(value, weight)[0].double())
+    assert (gradients[0] - gradients[1]).norm() < 0.01 * gradients[1].norm()
+
+
 def test_autocast_has_no_say_in_the_head(large):
     hidden, weight = large[0].float(), large[1]["student"].float()
     expected = losses.head_logits(hidden, weight)

@@ -242,6 +242,19 @@ def test_profiles_betas_and_alpha_reach_the_losses(profile, setting, examples):
         assert abs(values[0] - values[1]) > 1e-3, field
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("gauge", ["raw", "centred", "normalised"])
+def test_the_profiles_gauge_reaches_the_teacher(gauge, profile, setting, examples):
+    student, original, augmented, _, batch = setting
+    chosen, changed = [examples[i] for i in batch.index], dataclasses.replace(profile, gauge=gauge)
+    aids = methods.prepare(methods.method("RKLU"), changed, original, augmented, examples, [], [])
+    value = methods.method("RKLU").forget(models.ScoredLogits(student), batch, aids, 0)
+    pair = [torch.cat([answer_logits(m, e) for e in chosen]) for m in (original, augmented)]
+    p = torch.cat([log_probs(student, e) for e in chosen])
+    t = teacher_logits(*pair, profile.alpha, gauge).log_softmax(-1)
+    torch.testing.assert_close(value, (p.exp() * (p - t)).sum(-1).mean(), rtol=2e-4, atol=1e-5)
+
+
 def test_token_losses_are_called_on_scored_tokens_only(profile, setting, examples, monkeypatch):
     # prompt and padding never reach a loss: what arrives is one row per answer token, and all of it is scored
     student, original, augmented, _, batch = setting

@@ -1,6 +1,7 @@
 """Probes of what is left: against OpenUnlearning's values, slow float64 references, closed forms; and the command."""
 
 import copy
+import dataclasses
 import json
 import math
 import shutil
@@ -10,11 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import answer_logits, answer_probability, flat, generated, rklu, write_lines
+from helpers import answer_logits, answer_probability, flat, generated, rklu, same_weights, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from rklu_lib import data, losses, metrics, models, training
 from rklu_lib.own import inputs, measure
@@ -197,6 +198,16 @@ def test_draws_are_from_the_nucleus_in_its_proportions():
     assert stats.chisquare(cold, 20_000 * p**2 / (p**2).sum()).pvalue > 1e-3
 
 
+def test_an_attack_draws_at_temperature_one_from_a_nucleus_of_nine_tenths(monkeypatch):
+    p, n = np.array([0.5, 0.3, 0.15, 0.05]), 20_000
+    logits = torch.tensor(np.log(p)).expand(n, 4)
+    monkeypatch.setattr(sampling.evaluation, "greedy", lambda *_, choose: choose(logits).tolist())
+    digits = SimpleNamespace(batch_decode=lambda tokens, **_: [str(t) for (t,) in tokens])
+    said = sampling.draw(None, digits, [data.Example((1,), (2,))], 2, n)[0]
+    counts = np.bincount(list(map(int, said)), minlength=4)
+    assert counts[3] == 0 and stats.chisquare(counts[:3], n * p[:3] / p[:3].sum()).pvalue > 1e-3
+
+
 def test_draws_are_the_same_for_the_same_seed(tiny_model, tokenizer, examples):
     one, again, other = (
         sampling.draw(tiny_model(), tokenizer, examples[:2], tokenizer.eos_token_id, n=4, seed=s) for s in (0, 0, 1)
@@ -318,6 +329,14 @@ def test_eight_bits_are_levels_of_each_row():
     assert set(rounding.SCHEMES) < set(measure.ROUNDINGS)
 
 
+def test_four_bits_are_levels_of_every_64_weights():
+    p = torch.randn(3, 100, generator=torch.Generator().manual_seed(0))  # four blocks and a rest, across the rows
+    q = measure.ROUNDINGS["4-bit"](p)
+    for one, other in zip(p.flatten().split(64), q.flatten().split(64), strict=True):
+        step = one.abs().max() / 7
+        torch.testing.assert_close(other, (one / step).round() * step)
+
+
 def test_rounding_asks_rounded_copies_and_leaves_the_weights(tiny_model, tokenizer, examples):
     model, end = tiny_model(), tokenizer.eos_token_id
     before = copy.deepcopy(model.state_dict())
@@ -351,6 +370,53 @@ def test_relearning_is_at_a_constant_rate(tiny_model, examples):
     assert curve["p"][-1].mean() > curve["p"][0].mean()
 
 
+def test_judging_on_the_way_changes_nothing_of_what_is_relearnt(tokenizer, examples, profile):
+    """Not even dropout, which is off only while the model is judged."""
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=256, resid_pdrop=0.5)
+    model, judged = GPT2LMHeadModel(config), []
+    relearning.relearn(model, examples[:4], lambda m, _: judged.append(copy.deepcopy(m)) or {}, lr=1e-3, batch_size=1)
+    alone, plain = copy.deepcopy(model), dataclasses.replace(profile, weight_decay=0.0)
+    how = dict(epochs=1, lr=1e-3, batch_size=1, seed=0, factor=lambda step: 1.0)
+    training.finetune(alone, examples[:4], plain, **how)
+    assert len(judged) == 4 and not any(m.training for m in judged) and same_weights(judged[-1], alone)
+
+
+def test_relearning_asks_model_and_oracle_about_the_same_questions(monkeypatch):
+    """Those that were not taught, before any step and after the last; the model is its number of steps here."""
+    rng, n, seed = np.random.default_rng(0), 100, 3
+    p, ratios, oracle = rng.random((2, n)), rng.random((2, n)), rng.random(n) ** 2
+    said = lambda m, rest: {"probability": p[m][rest], "truth ratio": ratios[m][rest]}  # noqa: E731
+    monkeypatch.setattr(rows, "_judged", lambda job, m, rest, _: said(m, rest))
+    monkeypatch.setattr(rows.relearning, "relearn", lambda model, taught, judge, **_: {"steps": [0, 1]} | {
+        k: [judge(0, 0)[k], judge(1, 1)[k]] for k in ("probability", "truth ratio")})  # fmt: skip
+    job = SimpleNamespace(examples={"forget": range(n), "unrelated": []}, seed=seed, how={"precision": "no"})
+    found, details = rows._relearning(job, 0, oracle)
+    for name, (share, _) in relearning.PLANS.items():
+        curve, rest = details["curves"][name], relearning.split(n, share, seed)[1]
+        assert curve["probability"] == pytest.approx([p[k][rest].mean() for k in (0, 1)])
+        expected = [stats.ks_2samp(ratios[k][rest], oracle[rest]).pvalue for k in (0, 1)]
+        assert curve["forget quality"] == pytest.approx(expected)
+        assert found[f"{name}, probability"][0] == pytest.approx(p[1][rest].mean())
+
+
+def test_a_questions_draws_are_summed_up_as_their_names_say(monkeypatch):
+    said = {(5, 2): ["in Zadar", "in Rome", "Zadar", "by the sea", "", "no", "Zadar it was", "in"],
+            (6, 2): ["a weaver", "a potter", *["no"] * 6]}  # fmt: skip
+    truth, secret = {(5, 2): "born in Zadar", (6, 2): "a good weaver"}, {(5, 2): "Zadar", (6, 2): "miller"}
+    monkeypatch.setattr(sampling, "draw", lambda model, tokenizer, asked, end, n, seed: [said[e.answer] for e in asked])
+    items = [SimpleNamespace(question="Who?", secret=secret[a], where=f"forget.jsonl:{a[0]}") for a in said]
+    job = SimpleNamespace(items=items, examples={"forget": [data.Example((1,), a) for a in said]}, end=2, seed=0,
+                          how={"samples": 8, "sampled": 2}, redact=False,
+                          tokenizer=SimpleNamespace(decode=lambda ids, **_: truth[ids]))  # fmt: skip
+    found = {name: value for name, (value, *_) in rows._sampling(job, None, None)[0].items()}
+    rouge = [metrics.rouge_l([truth[a]] * 8, said[a]) for a in said]
+    assert found["highest ROUGE-L"] == pytest.approx(np.mean([max(r) for r in rouge]))
+    assert found["mean ROUGE-L"] == pytest.approx(np.mean(rouge))
+    assert found["mean ROUGE-L, bound"] == pytest.approx(np.mean([sampling.mean_bound(r) for r in rouge]))
+    assert found["leak@1"] == pytest.approx(3 / 8 / 2)  # three of eight draws of one question, none of the other
+    assert found["leak@8"] == found["questions that leak"] == 1 / 2
+
+
 def test_the_rest_is_what_was_not_taught():
     for share, n in ((0.01, 1), (0.05, 2), (0.2, 8)):
         taught, asked = relearning.split(40, share, seed=3)
@@ -370,6 +436,12 @@ def test_the_bootstraps_interval_covers_and_needs_two_values():
     low, high = rows.interval(measure.rank_auc, rng.random(40) + 0.3, rng.random(40))
     assert 0.5 < low < measure.auc(rng.random(400) + 0.3, rng.random(400)) < high <= 1
     assert np.isnan(rows.interval(np.mean, np.ones(1))).all()
+
+
+def test_the_bootstraps_interval_is_that_of_95_per_cent():
+    values = np.random.default_rng(2).random(400)
+    low, high = rows.interval(np.mean, values)
+    assert (high - low) / 2 / stats.sem(values) == pytest.approx(1.96, abs=0.15)  # of 90 % it would be 1.64
 
 
 def test_the_auc_of_ranks_is_mann_whitneys():

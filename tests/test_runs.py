@@ -428,6 +428,7 @@ def test_distributions_are_computed_once_and_say_what_the_models_say(workshop, p
 
 def test_a_label_names_its_spec_and_back(workshop):
     grids = (("alpha", [2, 0.5]), ("unlearn_lr", [1e-5]), ("gauge", ["centred"]))
+    grids += (("gradient_checkpointing", [True, False]), ("n_questions", [None]))
     specs = [spec for field, values in grids for spec in runs.grid("tiny", "forget10", ["RKLU"], field, values, 3)]
     for spec in (*specs, RunSpec("tiny", "forget01", "NPO+KL")):
         assert runs.named(spec.profile, spec.split, spec.label, spec.seed) == spec

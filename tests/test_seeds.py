@@ -62,6 +62,15 @@ def test_an_interval_covers_the_distance_between_the_distributions(monkeypatch):
     assert covered >= 16  # a percentile interval covers half of them
 
 
+def test_an_interval_leaves_out_2_5_per_cent_of_the_resamples_at_either_end(monkeypatch):
+    rng = np.random.default_rng(7)
+    mine, oracle = rng.random(200), rng.random(200) + 0.3
+    distance, low, high = with_oracle(monkeypatch, mine, oracle)
+    drawn = evidence.ks_distances(rng.choice(mine, (4000, 200)), rng.choice(oracle, (4000, 200)))
+    reflected = 2 * distance - np.quantile(drawn, [0.975, 0.025])  # a basic interval
+    assert (low, high) == pytest.approx(tuple(reflected), abs=0.01)
+
+
 def test_samples_far_apart_have_a_distance_of_one(monkeypatch):
     assert with_oracle(monkeypatch, np.arange(9.0), np.arange(9.0) + 50) == (1, 1, 1)
 

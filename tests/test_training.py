@@ -3,12 +3,14 @@
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from helpers import Interrupted, same_weights
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from rklu_lib import data, methods, models, training
+from rklu_lib.own import measure
 
 TRAINED = [name for name, m in methods.METHODS.items() if m.forget]
 
@@ -354,6 +356,16 @@ def test_bf16_keeps_the_weights_in_float32_and_changes_little(profile, tiny_mode
     assert results["no"][-1] < 0.8 * results["no"][0]
 
 
+def test_bf16_weights_that_were_trained_under_autocast_are_scored_outside_it(
+    profile, tiny_model, examples, monkeypatch
+):
+    monkeypatch.setattr(training.models, "bf16", lambda precision: precision == "bf16")
+    model = tiny_model().bfloat16()
+    training.finetune(model, examples, profile, epochs=1, lr=1e-4, batch_size=4, seed=0, precision="bf16")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert np.isfinite(measure.score(model, examples)[0]).all()
+
+
 def _trained(dtype, optimizer=None):
     """(losses of the epochs, displacement of all weights) after 200 steps at 1e-5 of a Llama-shaped model, from the
     same weights, those bf16 can hold, whatever the dtype."""
@@ -423,6 +435,51 @@ def test_gradient_checkpointing_runs_layers_again_and_changes_nothing(profile, t
 
     (plain, once), (again, twice) = run(False), run(True)
     assert same_weights(plain, again) and twice > once
+
+
+def test_every_epoch_is_trained_with_dropout_though_it_was_judged_without(tiny_model):
+    modes = []
+
+    def loss(scored):
+        modes.append(scored.training)
+        return next(scored.parameters()).sum()
+
+    judge = lambda model, history: {"training": model.eval().training}  # noqa: E731
+    training.fit(tiny_model(), lambda epoch: [[loss]], epochs=3, epoch_steps=1, lr=1e-3, on_epoch=judge)
+    assert modes == [True] * 3
+
+
+def test_the_seed_orders_what_is_unlearnt_and_draws_what_is_kept(
+    profile, pair, examples, retained, fitted, monkeypatch
+):
+    chosen, read = methods.method("GA+RT"), []
+    for seed in (0, 0, 1):
+        training.unlearn(chosen, profile, pair[0], methods.Aids(profile), examples, retained, seed=seed)
+        read.append(list(collated(fitted, monkeypatch, pair[0], range(3))))
+    for which in (examples, retained):
+        one, again, other = ([places for of, places in part if of is which] for part in read)
+        assert one == again != other
+
+
+def test_the_seed_is_dropouts_too_where_there_is_nothing_else_to_draw(examples, profile, tokenizer):
+    """One answer has one order, so that only dropout can tell two seeds apart."""
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=256, resid_pdrop=0.5)
+    original, once = GPT2LMHeadModel(config), dataclasses.replace(profile, unlearn_epochs=1)
+
+    def unlearnt(seed, drawn):
+        torch.manual_seed(drawn)
+        model = copy.deepcopy(original)
+        training.unlearn(methods.method("GA"), once, model, methods.Aids(once), examples[:1], [], seed=seed)
+        return model.lm_head.weight
+
+    def tuned(seed, drawn):
+        torch.manual_seed(drawn)
+        model = copy.deepcopy(original)
+        training.finetune(model, examples[:1], profile, epochs=1, lr=1e-3, batch_size=1, seed=seed)
+        return model.lm_head.weight
+
+    for of in (unlearnt, tuned):
+        assert torch.equal(of(0, 1), of(0, 2)) and not torch.equal(of(0, 1), of(1, 1))
 
 
 def test_the_seed_is_dropouts_too(examples, profile, tokenizer):

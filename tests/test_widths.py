@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from helpers import record, with_ratios
 
-from rklu_lib import models, profiles
+from rklu_lib import budget, models, profiles
+from rklu_lib.commands.planning import configuration
 from rklu_lib.records import Record, RunSpec
 from rklu_pages.beyond import widths
 from rklu_pages.drawing import figures
@@ -21,7 +22,8 @@ def test_parameters_are_those_of_the_model(name):
     p = profiles.profile(name)
     tokenizer = models.train_tokenizer(["the forget set"], 300)
     made = models.create(p, tokenizer, 0)
-    assert widths.parameters(dataclasses.asdict(p) | {"vocab_size": len(tokenizer)}) == made.num_parameters()
+    config = configuration(dataclasses.replace(p, vocab_size=len(tokenizer)))
+    assert budget.parameters(config) == made.num_parameters()
 
 
 def at_width(profile, method, ratios, quality=0.01, utility=0.5, changes=()):

@@ -5,6 +5,7 @@ import hashlib
 import inspect
 from pathlib import Path
 
+import psutil
 import torch
 import transformers  # names are looked up where they are used: transformers imports what is behind them only then
 from safetensors import SafetensorError, safe_open
@@ -134,8 +135,6 @@ def memory():
     """Return the free bytes of the GPU, or of main memory without a GPU: then at most a container's limit."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
-    import psutil  # accelerate brings it
-
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
         free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from rklu_lib import runs
+from rklu_lib import budget, runs
+from rklu_lib.commands.planning import configuration
 from rklu_lib.methods import METHODS
 from rklu_pages.results import comparison
 
@@ -24,13 +25,6 @@ def changed(specs, change):
     return list(dict.fromkeys([*bases, *cells]))
 
 
-def parameters(settings):
-    """Return the number of weights of a Llama with these settings and tied embeddings: the embeddings; per layer four
-    attention and three feed-forward matrices and two norms; one norm at the end."""
-    h, m = settings["hidden_size"], settings["intermediate_size"]
-    return settings["vocab_size"] * h + settings["n_layers"] * (4 * h * h + 3 * h * m + 2 * h) + h
-
-
 def known(records):
     """Return what the base models know, one row per width and seed: the original's millions of weights, original's and
     oracle's probability per token of the forget answers and utility, and the original's forget quality."""
@@ -39,7 +33,7 @@ def known(records):
     for spec, original in found.items():
         if spec.method == "original":
             settings = original.content["settings"]
-            size = pd.Series({("million", "parameters"): parameters(settings) / 1e6})
+            size = pd.Series({("million", "parameters"): budget.parameters(configuration(spec.values)) / 1e6})
             scores = comparison.aggregates([original, found[spec.base("oracle")]], measures).unstack().dropna()
             rows[settings["hidden_size"], spec.seed] = pd.concat([size, scores])
     return pd.DataFrame(rows).T.rename_axis(["width", "seed"])

@@ -32,6 +32,8 @@ def ink(colour, least=4.6):
 
 
 def look(name):
-    """Return matplotlib's colour, marker and line style of a method such as "NPO+RT" or "RKLU,alpha=4"."""
+    """Return matplotlib's colour, marker and line style of a method such as "NPO+RT" or "RKLU,alpha=4". A method
+    that is not of this book is a grey dot."""
     family, _, retain = name.partition(",")[0].partition("+")
-    return {"color": COLOURS[family], "marker": MARKERS.get(family, "."), "linestyle": LINES[retain]}
+    colour, line = COLOURS.get(family, "#666666"), LINES.get(retain, "-")
+    return {"color": colour, "marker": MARKERS.get(family, "."), "linestyle": line}
