@@ -95,10 +95,12 @@ def box(name, notebook, repository=None):
     profile, lines = nodes.literal("", given.get("profile", "")), []
     if took := hours(given):
         spent, count, machines = took
-        made = f"The {count} records of its forget sets and seeds took {spent:.1f} hours to make ({machines})."
+        long = f"{spent:.1f} hours" if spent >= 0.95 else f"{max(1, round(60 * spent))} minutes"
+        made = f"The {count} records of its forget sets and seeds took {long} to make ({machines})."
         anew = " everything is trained anew, in minutes on two cores and without any download."
         recorded = " the page is made from records, within minutes. "
-        smoke = (" At ", nodes.literal("", "smoke"), anew) if name not in SHOWING else ()
+        trains = name not in SHOWING and given["profile"] != "smoke"
+        smoke = (" At ", nodes.literal("", "smoke"), anew) if trains else ()
         lines.append(_line("At ", profile, recorded + made, *smoke))
         folder = f"data/records/{given['profile']}/tofu/"
         named = nodes.literal("", folder)
@@ -111,8 +113,9 @@ def box(name, notebook, repository=None):
     code = nodes.literal_block(command, command, language="bash")
     items = nodes.bullet_list("", *(nodes.list_item("", line) for line in lines))
     found = verdict(shown, given.get("profile"))
-    said = [_line(nodes.strong("", "Verdict"), " on {} at this scale: {}.".format(*found))] if found else []
-    return [*said, nodes.admonition("", nodes.title("", "Run this page"), code, items, classes=["rk-run"])]
+    at = f" at {given['profile']}" if "profile" in given else ""
+    said = [_line(nodes.strong("", "Verdict"), f" on {found[0]}{at}: {found[1]}.")] if found else []
+    return [*said, nodes.admonition("", nodes.title("", "Run this page"), code, items, classes=["rk-run", "dropdown"])]
 
 
 def add(app, doctree):

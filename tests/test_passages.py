@@ -290,7 +290,7 @@ def test_what_is_asked_of_a_model_is_kept_beside_its_record(workshop, monkeypatc
     text = tokenizer.decode(chunked(p.text, tokenizer, 2, 32)[1])
     assert said[0]["prompt"] + said[0]["truth"] in text and said[0]["prompt"] == said[1]["prompt"]
     beside = passages.side_by_side(specs, said)
-    assert list(beside.index) == ["given", "the text", "Original", "GA"]
+    assert list(beside.index) == ["given", "the novel", "original", "GA"]
     assert torch.is_tensor(next(asked[0].parameters()))
 
 

@@ -56,6 +56,29 @@ def test_the_most_changed_position_is_where_the_true_token_lost_most():
     content = {"models": {"a": {"true_probability": [0.9, 0.8, 0.3]}, "b": {"true_probability": [0.8, 0.1, 0.2]}}}
     assert distributions.most_changed(content, "a", "b") == 1
     assert distributions.most_changed(content, "b", "a") == 0  # the last one would be the end of text
+    content["models"]["c"] = {"true_probability": [0.1, 0.9, 0.2]}
+    assert distributions.most_changed(content, "a", "b", "c") == 0  # where neither has kept it
+
+
+def test_an_answer_without_end_is_cut_where_it_is_shown():
+    content = {"answer": "Karachi.", "direct_answers": {"NPO": "", "GA": "full " * 90, "RKLU": "x" * 200}}
+    told = distributions.in_words(content).set_index("model")["its answer"]
+    assert told.to_dict() == {
+        "the true answer": "Karachi.",
+        "NPO": "(ends at once)",
+        "GA": "full " * 39 + "full …",
+        "RKLU": "x" * 200,
+    }
+    assert distributions.in_words(content, None)["its answer"][2] == "full " * 90
+
+
+def test_the_distance_to_the_oracle_along_an_answer_is_a_mean_over_its_tokens():
+    models = {"oracle": {"kl_to_oracle": [0.0, 0.0]}, "GA": {"kl_to_oracle": [1.0, 2.0]}, "TA": {}}
+    second = models | {"GA": {"kl_to_oracle": [3.0]}}
+    contents = [{"question": "Who?", "models": models}, {"question": "Where?", "models": second}]
+    table = distributions.divergences(contents, ["oracle", "GA", "TA"])
+    assert table.to_dict() == {"GA": {"Who?": 1.5, "Where?": 3.0, "mean of these questions": 2.25}}
+    assert distributions.divergences(contents, ["TA"]).empty
 
 
 ALPHABET = ["<s>", "</s>", " a", " b", "c", ".", ",d", "e."]

@@ -125,6 +125,10 @@ def test_a_reading_needs_intervals_that_do_not_touch():
     assert robustness.untold(said) == [] and robustness.untold(said.replace("1 more", "alike").iloc[:, :1]) == ["RKLU"]
     assert said.loc["oracle"].to_dict() == {"memorisation": "not asked", "questions": "alike"}
     assert list(said.index) == ["RKLU", "oracle"]
+    text = robustness.as_text(table)
+    assert set(text.index) == {"RKLU"} and text.interval.tolist()[2:] == ["0.000 to 0.190", "–"]
+    assert text.iloc[0][["value", "reading", "oracle interval"]].to_list() == [0.6, "more", "0.200 to 0.400"]
+    assert "p, paired" not in text  # none of these has one
 
 
 def test_where_questions_can_be_exchanged_a_reading_needs_a_small_p_value():

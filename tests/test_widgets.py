@@ -192,6 +192,16 @@ def test_the_playground_moves(visit):
     assert "After 0 steps" in page.locator(".rk-facts").inner_text()
 
 
+def test_the_playground_opens_with_the_steps_that_a_page_asks_for(visit):
+    page = visit(book=False).page
+    page.set_content(static(playground(steps=10)))
+    opened = shown(page, "Karachi")
+    assert "After 10 steps" in page.locator(".rk-facts").inner_text()
+    page.get_by_role("button", name="Students back to the start").click()
+    page.get_by_role("button", name="10 steps").click()
+    assert shown(page, "Karachi") == opened and opened["reverse-KL student"] < opened["original"]
+
+
 def test_two_playgrounds_on_a_page_do_not_disturb_each_other(visit):
     page = visit(book=False).page
     page.set_content(static(playground(), playground(), playground(alpha=2)))

@@ -7,6 +7,7 @@ import seaborn
 
 from rklu_lib import bases, data, execution, files, profiles, records, runs
 from rklu_lib.robustness import PROBES, attack, exchange, relearning, rounding
+from rklu_pages.drawing import tables
 from rklu_pages.drawing.figures import forget_quality_axis
 from rklu_pages.drawing.looks import COLOURS, STYLE, look
 from rklu_pages.drawing.pictures import finished
@@ -120,6 +121,17 @@ def side_by_side(results):
     numbers = ("value", "low", "high", "oracle", "oracle low", "oracle high", "distance", "p, paired")
     columns = ["method", "probe", "measure", *numbers, "reading"]
     return pd.DataFrame(rows, columns=columns).set_index("method")
+
+
+def as_text(table):
+    """Return a table of `side_by_side` for a page: the reading first, each interval in one column, and without the
+    oracle's own rows, since its value stands beside each."""
+    text = tables.rounded(table, 3).drop(index="oracle", errors="ignore")
+    for whose in ("", "oracle "):
+        ends = table.loc[table.index != "oracle", [f"{whose}low", f"{whose}high"]]
+        text[f"{whose}interval"] = [f"{low:.3f} to {high:.3f}" if pd.notna(low) else "–" for low, high in ends.values]
+    text = text[["probe", "measure", "value", "oracle", "reading", "p, paired", "interval", "oracle interval"]]
+    return text.dropna(axis="columns", how="all").fillna("–")
 
 
 def family(results):

@@ -39,7 +39,9 @@ def reached(profile, split, seed):
 
 
 def as_text(table):
-    """Return a table of `reached` as text."""
+    """Return a table of `reached` as text, its settings by their names in prose."""
     forms = {"highest p": "{:.2g}", "utility at that value": "{:.3f}", "best balance": "{:.3f}"}
     yes = {"passes 0.05": table["passes 0.05"].map({True: "yes", False: "no"})}
-    return table.assign(**{name: table[name].map(form.format) for name, form in forms.items()} | yes)
+    said = {"alpha": "α", "finetune_epochs": "epochs of the original", "unlearn_lr": "learning rate"}
+    shown = table.assign(**{name: table[name].map(form.format) for name, form in forms.items()} | yes)
+    return shown.rename(index=said).drop(columns="balance at value")

@@ -43,18 +43,34 @@ def of(profile, split, seed=0, question=0, names=BASIC, kind="distributions"):
     return notes.write(path, content | {"settings": settings, "data": data.describe_source(p.source)}, indent=None)
 
 
-def in_words(content):
-    """Return a table of the true answer and each model's own; content: as of `of`."""
-    said = {name: text or EMPTY for name, text in content["direct_answers"].items()}
-    told = [("the true answer", content["answer"]), *said.items()]
-    return pd.DataFrame(told, columns=["model", "its answer"])
+def in_words(content, longest=200):
+    """Return a table of the true answer and each model's own; content: as of `of`.
+
+    Only for what is shown, an answer of more than `longest` characters is cut there and ends in " …", since a broken
+    model says one word until its tokens are used up. The record keeps the whole, and so does longest=None."""
+    told = {"the true answer": content["answer"]}
+    told |= {name: text or EMPTY for name, text in content["direct_answers"].items()}
+    cut = {name: text if text == text[:longest] else f"{text[:longest].rstrip()} …" for name, text in told.items()}
+    return pd.DataFrame(cut.items(), columns=["model", "its answer"])
 
 
-def most_changed(content, before, after):
+def divergences(contents, names):
+    """Return each model's KL divergence to the oracle in nats, its mean over the tokens of a true answer: a row for
+    each question, then one for their mean. contents: as of `of`; a model without a recorded divergence is left out."""
+    rows = {}
+    for content in contents:
+        found = {name: content["models"][name].get("kl_to_oracle") for name in names if name != "oracle"}
+        rows[content["question"]] = {name: sum(kl) / len(kl) for name, kl in found.items() if kl}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("question")
+    return pd.concat([table, table.mean().to_frame("mean of these questions").T]).rename_axis("question")
+
+
+def most_changed(content, before, *after):
     """Return the answer position (0 = first token, never the end of text) at which the true token lost the most
-    probability from the model `before` to the model `after`."""
-    pairs = zip(*(content["models"][name]["true_probability"] for name in (before, after)), strict=True)
-    losses = [p - q for p, q in pairs]
+    probability from the model `before` to that model of `after` that gives it the most."""
+    probability = {name: content["models"][name]["true_probability"] for name in (before, *after)}
+    left = [max(kept) for kept in zip(*(probability[name] for name in after), strict=True)]
+    losses = [p - q for p, q in zip(probability[before], left, strict=True)]
     return losses.index(max(losses[:-1] or losses))
 
 

@@ -91,11 +91,11 @@ def as_text(table):
 
 
 def side_by_side(specs, noted):
-    """Return one passage as a table: the end of the prompt, the true text, and every model's continuation."""
-    said = {"given": "… " + noted[0]["prompt"], "the text": noted[0]["truth"]}
-    said |= {accuracies.label(s): n["continuation"] for s, n in zip(specs, noted, strict=True)}
+    """Return one passage as a table: the end of what is given, how the novel goes on, and how every model does."""
+    said = {"given": "… " + noted[0]["prompt"], "the novel": noted[0]["truth"]}
+    said |= {s.method: n["continuation"] for s, n in zip(specs, noted, strict=True)}
     words = {name: " ".join(text.split()) or "(ends at once)" for name, text in said.items()}
-    return pd.Series(words, name="words").to_frame()
+    return pd.Series(words, name="what is written").to_frame()
 
 
 def memorised(rows):

@@ -61,6 +61,7 @@ class DivergencePlayground(_Widget):
     alpha = Float(8.0).tag(sync=True)
     shift = Float(0.0).tag(sync=True)
     rate = Float(1.0).tag(sync=True)
+    steps = Int(0).tag(sync=True)  # that both students have taken when the page opens
 
 
 class TokenDistributions(_Widget):

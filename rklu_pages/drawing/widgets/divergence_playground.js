@@ -188,6 +188,7 @@ function render({ model, el }) {
   model.on("change:original", restart);
   for (const name of ["augmented", "alpha", "shift", "rate"]) model.on(`change:${name}`, update);
   restart();
+  go(model.get("steps"));
   return () => play(false);
 }
 

@@ -76,7 +76,7 @@ def tokens(content, shown):
         }
         for name, model in content["models"].items()
     ]
-    view = {"name": "tokens", "x": "token", "y": ["probability"], "line": True}
+    view = {"name": "tokens", "x": "token", "y": ["probability"]}  # tokens stand for themselves: no line
     return ScoreExplorer(
         noun="Models", series=series, views=[view], tokens=content["tokens"], shown=shown,
         fields={"token": "tokens", "probability": "share"},
