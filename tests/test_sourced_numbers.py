@@ -140,5 +140,5 @@ def test_the_readme_states_what_the_introduction_does():
     """GitHub shows no roles, so the README's numbers are those of the introduction, which name their source."""
     readme, introduction = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "book/introduction.md"))
     introduction = re.sub(r"\{\w+\}`([^`<]+?) <[^`]*`", r"\1", introduction)
-    stated = re.findall(r"\d+\.\d+|\d+ of \d+", re.search(r"What came out:.*?The book's page", readme, re.DOTALL)[0])
+    stated = re.findall(r"\d+\.\d+|\d+ of \d+", re.search(r"What came out.*?## Two commands", readme, re.DOTALL)[0])
     assert stated and not [n for n in stated if not re.search(rf"\b{re.escape(n)}\b", introduction)]
