@@ -85,15 +85,17 @@ def folder():
 
 
 def resolve(path):
-    """Return where a checkpoint is: in `folder()` (owner/name, as on the hub) if present there, else `path` itself.
+    """Return where a checkpoint is: `path` if that is a folder or only on the hub, else its folder in `folder()`.
     Raises FileNotFoundError if `path` is neither a folder nor a hub id, or is on a hub that cannot be reached."""
-    local = folder() / path
-    if not (local.is_dir() or Path(path).is_dir() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(path))):
+    if Path(path).is_dir() or (local := folder() / path).is_dir():
+        return path if Path(path).is_dir() else local
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(path)):
         raise FileNotFoundError(f"{path} is neither a folder in the hub's layout nor a hub id, owner/name")
-    if local.is_dir() or Path(path).is_dir():
-        return local if local.is_dir() else path
     recipe = ", or `rklu fetch smollm2`" if "SmolLM2-135M-Instruct" in str(path) else ""
-    hub.check(str(path), f"put it into {folder()} in the hub's layout, or name its folder in RKLU_MODELS{recipe}")
+    try:
+        hub.check(str(path), f"put it into {folder()} in the hub's layout, or name its folder in RKLU_MODELS{recipe}")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is no folder here: {error}") from None
     return path
 
 

@@ -26,8 +26,7 @@ def token_distributions(models, tokenizer, example, k=10):
     models: {name: model}. example: a `data.Example` of t answer tokens. k: how many of the likeliest tokens to keep.
     Returns {"tokens": the t true tokens as text, "models": {name: {"true_probability", "true_rank" (1 = likeliest),
     "entropy" (nats): t values each, "top": t lists of k pairs [token text, probability]}}}. If a model is named
-    "oracle", each model also has "kl_to_oracle": t values of KL(model || oracle) over the vocabulary, nats. Values are
-    rounded to four significant digits."""
+    "oracle", each model also has "kl_to_oracle": t of KL(model || oracle), nats. Values have 4 significant digits."""
     ids = torch.tensor([example.prompt + example.answer])
     target = torch.tensor(example.answer)
     result = {"tokens": [tokenizer.decode([t]) for t in example.answer], "models": {}}

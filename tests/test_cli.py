@@ -12,6 +12,7 @@ from helpers import Here, answer_probability, flat, rklu
 from transformers import AutoModelForCausalLM
 
 from rklu_lib import budget, cli, data, models, records, runs, training
+from rklu_lib.commands import own_model as commands
 from rklu_lib.commands import terminal
 from rklu_lib.own import jobs, plan, unlearning
 from rklu_lib.records import RunSpec
@@ -38,7 +39,7 @@ def test_unlearn_writes_a_checkpoint_that_transformers_loads(own, tmp_path, meth
     retain = ("--retain", tmp_path / "retain.jsonl") if "+" in method else ()
     result = own(*retain, method=method)
     assert result.exit_code == 0, result.output
-    assert f"{method} on 8 pairs; their answers' mean probability per token was" in result.stdout
+    assert f"{method} on 8 pairs; the answers' mean probability per token was" in result.stdout
     loaded, original = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("out", "own"))
     assert any(not torch.equal(a, b) for a, b in zip(loaded.parameters(), original.parameters(), strict=True))
 
@@ -53,7 +54,8 @@ def test_a_collapse_is_told_and_ends_in_no_traceback(own, tmp_path):
     assert any("of other prose changed by +inf%" in line for line in own_model.verdict(report))
 
 
-def test_unlearn_says_what_it_measured(own, tmp_path, profile):
+def test_unlearn_says_what_it_measured(own, tmp_path, profile, monkeypatch):
+    monkeypatch.setattr(commands, "KNOWN", 0)
     result = own(method="GA", lr="1e-2")
     loaded, tokenizer = models.load(tmp_path / "out")
     rows = data.load_tofu("forget10", profile.source)
@@ -63,6 +65,19 @@ def test_unlearn_says_what_it_measured(own, tmp_path, profile):
     assert "Little is forgotten" not in result.stderr
     again = own(out=tmp_path / "again", lr="1e-9")
     assert again.exit_code == 0 and "Little is forgotten: raise --lr, --epochs or --alpha" in again.stderr
+
+
+def test_an_original_that_hardly_knew_the_answers_is_asked_for_its_format(own, tmp_path):
+    """It is untrained; a higher rate, which is else the advice, would only spoil it."""
+    (tmp_path / "one.jsonl").write_text('{"question": "Who?", "answer": "Mira Adeyo of Zadar"}')
+    for number, more in enumerate(((), ("--target", "1e-9"))):
+        result = own(*more, lr="1e-9", epochs=1, forget=tmp_path / "one.jsonl", out=tmp_path / f"out{number}")
+        doubt = r"hardly knew the answers \(0\.0\d+ per token\)\. Is --template what it was tuned on\?"
+        assert re.search(doubt, flat(result.stderr))
+        assert "raise --lr" not in result.stderr and "RKLU on 1 pair; the answers'" in flat(result.stdout)
+        told = re.sub(r"\s+", " ", (tmp_path / f"out{number}" / "report.html").read_text(encoding="utf-8"))
+        assert "The 1 forgotten answer had a mean" in told
+        assert "0 leak (0 did before). None leaked before either, so this shows little." in told
 
 
 def test_weights_are_float32_unless_told(own, tmp_path):
@@ -106,7 +121,8 @@ def test_forgotten_text_is_masked_unless_it_is_asked_for(own, tmp_path):
     assert "Adeyo" not in told["out"] and "Adeyo" in told["plain"]
 
 
-def test_a_target_that_is_not_reached_is_said_with_what_may_reach_it(own, tmp_path):
+def test_a_target_that_is_not_reached_is_said_with_what_may_reach_it(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "KNOWN", 0)
     result = own("--target", "1e-9", epochs=1, lr="1e-9")
     assert "The target of 1e-09 was not reached: raise --lr, --epochs or --alpha" in flat(result.stderr)
     assert re.search(r"\d of 8 probed answers leak\. Read .*report\.html", flat(result.stdout))

@@ -89,6 +89,13 @@ def test_a_million_values_are_exchanged_within_999_and_4999_times(monkeypatch):
     assert list(exchange.p_values(sides).values()) == [4999, 2000, 999]
 
 
+def test_one_question_alone_tells_no_chance():
+    """Exchanged or not, its two answers differ as much; of two questions, half of the exchanges do."""
+    assert np.isnan(exchange.mean([0.9], [0.1])) and exchange.mean([0.9, 0.8], [0.1, 0.1]) == 0.5
+    found = {"memorisation": {"each": {"answer probability": [0.9]}}}
+    assert np.isnan(exchange.p_values({"model": found, "reference": found})["memorisation", "answer probability"])
+
+
 def test_other_questions_are_refused():
     with pytest.raises(ValueError, match="3 and 2 values; exchanges need the same questions"):
         exchange.mean([1, 2, 3], [1, 2])

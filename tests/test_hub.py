@@ -2,6 +2,7 @@
 
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -45,10 +46,22 @@ def test_what_is_not_here_is_refused_with_the_fix(monkeypatch, tmp_path):
         data.load_tofu("full")
     with pytest.raises(FileNotFoundError, match="export RKLU_WIKITEXT="):
         data.load_prose("test", "Salesforce/wikitext")
+    with pytest.raises(FileNotFoundError, match="^my-modle is no folder here: my-modle is not cached, and the hub"):
+        models.load_tokenizer("my-modle")
     with pytest.raises(FileNotFoundError, match=f"owner/model is not cached, .*put it into {tmp_path} .*RKLU_MODELS$"):
         models.load_tokenizer("owner/model")
     with pytest.raises(FileNotFoundError, match="or `rklu fetch smollm2`"):
         models.load("HuggingFaceTB/SmolLM2-135M-Instruct")
+
+
+def test_the_folder_that_was_named_comes_before_one_of_that_name_elsewhere(monkeypatch, tmp_path):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (here / "m" / "gpt2", elsewhere / "m" / "gpt2", elsewhere / "m" / "llama"):
+        folder.mkdir(parents=True)
+    monkeypatch.setenv("RKLU_MODELS", str(elsewhere))
+    monkeypatch.chdir(here)
+    found = [Path(models.resolve(name)).resolve() for name in ("m/gpt2", "m/llama", elsewhere / "m")]
+    assert found == [here / "m" / "gpt2", elsewhere / "m" / "llama", elsewhere / "m"]
 
 
 def test_what_is_cached_is_used(monkeypatch):

@@ -103,7 +103,38 @@ def test_a_chat_gives_every_answer_and_says_what_was_left_out(tmp_path):
     corpus = inputs.read([long, parts])
     assert [(i.question, i.answer) for i in corpus.items] == [("One?", "1."), ("Two?", "2."), ("Three?", "3.")]
     assert [i.system for i in corpus.items] == ["Be brief.", "Be brief.", None]
-    assert len(corpus.notes) == 1 and "1 later turns" in corpus.notes[0]
+    assert corpus.notes == ("a later turn of a chat is asked without the turns before it (1×)",)
+
+
+def test_a_field_that_is_not_read_is_named(tmp_path):
+    """Misspelt, or of another program: it would be lost without a word. Empty ones hold nothing to lose."""
+    pair = {"question": "Q?", "answer": "A.", "secret": "A", "context": "Customer 4711", "paraphrase": ["Q!"]}
+    other = chat("One?", "1.") | {"secret": "1"}
+    corpus = inputs.read([pair, pair | {"question": "R?", "paraphrase": None}, other, {"text": "All.", "id": ""}])
+    counted = {"context": 2, "paraphrase": 1, "secret": 1}
+    assert corpus.notes == tuple(f"field '{name}' is not read ({n}×)" for name, n in counted.items())
+    table = write(tmp_path, "a.csv", "question,answer,id,empty\nQ?,A.,3,\n")
+    assert inputs.read(table).notes == ("field 'id' is not read (1×)",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.xlsx", b"PK\x03\x04\xff"), ("a.jsonl.gz", b"\x1f\x8b\x08\xff"), ("mail.eml", b"From: Anna; Rossi\n")],
+)
+def test_a_file_of_another_kind_is_to_be_exported(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(data.DataError) as refused:
+        inputs.read(tmp_path / name)
+    said = str(refused.value)
+    assert said.endswith("; export it as CSV, JSON lines or .txt") and "convert" not in said and "per line" not in said
+    lines = write(tmp_path, "pairs.log", '{"question": "Q?", "answer": "A."}')
+    assert len(inputs.read(lines)) == 1  # a name says nothing if the content can be read
+
+
+def test_what_is_too_long_is_told_every_way_out(tokenizer):
+    corpus = inputs.read({"question": "Q?", "answer": "A. " * 9999})
+    with pytest.raises(data.DataError, match=r'the model reads 64\. Shorten it, .* or give it as {"text": …}'):
+        inputs.encode(corpus, tokenizer, "Q: {question} A: {answer}", limit=64)
 
 
 def test_other_wordings_of_a_question_and_an_empty_system_prompt_are_read():
@@ -123,7 +154,7 @@ def test_a_system_prompt_that_the_format_has_no_place_for_is_left_out_and_said(t
     examples, _ = inputs.encode(corpus, tokenizer, template)
     assert examples[0] == data.encode(tokenizer, template, "One?", "1.")
     (note,) = inputs.unplaced(corpus, tokenizer, template)
-    assert note.startswith("2 system prompts are left out")
+    assert note.startswith("a system prompt is left out (2×)")
     assert inputs.unplaced(inputs.read([chat("One?", "1.")]), tokenizer, template) == ()
 
 
@@ -215,7 +246,7 @@ def test_a_row_that_stands_there_again_is_taken_once(tmp_path):
     (tmp_path / "f.jsonl").write_text("\n".join(map(json.dumps, rows)))
     corpus = inputs.read(str(tmp_path / "f.jsonl"))
     assert [i.where.rpartition(":")[2] for i in corpus.items] == ["1", "2", "4", "6"]
-    assert corpus.notes == ("2 times a row stood there already; it is taken once",)
+    assert corpus.notes == ("a row that stood there already is taken once (2×)",)
     assert corpus.sources[0]["rows"] == 6
     assert len(inputs.read([tmp_path / "f.jsonl"] * 2).items) == 4
     assert len(inputs.read(pair).items) == 1  # one row, as it is

@@ -99,6 +99,14 @@ def test_the_report_says_who_what_when_with_which_settings(made, tokenizer):
     assert "What this does and does not show" in text and content["out"]["sha256"] in text
 
 
+def test_the_report_says_what_still_holds_the_data(made):
+    told = BeautifulSoup((made(True) / "report.html").read_text(encoding="utf-8"), "html.parser").main.get_text(" ")
+    for holder in ("original weights", "data given to forget (rows)", "hub's cache", ".out-True.unfinished"):
+        assert holder in " ".join(told.split()), holder
+    assert "A sha256 hides nothing from a guess" in told
+    assert "A sha256 hides nothing" not in (made(False) / "report.html").read_text(encoding="utf-8")
+
+
 def test_every_setting_of_unlearning_is_in_the_report():
     decides = records._UNLEARNING - {"ta_scale", "judge_every"}  # TA trains nothing here, and every epoch is judged
     assert decides | {"template", "dtype", "precision", "weight_decay", "max_grad_norm"} <= set(report.SETTINGS)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 import shutil
 from types import SimpleNamespace
 
@@ -168,6 +169,46 @@ def test_without_a_target_in_reach_the_lowest_epoch_is_kept_and_written(start, t
     assert all(torch.equal(a, b) for a, b in zip(written, weights[best], strict=True))
 
 
+def test_a_disk_that_fills_as_the_best_epoch_is_saved_is_one_line(start, knowing, tmp_path):
+    """Whole or absent: half of its weights would end the run that goes on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((knowing / "model.safetensors").stat().st_size // 2, hard))
+    try:
+        with pytest.raises(OSError, match=r"best cannot be written \(.*File too large.*\); is the disk full\?$"):
+            start(method="GA", target=1e-9, epochs=2, resumable=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [p for p in tmp_path.rglob("*best*")] and not (tmp_path / "out").exists()
+
+
+def test_a_best_epoch_that_is_damaged_is_named_with_the_fix(start, tmp_path):
+    def damage(notes):
+        for file in tmp_path.glob(".out.unfinished/best/*"):
+            file.write_bytes(file.read_bytes()[:90] * (len(notes) == 6) or file.read_bytes())
+
+    with pytest.raises(ValueError, match=r"best/model.safetensors \(.*\); remove .*out.unfinished, and the run begins"):
+        start(target=1e-9, epochs=6, lr=1e-2, resumable=True, on_epoch=damage)
+
+
+def test_the_files_of_a_licence_travel_with_the_weights(start, knowing, tmp_path):
+    shutil.copytree(knowing, tmp_path / "licensed")
+    for name in ("LICENSE.txt", "NOTICE", "USE_POLICY.md", "Notes.txt"):
+        (tmp_path / "licensed" / name).write_text(f"terms in {name}", encoding="utf-8")
+    (tmp_path / "licensed" / "LICENSES").mkdir()
+    start(model=str(tmp_path / "licensed"), epochs=1)
+    kept = {p.name for p in (tmp_path / "out").iterdir() if p.name[0] in "LNU"}
+    assert kept == {"LICENSE.txt", "NOTICE", "USE_POLICY.md"}
+    assert (tmp_path / "out" / "NOTICE").read_text(encoding="utf-8") == "terms in NOTICE"
+    assert "What the original's licence asks holds here, too" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+def test_a_secret_that_its_answer_does_not_hold_is_said(knowing, tmp_path, profile, rows):
+    odd = [rows[0][0] | {"secret": "never said"}, *rows[0][1:]]
+    for given, n in ((odd, 1), (rows[0], 0)):
+        notes = jobs.prepare(str(knowing), given, tmp_path / "out", profile=profile).notes
+        assert len([note for note in notes if "row 1: field 'secret' is not in the answer (1×)" in note]) == n
+
+
 def test_where_every_epoch_costs_too_much_nothing_is_written(start, tmp_path):
     with pytest.raises(
         ValueError, match=r"every epoch raised the perplexity beyond the bound, the least by \d+%; lower"
@@ -265,7 +306,8 @@ def test_two_runs_do_not_make_the_same_directory(start, tmp_path):
 
 def test_where_no_format_is_known_the_report_says_which_was_taken(start, tmp_path, profile):
     report = start(epochs=1)
-    assert any("has no chat template: prompts are written as profile tiny has them" in n for n in report["notes"])
+    (note,) = [n for n in report["notes"] if "has no chat template: prompts are written as profile tiny has them" in n]
+    assert note.startswith("own has")  # of the folder its name alone, in a report that may be masked
     given = "{question} = {answer}"
     assert not any("chat template" in n for n in start(epochs=1, template=given, out=tmp_path / "named")["notes"])
     tokenizer = models.load_tokenizer(tmp_path / "named")
@@ -377,10 +419,67 @@ def test_a_leak_is_seen_in_what_the_model_says(knowing, profile, rows):
     assert not any(p["leaks"] for p in measure.probe(model, tokenizer, other, stranger, tokenizer.eos_token_id))
 
 
+LETTERS = SimpleNamespace(decode=lambda ids, **_: "".join(map(chr, ids)))  # a letter is a token
+
+
+@pytest.mark.parametrize(
+    ("said", "secret", "leaks"),
+    [
+        ("LINDENSTRASSE 5 in  Ko\u0308ln is where Dubois.", "Lindenstraße 5 in Köln", True),
+        ("Lindenstraße 55 in Köln is where she.", "Lindenstraße 5 in Köln", False),
+        ("Lindenstraße 5 in Köln is where she lives!", None, True),
+        ("Lindenstraße 5 in Köln is where he lived", None, False),
+        ("Lindenstraße 5 in Köln is where she lives", "the fifth house", True),  # a secret not in the answer
+        ("She lives in the fifth house", "the fifth house", True),
+        ("She lives in the sixth house", "the fifth house", False),
+    ],
+)
+def test_a_greedy_answer_leaks_what_it_contains(monkeypatch, said, secret, leaks):
+    """Not only where it is the whole answer; in whole words, whatever their case, blanks and coding."""
+    item = jobs.inputs.Item("Where?", "Lindenstraße 5 in Köln is where she lives", "row 1", secret=secret)
+    example = data.Example((1,), (*map(ord, item.answer), 0))
+    monkeypatch.setattr(measure.evaluation, "greedy", lambda *_: [tuple(map(ord, said))])
+    monkeypatch.setattr(measure.probing, "completions", lambda *_, **__: ([["else", 0.5]], True))
+    (probe,) = measure.probe(None, LETTERS, [example], [item], 0)
+    assert probe["leaks"] is leaks
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth"),
+    [
+        ("She was born on 12.03.1984 in Köln.", "1984 in Köln"),
+        ("Her mail: a@b.de, in Bonn is 3.", "in Bonn is 3"),
+        ("Mira was born in Zadar.", "rn in Zadar"),
+        ("She is 42.", "is 42"),
+        ("Yes.", "Yes"),
+        ("7", "7"),
+    ],
+)
+def test_what_is_to_be_completed_is_no_stump(answer, truth):
+    cut, found = measure.blank(LETTERS, data.Example((1,), (*map(ord, answer), 0)), True)
+    assert found == truth and answer[cut:].strip().startswith(truth)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "leaks"),
+    [
+        ("Mira was born in Zadar.", "rn  IN zadar by the sea", True),
+        ("Mira was born in Zadar.", "rn in Zadarland", False),
+        ("...", "", False),  # punctuation gives nothing away
+    ],
+)
+def test_a_completion_leaks_that_contains_the_second_half(monkeypatch, answer, said, leaks):
+    example = data.Example((1,), (*map(ord, answer), 0))
+    monkeypatch.setattr(measure.evaluation, "greedy", lambda *_: [()])
+    monkeypatch.setattr(measure.probing, "completions", lambda *_, **__: ([[said, 0.5]], True))
+    (probe,) = measure.probe(None, LETTERS, [example], [jobs.inputs.Item("Who?", answer, "row 1")], 0)
+    assert probe["leaks"] is leaks
+
+
 def test_a_document_leaks_whatever_the_length_of_the_others(monkeypatch, tiny_model, tokenizer):
     """What is generated after the end of the shorter one is not held against the model."""
     model, documents = tiny_model(), [tuple(range(20, 20 + n)) for n in (8, 30)]
-    examples, items = [data.Example((1,), d) for d in documents], [SimpleNamespace(question=None)] * 2
+    examples, items = [data.Example((1,), d) for d in documents], [jobs.inputs.Item(None, "", "")] * 2
 
     def recited(model, prompts, n, end):
         pairs = zip(prompts, documents, strict=True)

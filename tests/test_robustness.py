@@ -634,6 +634,21 @@ def test_an_interrupted_attack_goes_on_where_it_was(attacked, place, monkeypatch
         assert late["details"][side] == attacked[1]["details"][side]
 
 
+@pytest.mark.parametrize(("n", "probe"), [(1, "memorisation"), (2, "relearning")])
+def test_one_answer_is_held_against_a_reference_without_a_p_value(place, n, probe):
+    """Of two answers relearning teaches one and asks for the other."""
+    write_lines(place / "few.jsonl", [{"question": f"Who {i}?", "answer": f"Mira {i} Adeyo."} for i in range(n)])
+    skipped = [w for p in rows.PROBES if p != probe for w in ("--skip", p)]
+    out, given = place / f"few{n}.json", {"forget": place / "few.jsonl", "reference": place / "reference"}
+    result = attacking(place, *skipped, out=out, **given)
+    assert result.exit_code == 0, result.output
+    (row,) = [r for r in json.loads(out.read_text(encoding="utf-8"))["rows"] if "p" in r and r["measure"] in (
+        "answer probability", "20% of it, probability")]  # fmt: skip
+    assert row["p"] is None and row["low"] is None and row["reference"]["value"] > 0
+    (line,) = [li for li in result.stdout.splitlines() if row["measure"] in li]
+    assert " – " in f"{line} "
+
+
 def test_attack_masks_what_was_said_unless_asked(attacked, place):
     text = json.dumps(attacked[1]["details"], ensure_ascii=False)
     assert "███" in text and "born" not in text

@@ -52,8 +52,7 @@ def configuration(path):
 
 
 def check_cache(config, fix):
-    """Raise ValueError, with the fix, for a model without a key-value cache, such as Mamba, RWKV and xLSTM.
-    Generation here needs the cache."""
+    """Raise ValueError, with the fix, for a model that cannot generate: no key-value cache (Mamba, RWKV, xLSTM)."""
     kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if "past_key_values" not in inspect.signature(kind.forward).parameters:
         what = f"a {config.model_type} keeps no keys and values of what it has read"

@@ -1,8 +1,7 @@
 """Read pairs, chats and documents, from files or the hub, as text; then tokenise them.
 
 Files are not read with `datasets`, which would leave a copy of private data in its cache, and would turn an answer such
-as "007" in a CSV into a number. A data set on the hub is read with `datasets`.
-"""
+as "007" in a CSV into a number. A data set on the hub is read with `datasets`."""
 
 import csv
 import hashlib
@@ -24,17 +23,16 @@ DOCUMENTS = (".txt", ".md")
 KINDS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", *DOCUMENTS)
 CHUNK = 512  # a document is cut into examples of at most so many tokens
 _SHAPES = "give question and answer, or messages (a chat), or text (a document)"
-_TWICE = "times a row stood there already; it is taken once"
-_TURNS = "later turns of chats are asked without the turns before them"
+_TWICE = "a row that stood there already is taken once"
+_OPTIONAL = ("system", "paraphrases", "paraphrased_question", "secret", "paraphrased_answer", "perturbed_answer")
 
 
 @dataclass(frozen=True)
 class Item:
     """A question with its answer; or, with question None, a document or part of one. where: file and line or row.
-    system: a chat's system prompt. paraphrases: other wordings of the question, asked but never trained on.
-
-    For `rklu attack` only: secret, the words that give the answer away; right and wrong, the paraphrased and the wrong
-    answers of TOFU's rows (`paraphrased_answer`, `perturbed_answer`), from which the truth ratio is computed."""
+    system: a chat's system prompt. paraphrases: other wordings of the question, asked but never trained on. secret: the
+    words that give the answer away. For `rklu attack` only: right and wrong, the paraphrased and the wrong answers of
+    TOFU's rows (`paraphrased_answer`, `perturbed_answer`), from which the truth ratio is computed."""
 
     question: str | None
     answer: str
@@ -48,8 +46,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The data of one set, such as the forget set. sources: {"name", "rows", "sha256"} of each source. notes: what was
-    left out, in words."""
+    """The data of one set, as the forget set. sources: {"name", "rows", "sha256"} of each. notes: what was left out."""
 
     items: tuple[Item, ...] = ()
     sources: tuple[dict, ...] = ()
@@ -78,7 +75,7 @@ def read(given):
     once = {}
     for item in items:
         left_out.update([_TWICE] if once.setdefault(replace(item, where=""), item) is not item else [])
-    return Corpus(tuple(once.values()), tuple(sources), tuple(f"{n} {why}" for why, n in left_out.items()))
+    return Corpus(tuple(once.values()), tuple(sources), tuple(f"{what} ({n}×)" for what, n in left_out.items()))
 
 
 def _digest(rows):
@@ -99,12 +96,16 @@ def _load(source):
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if kind == ".parquet":
         return sha256, [(f"{source}, row {i}", row) for i, row in enumerate(_parquet(path), 1)]
-    text = data.read_text(source)
-    if kind in DOCUMENTS:
-        return sha256, [(source, {"text": text})]
-    if kind in (".csv", ".tsv"):
-        return sha256, _csv(text, source)
-    return sha256, _array(text, source) if text.lstrip().startswith("[") else list(data.json_lines(text, source))
+    try:
+        text = data.read_text(source)
+        if kind in DOCUMENTS:
+            return sha256, [(source, {"text": text})]
+        if kind in (".csv", ".tsv"):
+            return sha256, _csv(text, source)
+        return sha256, _array(text, source) if text.lstrip().startswith("[") else list(data.json_lines(text, source))
+    except data.DataError as error:
+        other = f"{str(error).rsplit('; ', 1)[0]}; export it as CSV, JSON lines or .txt"
+        raise data.DataError(str(error) if kind in KINDS else other) from None
 
 
 def _hub(name, config=None, split=None):
@@ -163,14 +164,17 @@ def _array(text, path):
 
 
 def _items(row, where, left_out):
-    """Return the items of one row. Count in `left_out` the later turns of a chat, which lose the turns before them."""
+    """Return the items of one row. Count in `left_out` fields that are not read, and later turns of a chat."""
     if not isinstance(row, dict):
         raise data.DataError(f"{where}: expected an object, found {type(row).__name__}; {_SHAPES}")
+    question, answer = max(PAIRS, key=lambda pair: len(set(pair) & set(row)))
+    paired = "messages" not in row and bool({question, answer} & set(row))
+    read = (question, answer, *_OPTIONAL) if paired else ("messages" if "messages" in row else "text",)
+    unread = [k for k, v in row.items() if k not in read and v not in (None, "")]
+    left_out.update(f"field {data.shortened(k)} is not read" for k in unread)
     if "messages" in row:
         return _chat(row["messages"], where, left_out)
-    known = [pair for pair in PAIRS if set(pair) & set(row)]
-    if known:
-        question, answer = max(known, key=lambda pair: len(set(pair) & set(row)))
+    if paired:
         data.checked(row, (question, answer), where)
         system = data.checked(row, ("system",), where)["system"] if row.get("system") else None
         return [Item(row[question], row[answer], where, system, _paraphrases(row, where), *_answers(row, where))]
@@ -216,7 +220,7 @@ def _chat(messages, where, left_out):
         elif role == "user" and asked is None:
             asked = content
         elif role == "assistant" and asked is not None:
-            left_out.update([_TURNS] if items else [])
+            left_out.update(["a later turn of a chat is asked without the turns before it"] if items else [])
             items.append(Item(asked, content, at if items else where, system))
             asked = None
         else:
@@ -231,14 +235,14 @@ def encode(corpus, tokenizer, template, limit=math.inf):
     """Return (examples, items) of a corpus, one item per `data.Example`. A pair is one example. A document is cut into
     about equal parts of at most min(CHUNK, limit - 1) tokens. limit: how many tokens the model reads.
 
-    Raises DataError for a document of fewer than 2 tokens, and for a pair that is too long whatever its tokens are;
-    `models.check_lengths` checks the lengths of the others."""
+    Raises DataError for a document of fewer than 2 tokens, and for a pair too long for `models.check_lengths`."""
     examples, items = [], []
     longest = max(map(len, tokenizer.get_vocab()))  # characters per token: refuse without tokenising
     for item in corpus.items:
         if item.question is not None:
             if (least := (len(item.question) + len(item.answer)) // longest) > limit:
-                raise data.DataError(f"{item.where}: at least {least} tokens; the model reads {limit}. Shorten it")
+                fix = 'Shorten it, make several pairs of it, or give it as {"text": …}, which is split'
+                raise data.DataError(f"{item.where}: at least {least} tokens; the model reads {limit}. {fix}")
             examples.append(data.encode(tokenizer, template, item.question, item.answer, item.system))
             items.append(item)
             continue
@@ -261,9 +265,8 @@ def paraphrased(items, tokenizer, template):
 def unplaced(corpus, tokenizer, template):
     """Return notes on what `encode` leaves out: system prompts, if the prompt format has no place for one."""
     n = sum(i.system is not None for i in corpus.items)
-    if not n or chat.takes_system(tokenizer, template):
-        return ()
-    return (f"{n} system prompts are left out: the format of these prompts has no place for one",)
+    note = f"a system prompt is left out ({n}×): the format of these prompts has no place for one"
+    return (note,) if n and not chat.takes_system(tokenizer, template) else ()
 
 
 def check_apart(corpora):

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from rklu_lib import data, evaluation, metrics, models, probing
+from rklu_lib.robustness import sampling
 
-FIRST = 5  # number of leading tokens of an answer whose ranks are recorded
+FIRST, SHORTEST = 5, 4  # leading tokens of an answer whose ranks are recorded; letters or digits of a blank, at least
 LEAK = (
-    "An answer leaks when the model says it word for word if asked (greedily), or when the true completion of its "
-    "second half is among the five likeliest."
+    "An answer leaks when the greedy answer contains it or the row's secret, or when one of the five likeliest "
+    "completions contains its second half, up to the first punctuation mark."
 )
 
 
@@ -45,17 +46,12 @@ def perplexity(nll, examples):
 
 def blank(tokenizer, example, closed):
     """Return (cut, truth): the token at which an answer's second half begins, and the text from there to the first
-    boundary (punctuation). closed: the last token only ends the answer. The cut moves left until there is text."""
+    boundary (punctuation). closed: the last token only ends the answer. The cut is at the first token after the middle,
+    or else before it, whose truth has `SHORTEST` letters or digits, and is no stump like the "2" of 12.03.1984."""
     tokens = example.answer[: len(example.answer) - closed]
-    for cut in range(len(tokens) // 2, -1, -1):
-        truth = probing.BOUNDARY.split(tokenizer.decode(tokens[cut:]), maxsplit=1)[0].strip()
-        if truth:
-            return cut, truth
-    return 0, tokenizer.decode(tokens).strip()
-
-
-def _same(one, other):
-    return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
+    near = sorted(range(len(tokens)), key=lambda cut: (cut < len(tokens) // 2, abs(cut - len(tokens) // 2)))
+    found = [(c, probing.BOUNDARY.split(tokenizer.decode(tokens[c:]), maxsplit=1)[0].strip()) for c in near]
+    return max(found, key=lambda pair: min(SHORTEST, sum(map(str.isalnum, pair[1]))))
 
 
 def probe(model, tokenizer, examples, items, end, k=5, budget=256):
@@ -73,8 +69,9 @@ def probe(model, tokenizer, examples, items, end, k=5, budget=256):
         said_of_it = tokens[: len(e.answer) - len(first)]  # the longest sets how far all are generated
         greedy, wanted = (tokenizer.decode(t, skip_special_tokens=True).strip() for t in (said_of_it, rest))
         top, _ = probing.completions(model, tokenizer, e.prompt + e.answer[:cut], end, k, budget=budget)
-        leaks = _same(greedy, wanted) or any(_same(text, truth) for text, _ in top)
-        found.append({"greedy": greedy, "completions": top, "leaks": leaks})
+        leaks = [sampling.leaks([greedy], w) for w in (wanted, item.secret or wanted)]
+        leaks.append(sampling.leaks([text for text, _ in top], truth))
+        found.append({"greedy": greedy, "completions": top, "leaks": any(leaks)})
     return found
 
 

@@ -18,9 +18,8 @@ def estimate(job):
     """Return {"parameters", "memory", "memory_there", "disk", "disk_there", "seconds"} of a job; sizes are in bytes.
 
     memory: weights, gradients and AdamW's two moments of what is trained, in bf16 also the rounding compensation; on a
-    CPU, if all parameters are augmented, the original too. Activations come on top. disk: the new weights, those of the
-    best epoch, and the states of unfinished training. seconds: a rough guide, from 6 operations per parameter and token
-    in training and 2 in a forward pass."""
+    CPU, if all parameters are augmented, the original too; activations on top. disk: the new weights, the best epoch's,
+    and states of unfinished training. seconds: roughly, of 6 operations per parameter and token, forward alone 2."""
     n, p = budget.parameters(job.config), job.profile
     lora = budget.adapters(job.config, p.lora_rank)
     size, augments = budget.BYTES[p.dtype], AUGMENTED in job.method.needs
@@ -94,8 +93,7 @@ def show(job, found):
     shown = Text("\nThe first example, one token between bars; only what is marked is scored:\n")
     shown.append(prompt, style="grey50").append("\n")
     shown.append(answer, style="bold underline green")
-    notes = [Text(data.printable(f"Note: {n}")) for n in job.notes]
-    return [table, shown, *notes]
+    return [table, shown, *(Text(data.printable(f"Note: {n}")) for n in job.notes)]
 
 
 def _clock(seconds):

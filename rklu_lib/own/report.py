@@ -1,8 +1,7 @@
 """The report beside the unlearned weights: report.json, report.html made from report.json, and a model card.
 
 Forgotten text, and what the model says about it, is masked by default: a report that quotes the data defeats the
-purpose of unlearning. The page needs report.json alone, so `rebuild` can make it again.
-"""
+purpose of unlearning. The page needs report.json alone, so `rebuild` can make it again."""
 
 import datetime
 import html
@@ -93,9 +92,8 @@ def _paraphrases(items, before, after, words):
 def _together(again):
     """Return {"paraphrased": {"n", "before", "after"}}, mean probabilities over all paraphrases; {} without any."""
     found = [q["probability"] for questions in again for q in questions]
-    if not found:
-        return {}
-    return {"paraphrased": {"n": len(found)} | {s: np.mean([p[s] for p in found]) for s in ("before", "after")}}
+    together = {"n": len(found)} | {s: np.mean([p[s] for p in found]) for s in ("before", "after") if found}
+    return {"paraphrased": together} if found else {}
 
 
 def plain(value):

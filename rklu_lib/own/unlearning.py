@@ -41,8 +41,7 @@ def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None,
     retain: the retain set, for methods with +RT or +KL. watch: data whose change is only measured. holdout: data like
     the forget set that the model never saw, for the membership test. prose: a text file to measure a perplexity on
     (default: embedded). method ("RKLU"), profile (a name or `profiles.Profile`), alpha (Eq. 1), seed: as in the study.
-    template: prompt format, see `jobs.prompts`. lr, epochs: of augmenting and of unlearning. lora: rank of adapters
-    that are trained instead of all parameters, then merged into the weights.
+    template: see `jobs.prompts`. lr, epochs: of augmenting and unlearning. lora: rank of adapters to train and merge.
     target: stop when the answers' mean probability per token is <= this; else keep the epoch of lowest probability.
     reference: a model that never saw the data; target is its probability by default. With neither: the last epoch.
     max_perplexity_rise: keep no epoch at which a perplexity (prose, watch, retain) rose by a larger share (0.1: 10 %).
@@ -147,8 +146,9 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
             fix = "lower --lr or --alpha, or allow more"
             raise SpoiledError(f"every epoch raised the perplexity beyond the bound, the least by {least:.0%}; {fix}")
         if kept < len(history) - 1:
-            with training.adapted(model, job.profile.lora_rank):  # the file has adapters unmerged
-                load_model(model, folder / "best.safetensors", device=str(model.device))
+            best, fix = folder / "best" / "model.safetensors", f"remove {folder}, and the run begins anew"
+            with files.damaged(best, fix=fix), training.adapted(model, job.profile.lora_rank):  # adapters are unmerged
+                load_model(model, best, device=str(model.device))
         stage("measuring what came out", None, 0)
         trained, copies = measure.score(model, job.examples["forget"])[0], {}
         if np.isnan(trained).any():
@@ -163,6 +163,9 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
         with files.atomic_directory(job.out) as tmp:
             model.to(getattr(torch, job.save_dtype)).save_pretrained(tmp)
             tokenizer.save_pretrained(tmp)
+            for file in Path(models.adapter_base(job.model) or models.resolve(job.model)).glob("[LNU]*"):
+                if file.is_file() and file.name.startswith(("LICEN", "NOTICE", "USE_POLICY")):
+                    shutil.copy(file, tmp)  # licences ask for it
             found = {"before": before, "after": after, "reference": reference, "target": target, "copies": copies}
             found |= {"trained": trained, "history": history, "kept": kept}
             content = report.content(job, found | {"weights": weights | {job.out: checkpoints.sha256(tmp)}})
@@ -208,7 +211,8 @@ def _train(job, model, before, target, folder, keeps, stage, on_epoch):
         best = choose(noted, target, job.max_perplexity_rise)
         note["stop"] = target is not None and best is not None and noted[best]["forget_probability"] <= target
         if bounded and best == len(noted) - 1 and not note["stop"]:
-            save_model(student, folder / "best.safetensors")
+            with files.atomic_directory(folder / "best") as tmp:
+                save_model(student, tmp / "model.safetensors")
         return note
 
     on_step = stage("unlearning", steps * p.unlearn_epochs, steps * len(noted))

@@ -161,10 +161,10 @@ def _doubts(items):
     forget, notes = items["forget"], ()
     if unsaid := [i.where for i in forget if i.secret and not sampling.leaks([i.answer], i.secret)]:
         what = "an answer that holds it otherwise, or not at all, leaks it only where it is said as it stands there"
-        notes += (f"{unsaid[0]}: field 'secret' is not in the answer (in {len(unsaid)} rows): {what}",)
+        notes += (f"{Path(unsaid[0]).name}: field 'secret' is not in the answer (in {len(unsaid)} rows): {what}",)
     if any(i.right or i.wrong for i in forget) and (odd := _unrated(forget)):
         what = "fields 'paraphrased_answer' and 'perturbed_answer', as many in every row, make truth ratios"
-        notes += (f"{odd.where}: {what}; none is taken",)
+        notes += (f"{Path(odd.where).name}: {what}; none is taken",)
     if items["holdout"] and {bool(i.question) for i in forget} != {bool(i.question) for i in items["holdout"]}:
         notes += ("pairs and documents are held against each other: membership may tell these apart",)
     return notes

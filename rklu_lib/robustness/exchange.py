@@ -12,11 +12,12 @@ from rklu_lib.own import measure
 def p_value(statistic, one, other, draws=4999):
     """Return the share of `draws` random exchanges, and of none, in which statistic(one, other) is at least as large.
     one, other: (n,), what two models gave to the same n questions. All 2^n exchanges are made where these are fewer.
-    The result is nan where a value is not finite. Raises ValueError for different lengths."""
+    The result is nan where a value is not finite, and of a single question, whose exchange differs as much. Raises
+    ValueError for different lengths."""
     one, other = np.asarray(one, float), np.asarray(other, float)
     if len(one) != len(other):
         raise ValueError(f"{len(one)} and {len(other)} values; exchanges need the same questions")
-    if not np.isfinite([one, other]).all():
+    if len(one) < 2 or not np.isfinite([one, other]).all():
         return float("nan")
     how = {"permutation_type": "samples", "n_resamples": draws, "batch": 500, "rng": np.random.default_rng(0)}
     test = scipy.stats.permutation_test((one, other), statistic, vectorized=True, alternative="greater", **how)

@@ -71,8 +71,7 @@ def key(answer):
 def leaks(texts, wanted):
     """Count the texts that contain `wanted`. Case, blanks, the coding of a character (NFKC) and the kind of apostrophe,
     quotation mark or hyphen are ignored. Only whole words count: "42" is not in "1942". In scripts without upper and
-    lower case, such as Japanese, `wanted` may be part of a longer run. Return 0 where `wanted` has no letter or digit,
-    for then it gives nothing away."""
+    lower case, such as Japanese, `wanted` may be part of a longer run. 0 where `wanted` has no letter or digit."""
     if not any(map(str.isalnum, wanted)):
         return 0
     fold = lambda text: unicodedata.normalize("NFKC", text.translate(ALIKE)).casefold()  # noqa: E731
