@@ -101,7 +101,7 @@ def test_the_report_says_who_what_when_with_which_settings(made, tokenizer):
 
 def test_the_report_says_what_still_holds_the_data(made):
     told = BeautifulSoup((made(True) / "report.html").read_text(encoding="utf-8"), "html.parser").main.get_text(" ")
-    for holder in ("original weights", "data given to forget (rows)", "hub's cache", ".out-True.unfinished"):
+    for holder in ("original weights", "data given to forget (rows)", "hub's two caches", ".out-True.unfinished"):
         assert holder in " ".join(told.split()), holder
     assert "A sha256 hides nothing from a guess" in told
     assert "A sha256 hides nothing" not in (made(False) / "report.html").read_text(encoding="utf-8")

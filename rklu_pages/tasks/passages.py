@@ -93,7 +93,7 @@ def as_text(table):
 def side_by_side(specs, noted):
     """Return one passage as a table: the end of what is given, how the novel goes on, and how every model does."""
     said = {"given": "… " + noted[0]["prompt"], "the novel": noted[0]["truth"]}
-    said |= {s.method: n["continuation"] for s, n in zip(specs, noted, strict=True)}
+    said |= {s.label: n["continuation"] for s, n in zip(specs, noted, strict=True)}
     words = {name: " ".join(text.split()) or "(ends at once)" for name, text in said.items()}
     return pd.Series(words, name="what is written").to_frame()
 
