@@ -7,6 +7,7 @@ shrink. It starts where the model would first leave the true answer: scoring has
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from os.path import commonprefix
 
@@ -143,8 +144,7 @@ class Questions:
 
     def part(self, start, stop):
         """Return the questions start..stop, without stop."""
-        parts = {name: getattr(self, name)[start:stop] for name in ("prompts", "answers", "references")}
-        return replace(self, **parts)
+        return replace(self, **{k: getattr(self, k)[start:stop] for k in ("prompts", "answers", "references")})
 
 
 def questions(rows, tokenizer, template, limit=None):
@@ -187,9 +187,9 @@ def score(model, tokenizer, asked, max_new_tokens, precision="no"):
         size = max(BLOCK // 4, math.ceil(len(q.prompts) / threads / parallel.processes()))
         shares += [(name, q.part(at, at + size)) for at in range(0, len(q.prompts), size)]
     work = lambda s: (s[0], _score(model, tokenizer, s[1], max_new_tokens, precision))  # noqa: E731
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ExitStack() as after, ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        after.callback(torch.set_num_threads, cores)  # otherwise threads that start later would have one core
         scored = parallel.shared(lambda mine: list(pool.map(work, mine)), shares)
-    torch.set_num_threads(cores)  # otherwise threads that start later would have one core
     parts = {name: [found for other, found in scored if other == name] for name in asked}
     return {name: {k: np.concatenate([p[k] for p in found]) for k in found[0]} for name, found in parts.items()}
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -192,6 +193,20 @@ def test_evaluation_equals_the_definitions_on_plain_scores(tiny_model, tokenizer
         for r, wrong in ((r, r["perturbed_answer"]) for r in facts)
     ]
     assert aggregates["facts_truth_ratio"] == pytest.approx(np.mean(truth), rel=1e-4, abs=1e-9)
+
+
+def test_a_model_that_fails_leaves_the_number_of_threads_as_it_was(tiny_model, tokenizer, profile, monkeypatch):
+    asked = evaluation.questions(data.load_tofu("retain_perturbed", profile.source), tokenizer, profile.template)
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(evaluation, "greedy", lambda *_: 1 / 0)
+    try:
+        torch.set_num_threads(3)
+        with pytest.raises(ZeroDivisionError):
+            evaluation.score(tiny_model(), tokenizer, {"some": asked}, 5)
+        with ThreadPoolExecutor(1) as pool:  # it is threads that start later that would have one core
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("teacher", [False, True])
