@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rklu_lib import chat, data, files, hub
+from rklu_lib.robustness import sampling
 
 PAIRS = (("question", "answer"), ("prompt", "completion"), ("prompt", "response"))
 DOCUMENTS = (".txt", ".md")
@@ -267,6 +268,13 @@ def unplaced(corpus, tokenizer, template):
     n = sum(i.system is not None for i in corpus.items)
     note = f"a system prompt is left out ({n}×): the format of these prompts has no place for one"
     return (note,) if n and not chat.takes_system(tokenizer, template) else ()
+
+
+def unsaid(items):
+    """Return a note on secrets that their own answer does not contain, with the first one's file and row."""
+    rows = [Path(i.where).name for i in items if i.secret and not sampling.leaks([i.answer], i.secret)]
+    why = f"field 'secret' is not in the answer ({len(rows)}×): it leaks only where it is said as it stands there"
+    return (f"{rows[0]}: {why}",) if rows else ()
 
 
 def check_apart(corpora):

@@ -15,7 +15,6 @@ import torch
 from rklu_lib import chat, data, files, methods, models, parallel, profiles
 from rklu_lib.methods import REFUSALS
 from rklu_lib.own import checkpoints, inputs, measure, plan
-from rklu_lib.robustness import sampling
 
 PROSE_TOKENS, PROSE_CHUNKS = 128, 64  # tokens per chunk, and chunks at most, of the prose to measure a perplexity on
 
@@ -131,9 +130,8 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     if saved not in measure.SAVED:
         raise ValueError(f"save_dtype must be {', '.join(measure.SAVED)}, not {saved!r}")
     said = {k: (*c.notes, *inputs.unplaced(c, tokenizer, form)) for k, c in corpora.items()}
-    notes = [*unsure, *(f"{note} (--{name})" for name, found in said.items() for note in found)]
-    if unsaid := [Path(i.where).name for i in items["forget"] if i.secret and not sampling.leaks([i.answer], i.secret)]:
-        notes.append(f"{unsaid[0]}: field 'secret' is not in the answer ({len(unsaid)}×): it leaks only word for word")
+    notes = [*unsure, *inputs.unsaid(items["forget"])]
+    notes += [f"{note} (--{name})" for name, found in said.items() for note in found]
     if models.adapter_base(model):
         notes.append("the adapter was merged into the model it rests on; the result is a whole model")
     read = {"corpora": corpora, "examples": examples, "items": items, "notes": tuple(notes)}

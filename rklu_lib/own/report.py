@@ -37,8 +37,10 @@ def content(job, found):
     """Return the report of a finished `jobs.Job`, a dict of all that the page shows. found: see `unlearning.run`."""
     before, after, forget = found["before"], found["after"], job.items["forget"]
     words = masked if job.redact else str
-    again = _paraphrases(forget, before, after, words)
-    told = {name: metrics.probability(m["nll"]["forget"]) for name, m in (("before", before), ("after", after))}
+    sides = {"before": before, "after": after}
+    told = {name: metrics.probability(m["nll"]["forget"]) for name, m in sides.items()}
+    asked = {name: metrics.probability(m["nll"].get("paraphrases", np.zeros(0))) for name, m in sides.items()}
+    again, n = _paraphrases(forget, asked, words), len(asked["after"])
     if found["reference"] is not None:
         told["reference"] = metrics.probability(found["reference"])
     kept, history = found["kept"], found["history"]
@@ -59,20 +61,19 @@ def content(job, found):
                  and history[kept]["forget_probability"] <= found["target"]},
         "epochs": history,
         "probability": {name: p.mean() for name, p in told.items()},
-        **_together(again),
-        "leak": {n: measure.rate(sum(p["leaks"] for p in m["probes"].values()), len(m["probes"]))
-                 for n, m in (("before", before), ("after", after)) if m["probes"]},
+        **({"paraphrased": {"n": n, **{name: p.mean() for name, p in asked.items()}}} if n else {}),
+        "leak": {name: measure.rate(sum(p["leaks"] for p in m["probes"].values()), len(m["probes"]))
+                 for name, m in sides.items() if m["probes"]},
         "rounding": {"trained": metrics.probability(found["trained"]).mean(), "copies": found["copies"]},
         "elsewhere": _elsewhere(job, before, after),
-        "membership": {n: measure.auc(-m["nll"]["forget"], -m["nll"]["holdout"])
-                       for n, m in (("before", before), ("after", after)) if "holdout" in m["nll"]},
+        "membership": {name: measure.auc(-m["nll"]["forget"], -m["nll"]["holdout"])
+                       for name, m in sides.items() if "holdout" in m["nll"]},
         "answers": [
             {"where": Path(i.where).name, "question": words(i.question or ""), "answer": words(i.answer),
              "probability": {name: p[k] for name, p in told.items()},
              "rank": {"before": before["ranks"][k], "after": after["ranks"][k]}}
             | ({"paraphrases": again[k]} if again[k] else {})
-            | {name: _probed(m["probes"][k], words) for name, m in (("before", before), ("after", after))
-               if k in m["probes"]}
+            | {name: _probed(m["probes"][k], words) for name, m in sides.items() if k in m["probes"]}
             for k, i in enumerate(forget)
         ],
         "distributions": [_shown(*both, i, job.redact)
@@ -80,20 +81,11 @@ def content(job, found):
     })  # fmt: skip
 
 
-def _paraphrases(items, before, after, words):
-    """Return for each item a list with {"question", "probability": {"before", "after"}} of each of its paraphrases."""
-    pairs = iter(zip(*(metrics.probability(m["nll"].get("paraphrases", np.zeros(0))) for m in (before, after)),
-                     strict=True))  # fmt: skip
-    sides = ("before", "after")
-    return [[{"question": words(q), "probability": dict(zip(sides, next(pairs), strict=True))} for q in i.paraphrases]
-            for i in items]  # fmt: skip
-
-
-def _together(again):
-    """Return {"paraphrased": {"n", "before", "after"}}, mean probabilities over all paraphrases; {} without any."""
-    found = [q["probability"] for questions in again for q in questions]
-    together = {"n": len(found)} | {s: np.mean([p[s] for p in found]) for s in ("before", "after") if found}
-    return {"paraphrased": together} if found else {}
+def _paraphrases(items, asked, words):
+    """Return for each item a list with {"question", "probability": {"before", "after"}} of each of its paraphrases.
+    asked: {"before", "after"} -> the probabilities of all items' paraphrases, one after the other."""
+    pairs = (dict(zip(asked, pair, strict=True)) for pair in zip(*asked.values(), strict=True))
+    return [[{"question": words(q), "probability": next(pairs)} for q in i.paraphrases] for i in items]
 
 
 def plain(value):

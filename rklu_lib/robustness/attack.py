@@ -21,7 +21,7 @@ from rklu_lib import budget, chat, data, metrics, models, parallel, profiles, re
 from rklu_lib.files import DamagedError, read_json
 from rklu_lib.own import checkpoints, inputs, jobs
 from rklu_lib.own.report import plain
-from rklu_lib.robustness import exchange, membership, probes, relearning, rows, sampling
+from rklu_lib.robustness import exchange, membership, probes, relearning, rows
 
 
 @dataclass(frozen=True)
@@ -158,10 +158,7 @@ def _rated(items, tokenizer, template):
 def _doubts(items):
     """Return warnings, most with file and row: secrets that their own answer does not contain, answers unfit for a
     truth ratio, and a holdout of documents beside a forget set of pairs, or the reverse."""
-    forget, notes = items["forget"], ()
-    if unsaid := [i.where for i in forget if i.secret and not sampling.leaks([i.answer], i.secret)]:
-        what = "an answer that holds it otherwise, or not at all, leaks it only where it is said as it stands there"
-        notes += (f"{Path(unsaid[0]).name}: field 'secret' is not in the answer (in {len(unsaid)} rows): {what}",)
+    forget, notes = items["forget"], inputs.unsaid(items["forget"])
     if any(i.right or i.wrong for i in forget) and (odd := _unrated(forget)):
         what = "fields 'paraphrased_answer' and 'perturbed_answer', as many in every row, make truth ratios"
         notes += (f"{Path(odd.where).name}: {what}; none is taken",)
