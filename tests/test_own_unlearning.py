@@ -297,7 +297,7 @@ def test_two_runs_do_not_make_the_same_directory(start, tmp_path):
     lock = tmp_path / ".out.lock"
     with (
         FileLock(lock),
-        pytest.raises(ValueError, match="out is being made by another process; name another directory"),
+        pytest.raises(ValueError, match="out is being made by another process; name another, or wait"),
     ):
         start(epochs=1)
     start(epochs=1)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from helpers import answer_logits, answer_probability, flat, generated, rklu, same_weights, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
@@ -632,6 +633,18 @@ def test_an_interrupted_attack_goes_on_where_it_was(attacked, place, monkeypatch
     assert late["rows"] == attacked[1]["rows"]
     for side in ("model", "reference"):
         assert late["details"][side] == attacked[1]["details"][side]
+
+
+def test_two_attacks_do_not_write_the_same_file(place, monkeypatch):
+    """Nor does the second take up what the first has kept of its probes."""
+    out, part = place / "twice.json", place / "twice.json.part"
+    part.write_text("of the first", encoding="utf-8")
+    monkeypatch.setattr(attack, "_probed", None)  # nothing is asked
+    with FileLock(place / ".twice.json.lock"):
+        result = attacking(place, out=out)
+    assert result.exit_code == 2 and "twice.json is being made by another process; name another" in flat(result.output)
+    assert not out.exists() and part.read_text(encoding="utf-8") == "of the first"
+    part.unlink()
 
 
 @pytest.mark.parametrize(("n", "probe"), [(1, "memorisation"), (2, "relearning")])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from rklu_lib import chat, data, files, methods, models, parallel, profiles
 from rklu_lib.methods import REFUSALS
@@ -153,3 +154,20 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
 def unfinished(out):
     """Return the folder that holds the state of a run until `out` is made."""
     return out.with_name(f".{out.name}.unfinished")
+
+
+@contextlib.contextmanager
+def alone(out):
+    """Hold the lock of `out`. Raises ValueError if another process is making `out`, or has made it by now."""
+    lock = FileLock(out.with_name(f".{out.name}.lock"), blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"{out} is being made by another process; name another, or wait") from None
+    try:
+        if out.exists():
+            raise ValueError(f"{out} exists by now; name another")
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

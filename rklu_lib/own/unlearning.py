@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from safetensors.torch import load_model, save_model
 
 from rklu_lib import chat, data, files, methods, metrics, models, probing, records, training
@@ -51,23 +50,6 @@ def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None,
     beside `out`; resume: go on from it. on_stage, on_epoch: see `run`.
     Raises ValueError or OSError, before training if possible; FloatingPointError if training diverges."""
     return run(jobs.prepare(model, forget, out, **options), resumable, resume, on_stage, on_epoch)
-
-
-@contextlib.contextmanager
-def _alone(job):
-    """Hold the lock of `out`. Raises ValueError if another process is making `out`, or has made it by now."""
-    lock = FileLock(job.out.with_name(f".{job.out.name}.lock"), blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"{job.out} is being made by another process; name another directory, or wait") from None
-    try:
-        if job.out.exists():
-            raise ValueError(f"{job.out} exists by now; name a new directory")
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 @contextlib.contextmanager
@@ -121,7 +103,7 @@ def run(job, resumable=False, resume=False, on_stage=None, on_epoch=None):
     hashed = (job.model, (resumable or resume) and job.reference)  # a minute for 7 B: once, and only if used
     weights = {m: checkpoints.sha256(m) for m in hashed if m}
     job.out.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(job), _workplace(job, weights, resumable, resume) as (folder, keeps):
+    with jobs.alone(job.out), _workplace(job, weights, resumable, resume) as (folder, keeps):
         reference, target = None, job.target
         if job.reference:
             stage("measuring the reference", None, 0)

@@ -215,7 +215,8 @@ def run(job, on_stage=None):
     "distance": value - reference, "p": of `exchange.p_values` or None}. With a reference an AUC also has "leakage" and
     "closeness" (`membership`); a row of relearning has a "lesson" (`_lesson`).
     seconds: {probe: {"model", "reference"}}. details: further results by probe.
-    Raises ValueError where the reference has the model's weights. No row is a verdict by itself."""
+    Raises ValueError where the reference has the model's weights, or another process is making the file. No row is a
+    verdict by itself."""
     stage, oracle, sides = on_stage or (lambda *_: None), None, {}
     paths = {"model": job.model} | ({"reference": job.reference} if job.reference and not job.known else {})
     folders = {s: Path(p).resolve() if Path(p).is_dir() else Path(p) for s, p in paths.items()}
@@ -227,29 +228,30 @@ def run(job, on_stage=None):
     asked = plain({
         **identity, "code": records.code_version(), "machine": records.machine(), **job.how, "redacted": job.redact,
     })  # fmt: skip
-    part = job.out.with_name(f"{job.out.name}.part")
-    kept = part, asked, _begun(part, asked)
-    if job.known:
-        sides["reference"], oracle = _remembered(job)
-    elif job.reference:  # first, since the forget quality needs its truth ratios
-        sides["reference"], oracle = _probed(job, "reference", None, kept, stage)
-    sides["model"] = sides["reference"] if alike else _probed(job, "model", oracle, kept, stage)[0]
-    details = plain({side: {p: found[1] for p, found in s.items()} for side, s in sides.items()})
-    beside, measured, told = sides.get("reference", {}), [], exchange.p_values(details)
-    for probe, (measures, noted, _) in sides["model"].items():
-        held, others, _ = beside.get(probe, ({}, {}, None))
-        found = [_row(probe, n, v, held.get(n)) | {"p": told.get((probe, n))} for n, v in measures.items()]
-        curves = [d["curves"] for d in (noted, others) if "curves" in d]
-        measured += [row | ({"lesson": _lesson(row["measure"], curves)} if curves else {}) for row in found]
-    content = plain({
-        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **asked,
-        "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
-        "notes": job.notes, "rows": measured,
-        "seconds": {p: {side: s[p][2] for side, s in sides.items()} for p in sides["model"]},
-        "details": details,
-    })  # fmt: skip
-    records.write_json(job.out, content)
-    part.unlink(missing_ok=True)
+    with jobs.alone(job.out):
+        part = job.out.with_name(f"{job.out.name}.part")
+        kept = part, asked, _begun(part, asked)
+        if job.known:
+            sides["reference"], oracle = _remembered(job)
+        elif job.reference:  # first, since the forget quality needs its truth ratios
+            sides["reference"], oracle = _probed(job, "reference", None, kept, stage)
+        sides["model"] = sides["reference"] if alike else _probed(job, "model", oracle, kept, stage)[0]
+        details = plain({side: {p: found[1] for p, found in s.items()} for side, s in sides.items()})
+        beside, measured, told = sides.get("reference", {}), [], exchange.p_values(details)
+        for probe, (measures, noted, _) in sides["model"].items():
+            held, others, _ = beside.get(probe, ({}, {}, None))
+            found = [_row(probe, n, v, held.get(n)) | {"p": told.get((probe, n))} for n, v in measures.items()]
+            curves = [d["curves"] for d in (noted, others) if "curves" in d]
+            measured += [row | ({"lesson": _lesson(row["measure"], curves)} if curves else {}) for row in found]
+        content = plain({
+            "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **asked,
+            "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
+            "notes": job.notes, "rows": measured,
+            "seconds": {p: {side: s[p][2] for side, s in sides.items()} for p in sides["model"]},
+            "details": details,
+        })  # fmt: skip
+        records.write_json(job.out, content)
+        part.unlink(missing_ok=True)
     return content
 
 
