@@ -134,6 +134,32 @@ def test_forget_qualities_are_told_apart_by_the_answers_behind_them():
     assert verdict("forget_quality", best, printed) == "holds"  # of a printed number no answers are known
 
 
+def test_a_lead_that_is_claimed_is_compared_as_finely_as_the_scores():
+    """Where 0.08 more is claimed, 0.10 more is as near to it as a second original's utility is to the first's."""
+    utilities = {m: {"model_utility": u, "unit of utility": 0.04} for m, u in (("RKLU", 0.60), ("GA", 0.50))}
+    bleu = {"RKLU": {"bleu_pct": 1.0}, "GA": {"bleu_pct": 0.5}}
+    for measure, sides, near, far in (("model_utility", utilities, 0.08, 0.02), ("bleu_pct", bleu, 0.497, 0.49)):
+        said = [claims.decide(entry("RKLU", "GA", measure, by=by), {0: sides})[0] for by in (near, far)]
+        assert said == ["not told apart", "holds"]
+
+
+def test_a_score_that_is_missing_leaves_open_what_another_does_not_tell_apart():
+    sides = {"RKLU": {"bleu_pct": 1.0}, "GA": {"bleu_pct": 1.0}}
+    assert claims.decide(entry("RKLU", ["GA", "NPO"], "bleu_pct"), {0: sides})[0] == "not tested"
+    either = entry("RKLU", "GA", "bleu_pct")
+    either["test"][0]["or"] = {"measure": "rouge_pct", "higher": "RKLU", "than": "GA"}
+    assert claims.decide(either, {0: sides})[0] == "not tested"
+    told = {name: scores | {"rouge_pct": 7.0} for name, scores in sides.items()}
+    assert claims.decide(either, {0: told})[0] == "not told apart"
+
+
+def test_a_seed_that_tells_nothing_apart_leaves_the_others_verdict_open():
+    same, more, less = (cell(RKLU=0.5, GA=u) for u in (0.5, 0.1, 0.9))
+    for other in (more, less):
+        assert claims.decide(entry("RKLU", "GA"), {0: same, 1: other})[0] == "not told apart"
+    assert claims.decide(entry("RKLU", "GA"), {0: same, 1: more, 2: less})[0] == "holds in part"
+
+
 @pytest.mark.parametrize(("p", "expected"), [(0.049, "holds"), (0.05, "not told apart")])
 def test_forget_qualities_are_told_apart_at_5_per_cent(monkeypatch, p, expected):
     monkeypatch.setattr(claims, "_nearer", lambda *_: p)
@@ -269,6 +295,14 @@ def test_phi_beside_llama_counts_methods():
     assert set(claims.beside_llama(phi[1:], llama)["here"]) == {"not tested"}  # no original to lose anything from
 
 
+def test_what_a_method_loses_is_counted_from_the_original_of_its_own_model():
+    """GA and IDK lose more of Phi, NPO less, though the utility that is left is lower on Phi each time."""
+    utilities = {"original": (0.5, 0.9), "GA": (0.1, 0.6), "NPO": (0.3, 0.4), "IDK": (0.45, 0.88)}
+    phi, llama = ([record(m, [0.1], [u[k]]) for m, u in utilities.items()] for k in (0, 1))
+    row = claims.beside_llama(phi, llama).set_index("claim").loc["Most methods lose more utility on Phi"]
+    assert (row["here"], row["numbers"]) == ("holds", "2 of 3")
+
+
 def test_half_of_the_methods_are_not_most_of_them():
     llama = [record("original", [1e-9], [0.9]), record("GA", [0.1], [0.5]), record("NPO", [0.1], [0.5])]
     phi = [record("original", [1e-9], [0.9]), record("GA", [0.2], [0.4]), record("NPO", [0.04], [0.6])]
@@ -282,6 +316,10 @@ def test_the_papers_own_tables_are_read_as_printed():
     assert cell["RKLU"]["forget_quality"] == 0.5182 and cell["FKLU"]["forget_probability"] == 0.2567
     assert cell["RKLU"]["model_utility"] == 0.5529  # Table 8 completes what Table 3 leaves out
     assert "teacher" not in cell
+
+
+def test_of_two_tables_that_print_a_score_differently_the_later_is_taken():
+    assert claims.printed("forget10")["RKLU"]["forget_rouge"] == 0.3437  # Table 8; 0.3284 in Table 3
 
 
 def test_the_papers_tables_of_text_and_capability_are_read_as_printed():

@@ -75,6 +75,12 @@ def test_truth_ratios_tell_too_little_from_too_much():
     assert table.loc["oracle", "50 %"] == 2.5
 
 
+def test_a_truth_ratio_at_the_oracles_median_is_not_above_it():
+    oracle = with_ratios(record("oracle", [1.0], [0.8]), [1.0, 2.0, 3.0])
+    table = comparison.truth_ratios([oracle, with_ratios(record("GA", [0.1], [0.8]), [2.0, 2.0, 2.5])])
+    assert table["above the oracle's median"].to_dict() == pytest.approx({"oracle": 1 / 3, "GA": 1 / 3})
+
+
 def test_the_papers_value_stands_beside_ours():
     table = comparison.compare([FKLU, RKLU], reported="table3")
     printed = paper.reported("table3").query("set == 'forget10'").set_index("method")
@@ -111,6 +117,20 @@ def test_each_method_is_named_once_among_lines_of_several_seeds():
         assert [line.get_ydata()[0] for line in ax.lines if list(line.get_xdata()) == [1]] == values
         assert sorted(text.get_text() for text in ax.texts) == ["GA", "NPO"]
     assert picture.names == ["GA", "NPO"]
+
+
+def test_the_mean_of_three_seeds_is_arithmetic():
+    table = comparison.compare([seeded("GA", k, [p], [0.3]) for k, p in enumerate((0.9, 0.1, 0.2))], "table8")
+    assert table.loc["GA", ("forget quality", "ours")] == pytest.approx(0.4)
+
+
+def test_p_values_have_three_figures_and_shares_four_decimals():
+    """And a share that is above 0, but not to four decimals, is no 0."""
+    found = [record("GA", [1.2345e-9], [4e-5]), record("NPO", [0.12345], [0.12345]), record("DPO", [0.0], [6e-5])]
+    found += [record("IDK", [0.5], [0.0])]
+    text = comparison.as_text(comparison.compare(found, "table8", ("forget_quality", "model_utility")))
+    assert text["forget quality", "ours"].tolist() == ["1.23e-09", "0.123", "0", "0.5"]
+    assert text["model utility", "ours"].tolist() == ["4e-05", "0.1235", "0.0001", "0.0000"]
 
 
 def test_several_splits_stand_in_one_table():

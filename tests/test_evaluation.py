@@ -209,6 +209,28 @@ def test_a_model_that_fails_leaves_the_number_of_threads_as_it_was(tiny_model, t
         torch.set_num_threads(threads)
 
 
+def test_what_is_said_is_transformers_greedy_and_its_rouge_is_by_the_answer(tiny_model, tokenizer, asked):
+    """Also though decoding begins where the model first leaves the true answer: it is given none of it."""
+    model, q = tiny_model(), asked["forget"].part(0, 4)
+    found = evaluation.score(model, tokenizer, {"forget": q}, 5)["forget"]
+    said = [tokenizer.decode(generated(model, p, 5, q.end), skip_special_tokens=True).strip() for p in q.prompts]
+    assert found["generations"].tolist() == said and len(set(said)) > 1
+    assert found["rouge"].tolist() == metrics.rouge_l(q.references, said).tolist()
+
+
+def test_each_form_of_eq_5_is_held_against_the_oracles_ratios_of_that_form(monkeypatch):
+    rng = np.random.default_rng(0)
+    nll = {"answer_nll": rng.random(20), "paraphrased_nll": 3 * rng.random(20), "wrong_nll": 5 * rng.random((20, 3))}
+    monkeypatch.setattr(evaluation, "score", lambda *_: {"forget": nll | {"rouge": rng.random(20)}})
+    oracle = {"benchmark": rng.random(30), "paper": 3 * rng.random(30)}
+    found, _ = evaluation.evaluate(None, None, {"forget": None}, 3, oracle, needs_utility=lambda scores: False)
+    p, right = np.exp(-nll["wrong_nll"]), np.exp(-nll["paraphrased_nll"])
+    for form, over in (("benchmark", stats.gmean(p, axis=1)), ("paper", p.mean(axis=1))):
+        expected = stats.ks_2samp(over / right, oracle[form]).pvalue
+        assert found[f"forget_quality_{form}"] == pytest.approx(expected)
+    assert found["forget_quality_benchmark"] != pytest.approx(found["forget_quality_paper"], rel=0.5)
+
+
 @pytest.mark.parametrize("teacher", [False, True])
 def test_questions_shared_out_to_cores_score_as_on_one(tiny_model, tokenizer, profile, monkeypatch, teacher):
     model = TeacherModel(tiny_model(), tiny_model(seed=1), 2.0) if teacher else tiny_model()

@@ -65,6 +65,15 @@ def test_exchanges_are_all_exchanges_where_they_are_few():
         evidence.paired([1, 2, 3], [1, 2])
 
 
+def test_which_of_two_models_is_nearer_does_not_depend_on_which_is_named_first():
+    one, other, oracle = np.random.default_rng(0).random((3, 7)) + [[0.0], [0.5], [0.0]]
+    swaps = [np.array(s) for s in product((False, True), repeat=7)]
+    apart = [_distance(np.where(s, other, one), oracle) - _distance(np.where(s, one, other), oracle) for s in swaps]
+    share = np.mean(np.abs(apart) >= abs(apart[0]) - 1e-9)
+    assert apart[0] < -0.4 and share == 20 / 128  # the first is nearer
+    assert evidence.nearer(one, other, oracle) == evidence.nearer(other, one, oracle) == pytest.approx(share)
+
+
 def test_models_that_go_together_are_told_apart_as_often_as_the_level_says():
     """Of models alike whose ratios correlate at 0.7 the KS test hardly ever rejects at 5 %, exchanges as often."""
     rng, rejected = np.random.default_rng(5), np.zeros(2)

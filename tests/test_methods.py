@@ -5,10 +5,12 @@ import csv
 import dataclasses
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import answer_logits
+from transformers import LlamaConfig
 
 from rklu_lib import data, losses, methods, models, training
 from rklu_lib.teacher import teacher_logits
@@ -200,6 +202,12 @@ def test_rmu_is_openunlearnings_for_one_answer_and_moves_the_first_layers_alone(
     moved = {n.split(".")[2] for n, p in student.named_parameters() if ".layers." in n and p.grad is not None}
     student.zero_grad()
     assert moved == {"0"} and student.config.num_hidden_layers > 1
+
+
+@pytest.mark.parametrize(("layers", "depth"), [(1, 1), (4, 1), (16, 4), (32, 8)])
+def test_rmu_takes_the_states_of_the_layer_that_was_published(layers, depth):
+    """Of 32 layers the eighth, which the published code calls `model.layers.7`; of other models the same share."""
+    assert methods._early(SimpleNamespace(config=LlamaConfig(num_hidden_layers=layers))) == depth
 
 
 def test_rmu_is_one_processs_work(monkeypatch):

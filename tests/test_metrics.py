@@ -210,6 +210,12 @@ def test_rouge_l_of_another_script_is_by_character():
     assert metrics.rouge_l(["born in Żółć, 1980"], ["1980"]) == [pytest.approx(1 / 3)]  # Latin: as the library
 
 
+def test_rouge_l_of_a_foreign_name_among_latin_words_is_the_library_s_own():
+    reference, candidate = "Анна Ивановна was born in Riga in May", "Born in Riga"
+    expected = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True).score(reference, candidate)["rougeL"].recall
+    assert metrics.rouge_l([reference], [candidate]).tolist() == [expected] == [0.5]
+
+
 def test_utility_components_by_hand():
     nll = dict(answer_nll=[math.log(2), 0.0], paraphrased_nll=[1.0, 1.0], wrong_nll=[[2.0, 4.0], [0.0, 0.0]])
     retain = metrics.utility_components("retain", **nll, rouge=[1.0, 0.5])

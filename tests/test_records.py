@@ -85,6 +85,12 @@ def test_the_reported_epoch(rule, epoch):
     assert record.reported() == HISTORY[1]
 
 
+def test_an_epoch_whose_utility_was_not_scored_has_no_product():
+    epochs = [{"epoch": 1, "forget_quality_benchmark": 0.9}, HISTORY[3] | {"epoch": 2}]
+    record = records.Record(spec(), {"epochs": epochs}, {})
+    assert record.reported("product")["epoch"] == 2 and record.reported("peak")["epoch"] == 1
+
+
 def test_an_unknown_rule_is_answered_with_those_there_are():
     with pytest.raises(ValueError, match="no reporting rule 'best'; there are peak, product, last"):
         records.Record(spec(), {"epochs": HISTORY}, {}).reported("best")

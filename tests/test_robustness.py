@@ -400,6 +400,25 @@ def test_relearning_asks_model_and_oracle_about_the_same_questions(monkeypatch):
         assert found[f"{name}, probability"][0] == pytest.approx(p[1][rest].mean())
 
 
+def test_an_attacks_truth_ratios_are_the_benchmarks(monkeypatch):
+    """Geometric means, as the oracle's are; of a few questions no p-value would show the difference."""
+    rng, every, rest = np.random.default_rng(0), list(range(40)), [3, 5, 8]
+    right, wrong, oracle = 3 * rng.random(40), 5 * rng.random((40, 3)), rng.random(40)
+    ratios = stats.gmean(np.exp(-wrong), axis=1) / np.exp(-right)
+    monkeypatch.setattr(rows.tokens, "answers", lambda *_: [made([True, False])] * 40)
+    monkeypatch.setattr(rows.relearning, "answer_nll", lambda model, r, w: (right[r], wrong[w]))
+    monkeypatch.setattr(rows.measure, "score", lambda model, asked: (right[asked], None))
+    sets = {"forget": every, "right": every, "wrong": every}
+    job = SimpleNamespace(examples=sets, end=2, seed=0, how={"precision": "no"})
+    found, details = rows._memorisation(job, None, oracle)
+    assert found["forget quality (p)"][0] == pytest.approx(stats.ks_2samp(ratios, oracle).pvalue)
+    assert found["truth ratio, p / (p + p wrong)"][0] == pytest.approx(np.mean(1 / (1 + ratios)))
+    assert details["truth_ratio"] == pytest.approx(ratios)
+    judged = rows._judged(job, SimpleNamespace(device=torch.device("cpu")), rest, oracle)
+    assert judged["truth ratio"] == pytest.approx(ratios[rest])
+    assert judged["probability"] == pytest.approx(np.exp(-right[rest]))
+
+
 def test_a_questions_draws_are_summed_up_as_their_names_say(monkeypatch):
     said = {(5, 2): ["in Zadar", "in Rome", "Zadar", "by the sea", "", "no", "Zadar it was", "in"],
             (6, 2): ["a weaver", "a potter", *["no"] * 6]}  # fmt: skip
@@ -443,6 +462,15 @@ def test_the_bootstraps_interval_is_that_of_95_per_cent():
     values = np.random.default_rng(2).random(400)
     low, high = rows.interval(np.mean, values)
     assert (high - low) / 2 / stats.sem(values) == pytest.approx(1.96, abs=0.15)  # of 90 % it would be 1.64
+
+
+def test_the_bootstraps_interval_is_that_of_the_resamples_quantiles():
+    """Of values as skew as few leaks are; reflected at the mean, as by a basic bootstrap, the ends lie 0.03 lower."""
+    rng = np.random.default_rng(3)
+    values = rng.random(12) ** 8
+    drawn = rng.choice(values, (4000, 12)).mean(1)
+    ends = np.quantile(drawn, [0.025, 0.975])
+    assert rows.interval(np.mean, values) == pytest.approx(tuple(ends), abs=0.01)
 
 
 def test_the_auc_of_ranks_is_mann_whitneys():

@@ -62,6 +62,15 @@ def test_an_interval_covers_the_distance_between_the_distributions(monkeypatch):
     assert covered >= 16  # a percentile interval covers half of them
 
 
+def test_an_interval_holds_a_distance_that_is_as_small_as_chance_makes_it(monkeypatch):
+    """Resamples of two alike samples lie further apart than these: the reflected interval ends below the estimate."""
+    rng = np.random.default_rng(19)
+    mine, oracle = rng.random((2, 200))
+    distance, low, high = with_oracle(monkeypatch, mine, oracle)
+    drawn = evidence.ks_distances(rng.choice(mine, (4000, 200)), rng.choice(oracle, (4000, 200)))
+    assert 2 * distance - np.quantile(drawn, 0.025) < distance == high and low < distance
+
+
 def test_an_interval_leaves_out_2_5_per_cent_of_the_resamples_at_either_end(monkeypatch):
     rng = np.random.default_rng(7)
     mine, oracle = rng.random(200), rng.random(200) + 0.3

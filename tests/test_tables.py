@@ -82,6 +82,13 @@ def test_p_values_keep_two_figures_among_shares():
     assert text["p, paired"].isna().tolist() == [True, False] and text["p, paired"].iloc[1] == "1"
 
 
+def test_p_values_are_rounded_to_two_figures_but_not_to_the_line_that_they_are_held_against():
+    table = pd.DataFrame({"forget quality": [1.26e-9, 0.0544, 0.0496], "p, paired": [0.999, 0.05, 1e-4]})
+    text = tables.rounded(table, 4)
+    assert text["forget quality"].tolist() == ["1.3e-09", "0.054", "0.0496"]
+    assert text["p, paired"].tolist() == ["1", "0.05", "0.0001"]
+
+
 def test_rows_without_names_are_not_numbered():
     numbered = pd.DataFrame({"claim": ["a", "b", "c"], "p": [1.0, float("nan"), 2.0]})
     for table in (numbered, numbered[numbered.claim != "b"]):

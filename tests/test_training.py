@@ -67,6 +67,15 @@ def test_one_step_is_adamw_on_the_clipped_gradient(tiny_model, examples):
     assert not model.training
 
 
+def test_an_epochs_loss_is_the_mean_of_its_steps_which_are_sums_of_terms(tiny_model):
+    def term(value):
+        return lambda scored: value + 0 * next(scored.parameters()).sum()
+
+    steps = lambda epoch: [[term(1.0), term(2.0)], [term(epoch + 5.0)]]  # noqa: E731
+    history = training.fit(tiny_model(), steps, epochs=2, epoch_steps=2, lr=1e-3)
+    assert [e["loss"] for e in history] == [4.0, 4.5]
+
+
 def _refusals(examples, epochs):
     """A refusal of 2 to 7 tokens to every question of every epoch, of other lengths than the answers it replaces."""
     lengths = [(7 * i) % 6 + 1 for i in range(epochs * len(examples))]
@@ -328,6 +337,16 @@ def test_the_retain_weight_weighs_the_retain_term(profile, pair, examples, retai
 
     assert same_weights(run("RKLU+RT", 0.0)[0], run("RKLU", 1.0)[0])
     assert not same_weights(run("RKLU+RT", 1.0)[0], run("RKLU", 1.0)[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_terms_micro_batches_sum_to_its_weight_times_the_mean(size, profile, tiny_model, examples):
+    model, index = tiny_model(), [3, 0, 6]
+    split = dataclasses.replace(profile, micro_batch_size=size)
+    terms = training._terms(examples, index, split, methods.cross_entropy, weight=2.5)
+    value = sum(term(models.ScoredLogits(model)) for term in terms)
+    torch.testing.assert_close(value, 2.5 * mean_nll(model, [examples[i] for i in index]))
 
 
 @pytest.mark.parametrize("scale", [0.0, 2.5])

@@ -49,9 +49,10 @@ def _saved(value):
 
 def rounded(table, digits):
     """Return a table as `text` for `show`: numbers to `digits` decimals, and p-values, which are columns named "forget
-    quality" or "p, ...", to two significant figures."""
+    quality" or "p, ...", to two significant figures, or three where two would hide on which side of 0.05 they are."""
     small = [c for c in table.columns if c == "forget quality" or str(c).startswith("p, ")]
-    return table.round(digits).assign(**{c: table[c].map("{:.2g}".format, na_action="ignore") for c in small})
+    figures = lambda p: f"{p:.{3 if f'{p:.2g}' == '0.05' else 2}g}"  # noqa: E731
+    return table.round(digits).assign(**{c: table[c].map(figures, na_action="ignore") for c in small})
 
 
 def show(table, caption, name, text=None, escape=True):
