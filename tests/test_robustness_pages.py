@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rklu_lib import bases, data, files, profiles, records
@@ -17,10 +18,10 @@ def result(moved, p=0.3, reference="abc", extra=()):
     """What an attack returns, of a model that lies `moved` above the oracle at every probe."""
     rows = [
         {"probe": probe, "measure": measure, "value": oracle + moved, "low": None, "high": None,
-         "reference": {"value": oracle, "low": None, "high": None}, "distance": moved}
+         "reference": {"value": oracle, "low": None, "high": None}, "distance": moved, "p": None}
         for (probe, measure), oracle in (MEASURES | dict(extra)).items()
     ]  # fmt: skip
-    rows.append({"probe": "memorisation", "measure": "forget quality (p)", "value": p, "distance": p - 1})
+    rows.append({"probe": "memorisation", "measure": "forget quality (p)", "value": p, "distance": p - 1, "p": None})
     took = {probe: {"model": 2.0, "reference": 1.0} for probe, _ in MEASURES}
     return {"rows": rows, "reference": {"name": "oracle", "sha256": reference}, "seconds": took}
 
@@ -139,6 +140,33 @@ def test_where_questions_can_be_exchanged_a_reading_needs_a_small_p_value():
     table = robustness.side_by_side({"RKLU": {"rows": rows}})
     assert list(table.reading) == ["more", "less", "alike", ""]
     assert table["p, paired"].tolist()[:3] == [0.001, 0.009, 0.02] and np.isnan(table["p, paired"].iloc[3])
+
+
+def test_a_record_of_before_p_values_is_read_by_its_single_answers_where_it_has_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    oracle = (0.3, 0.2, 0.4)
+    asked = [spread(0.35, 0.25, 0.45, oracle, "memorisation", "answer probability"), spread(0.35, 0.25, 0.45, oracle)]
+    each = {"model": [0.35 + i / 1000 for i in range(20)], "reference": [0.3 + i / 1000 for i in range(20)]}
+    details = {side: {"memorisation": {"each": {"answer probability": v}}, "questions": {}} for side, v in each.items()}
+    path = tmp_path / "mini" / "tofu" / "forget01" / "attacks" / "RKLU-seed0.json"
+    for kept, told in ((asked, ["more", "alike"]), ([row | {"p": 0.5} for row in asked], ["alike", "alike"])):
+        records.write_json(path, {"rows": kept, "details": details}, indent=None)
+        assert robustness.side_by_side(robustness.recorded("mini", "forget01")).reading.to_list() == told
+
+
+def test_models_of_two_seeds_stand_under_each_other_without_their_oracles():
+    table = pd.DataFrame({"memorisation": [0.0, 0.1]}, index=pd.Index(["oracle", "RKLU"], name="method"))
+    both = robustness.by_seed({1: table.assign(membership=0.2), 0: table})
+    assert both.index.name == "method" and both.memorisation.to_dict() == {"RKLU, seed 1": 0.1, "RKLU, seed 0": 0.1}
+    assert both.membership.iloc[0] == 0.2 and np.isnan(both.membership.iloc[1])
+    assert robustness.by_seed({1: pd.DataFrame(), 0: pd.DataFrame()}).empty
+
+
+def test_it_is_said_how_many_answers_were_held_out():
+    scores = {"AUC, loss": {"forget": [1.0, 2.0, 3.0], "holdout": [4.0]}}
+    oracle = {"details": {"model": {"membership": {"each": scores}}}, "holdout": "others"}
+    assert robustness.held_out({"oracle": oracle}) == "membership: 3 forgotten answers, 1 held out (others)"
+    assert robustness.held_out({}) == robustness.held_out({"oracle": {"details": {"model": {}}}}) == ""
 
 
 def test_what_is_kept_lies_between_the_oracle_and_the_original():

@@ -41,7 +41,7 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PRO
     paths = {label: folder / f"{label}-seed{seed}.json" for label in specs}
     asked = {"samples": samples, "sampled": sampled}
     for label, path in paths.items():
-        content = files.read_json(path) if path.exists() else {}
+        content = _read(path) if path.exists() else {}
         same = (asked | {"settings": specs[label].settings}).items() <= content.items()
         if same and set(probes).isdisjoint(content["skip"]):
             found[label] = content
@@ -65,12 +65,31 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PRO
 
 
 def recorded(profile, split, seed=0):
-    """Return the existing records of `attacked`, {label: content}, oracle and original first; compute nothing.
+    """Return the existing records of `attacked`, {label: content}, oracle and original first; attack nothing.
     Labels are those of `comparison.of_model`."""
     paths = (records.RECORDS / profile / "tofu" / split / "attacks").glob(f"*-seed{seed}.json")
-    found = {comparison.of_model(p.stem.rpartition("-")[0]): files.read_json(p) for p in sorted(paths)}
+    found = {comparison.of_model(p.stem.rpartition("-")[0]): _read(p) for p in sorted(paths)}
     first = [label for label in ("oracle", "original") if label in found]
     return {label: found[label] for label in dict.fromkeys((*first, *found))}
+
+
+def _read(path):
+    """Return a record of `attacked`. A p-value that it lacks, as older ones do, is computed from its single answers."""
+    content = files.read_json(path)
+    if not any("p" in row for row in content["rows"]):
+        known = exchange.p_values(content["details"])
+        content["rows"] = [row | {"p": known.get((row["probe"], row["measure"]))} for row in content["rows"]]
+    return content
+
+
+def held_out(results):
+    """Return in words how many answers the membership scores rank, and who is held out; "" where none were asked."""
+    oracle = results.get("oracle")
+    scores = oracle and oracle["details"]["model"].get("membership", {}).get("each")
+    if not scores:
+        return ""
+    n, m = (len(next(iter(scores.values()))[whose]) for whose in ("forget", "holdout"))
+    return f"membership: {n} forgotten answers, {m} held out ({oracle['holdout']})"
 
 
 def distances(results):
@@ -105,9 +124,9 @@ def side_by_side(results):
     """Return one row per model and measure: value and 95 % interval, the oracle's, their distance, its p-value by
     exchanging the two models' answers (`rklu_lib.robustness.exchange`), and a reading.
 
-    reading: "more" or "less" than the oracle where that p-value is below `TOLD`, else "alike". Attacks of before it was
-    noted are read by their intervals: apart, or not. "" for a measure without interval. Every measure with an interval
-    grows with what a model knows."""
+    reading: "more" or "less" than the oracle where that p-value is below `TOLD`, else "alike". Measures without it are
+    read by their intervals: apart, or not. "" for a measure without interval. Every measure with an interval grows with
+    what a model knows."""
     rows = []
     for name, found in results.items():
         for r in found["rows"]:
@@ -177,6 +196,15 @@ def readings(table):
     ]
     wide = pd.Series(said, index=counted.index).unstack("probe").fillna("not asked")
     return wide.loc[table.index.unique(), table.probe.unique()]
+
+
+def by_seed(tables):
+    """Return {seed: table of models} as one table, each row named by model and seed, without the oracles' own rows."""
+    parts = [
+        table.drop(index="oracle", errors="ignore").rename(index=lambda name, seed=seed: f"{name}, seed {seed}")
+        for seed, table in tables.items()
+    ]
+    return pd.concat(parts).rename_axis("method")
 
 
 def leakage(results):
@@ -313,6 +341,7 @@ def heat_map(table, title="How far each model is from the oracle"):
         for artist in (*ax.collections, *ax.texts):
             artist.set_gid("own")  # keeps its colours in a dark page: dark is far there too
         ax.set(title=title, xlabel="probe", ylabel="method")
+        ax.grid(False)  # an empty cell is blank
         ax.tick_params(axis="y", rotation=0)
         ax.set_xticks(ax.get_xticks(), labels, rotation=60 if len(labels) > 7 else 30, ha="right")
     return finished(figure)
