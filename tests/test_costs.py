@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from helpers import record
+from helpers import ROOT, record
 
 from rklu_pages.beyond import costs
+from rklu_pages.drawing import tables
 
 RESULTS = "benchmarks/results"
 LLAMA_2_7B = 6_738_415_616  # parameters, as its model card's checkpoint has them
@@ -61,6 +62,37 @@ def test_a_peer_says_the_same_and_takes_longer():
 def test_what_runs_took_is_what_their_records_say():
     table = costs.spent([record("RKLU", [0.1, 0.2], [0.3, 0.4], seconds={"train": 120.0, "evaluate": 30.0})])
     assert list(table.index) == [("mini", "forget10", "RKLU")] and list(table.iloc[0]) == [2.0, 0.5, 2, "none"]
+
+
+def test_targets_are_held_against_what_the_records_say():
+    table = costs.targets(costs.every("smollm2"), RESULTS)
+    paths = (ROOT / f"data/records/smollm2/tofu/forget05/{name}/seed0.json" for name in ("original", "oracle"))
+    original, oracle = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    assert original["machine"] == oracle["machine"]
+    here = table.xs(original["machine"], level="processor")
+    speeds = 216_000 * 5 / original["seconds"]["train"], 216_000 * 0.95 * 5 / oracle["seconds"]["train"]
+    assert here.loc["training, tokens a second"].tolist() == ["at least 400", *map(pytest.approx, speeds), True]
+    minutes = sum(sum(made["seconds"].values()) for made in (original, oracle)) / 60
+    bases = here.loc["original and oracle of one set, trained and judged, minutes"]
+    assert bases.tolist() == ["at most 110", *[pytest.approx(minutes)] * 2, True]
+
+
+def test_a_target_missed_says_so():
+    judged = lambda where, *seconds: [  # noqa: E731
+        record("RKLU", [0.1] * 10, [0.3] * 10, machine=where, seconds={"train": 600.0, "evaluate": s}) for s in seconds
+    ]
+    trained = lambda where, *seconds: [  # noqa: E731
+        record("original", [0.1], [0.3], machine=where, seconds={"train": s, "evaluate": s / 10},
+               settings={"finetune_epochs": 5})
+        for s in seconds
+    ]  # fmt: skip
+    fast, slow = judged("fast", 1500.0) + trained("fast", 2400.0), judged("slow", 9, 1501) + trained("slow", 9, 2701)
+    table = costs.targets(fast + slow, RESULTS)
+    for what in ("training, tokens a second", "full evaluation of forget10, seconds"):
+        assert table.met[what].to_dict() == {"fast": True, "slow": False}
+    assert table.met["a method on forget10, judged ten times, minutes"].to_dict() == {"fast": True, "slow": False}
+    assert not table.met.filter(like="OpenUnlearning", axis=0).any()
+    assert repr(tables.show(table, "Targets.", "none")).splitlines()[-1].endswith("no")
 
 
 def test_bf16_loses_what_float32_keeps():
