@@ -314,6 +314,17 @@ def test_more_questions_see_smaller_shifts():
     shifts = power.detectable_shifts(simulations=200)
     assert (np.diff(shifts, axis=0) < 0).all()
     assert shifts.loc[40].between(0.6, 0.9).all() and shifts.loc[300].between(0.2, 0.3).all()
+    assert list(shifts.index) == [40, 200, 300, 400]  # forget10: as TOFU's evaluator asks, and all
+
+
+def test_every_number_of_questions_has_its_own_curve_of_power():
+    ax = power.plot_power(simulations=50).figure.axes[0]
+    *curves, original = ax.lines
+    assert [t.get_text() for t in ax.get_legend().texts] == [f"{n} questions" for n in power.SIZES]
+    assert len({line.get_linestyle() for line in curves}) == len(curves) == len(power.SIZES)
+    assert original.get_xdata()[0] == power.ORIGINAL_SHIFT
+    half_way = [line.get_xdata()[np.argmax(line.get_ydata() >= 0.5)] for line in curves]
+    assert half_way == sorted(half_way, reverse=True)
 
 
 def test_power_by_bisection_is_power_by_simulation():
@@ -323,7 +334,7 @@ def test_power_by_bisection_is_power_by_simulation():
 
 
 def test_perfect_unlearning_scores_near_one_on_the_same_questions():
-    for n in (40, 200, 300):
+    for n in power.SIZES:
         assert np.median(power.ideal_forget_quality(n)) > 0.95
         assert np.median(power.ideal_forget_quality(n, correlation=0.0)) < 0.7
 
@@ -395,6 +406,10 @@ def test_the_summary_names_a_function_for_each_finding_and_sorts_by_severity():
     assert all(callable(pkgutil.resolve_name(f"rklu_pages.audit.{f}")) for f in rows.function)
     order = rows.severity.map(summary.SEVERITIES.index)
     assert order.is_monotonic_decreasing and set(rows.severity) == set(summary.SEVERITIES)
+    (line,) = rows.finding[rows["where"] == "Forget quality above 0.05"]
+    half = power.detectable_shifts(power=0.5)["original and oracle"]
+    for n in power.SIZES:
+        assert f"{1 - half[n] / power.ORIGINAL_SHIFT:.0%} with {n} questions" in line
 
 
 def test_what_no_sentence_of_the_paper_says_affects_no_conclusion():

@@ -35,13 +35,19 @@ from rklu_lib.robustness import (
 
 # OpenUnlearning's own functions (locuslab/open-unlearning, commit d3d7cf9), called on `fixed` with these answers, in
 # batches of three, float64, its data sets and collator replaced by lists of token ids: evals/metrics/memorization.py,
-# mia/*.py (k = 0.4) and privacy.py. Texts: the token ids from 3 on, as in `text`.
+# mia/*.py (k = 0.4) and privacy.py. Texts: the token ids from 3 on, as in `text`. KNOWLEDGE is memorization.truth_ratio
+# with the aggregator prob_mean (its denominator has 1e-10 more) of their probabilities of RIGHT and WRONG, the
+# paraphrased and the wrong answers to FORGET's questions.
 FORGET = [((1, 3, 5, 9), (7, 4, 7, 18, 21, 1, 2)), ((1, 4, 7, 10), (21, 3, 6, 17, 2))]
 FORGET += [((1, 5, 9, 11), (13, 0, 9, 9, 2)), ((1, 6, 11, 12), (0, 16, 5, 20, 15, 2))]
 HOLDOUT = [((1, 7, 13, 13), (5, 11, 19, 4, 2)), ((1, 8, 15, 14), (3, 21, 8, 2))]
 HOLDOUT += [((1, 9, 4, 6, 3), (12, 12, 12, 12, 12, 9, 2))]
 EXACT = [0.6666666865348816, 1.0, 0.5, 0.4000000059604645]
 STRENGTH = [0.6666666666666667, 1.0, 0.25, 0.19999999999999996]
+RIGHT = [(7, 4, 18, 2), (21, 3, 3, 6, 17, 2), (13, 9, 2), (16, 0, 5, 5, 20, 2)]
+WRONG = [[(5, 11, 2), (7, 19, 4, 18, 2), (12, 12, 12, 9, 1, 2)], [(3, 21, 8, 2), (6, 17, 2), (21, 21, 3, 0, 14, 2)]]
+WRONG += [[(13, 0, 10, 2), (9, 9, 9, 9, 2), (4, 2)], [(20, 15, 2), (0, 16, 8, 20, 2), (11, 5, 7, 19, 15, 3, 2)]]
+KNOWLEDGE = [0.6578036695985765, 0.7733134758924669, 0.7951986854480774, 0.20557495523038066]
 SCORES = {
     "loss": [2.264577728912846, 3.266286624896991, 5.654557931713754, 3.7293997783705777],
     "zlib": [0.10293535131422028, 0.15553745832842814, 0.3769705287809169, 0.16951817174411718],
@@ -99,11 +105,11 @@ def test_membership_scores_are_openunlearnings(seen, name):
     assert measure.auc(found["holdout"], found["forget"]) == pytest.approx(AUC[name], rel=1e-12)
 
 
-def test_the_truth_ratio_is_openunlearnings():
-    # memorization.truth_ratio with the aggregator prob_mean, whose denominator has 1e-10 more
-    expected = [0.5744425167021003, 0.8754466417091294, 0.4999999996954376]
-    found = memorisation.truth_ratio([1.2, 0.3, 2.5], [[1.0, 2.0], [3.0, 1.5], [2.5, 2.5]])
-    assert found == pytest.approx(expected, rel=1e-8)
+def test_the_truth_ratio_is_openunlearnings(fixed):
+    prompts = [prompt for prompt, _ in FORGET]
+    wrong = [[data.Example(prompt, a) for a in each] for prompt, each in zip(prompts, WRONG, strict=True)]
+    nll = relearning.answer_nll(fixed, examples_of(zip(prompts, RIGHT, strict=True)), wrong)
+    assert memorisation.truth_ratio(*nll) == pytest.approx(KNOWLEDGE, rel=1e-6)
 
 
 def test_privacy_leakage_is_openunlearnings():

@@ -19,6 +19,8 @@ from rklu_pages.results.paper import PAPER
 # standard deviations of the oracle's log R over the questions; in those of the original's it would be 0.77.
 ORIGINAL_SHIFT, ORIGINAL_CORRELATION, ORACLE_CORRELATION = 0.88, 0.53, 0.98
 
+SIZES = (*QUESTIONS.values(), 400)  # numbers of questions; forget10 also with all that it has
+
 
 def _steps(a, b):
     """Return n times the KS distance between each row of a and the same row of b, both (simulations, n)."""
@@ -44,7 +46,7 @@ def critical_shifts(n, correlation=0.0, simulations=600, seed=0, level=0.05):
     return high
 
 
-def detectable_shifts(sizes=(40, 200, 300, 400), power=0.8, **simulation):
+def detectable_shifts(sizes=SIZES, power=0.8, **simulation):
     """Return the smallest shift, in sd of log R over questions, that is detected with `power`: sizes by correlation."""
     rhos = {"independent": 0.0, "original and oracle": ORIGINAL_CORRELATION, "two oracles": ORACLE_CORRELATION}
     shifts = {k: [np.quantile(critical_shifts(n, r, **simulation), power) for n in sizes] for k, r in rhos.items()}
@@ -104,10 +106,10 @@ def between_seed_spread(records=PAPER.parent / "records"):
     return cells.std().assign(seeds=cells.size()).query("seeds >= 2").reset_index()
 
 
-def plot_power(sizes=(40, 200, 300), correlation=ORIGINAL_CORRELATION, **simulation):
+def plot_power(sizes=SIZES, correlation=ORIGINAL_CORRELATION, **simulation):
     """Plot the power of the forget-quality test against the shift between two models' truth ratios."""
     figure, ax = plt.subplots(figsize=(6.4, 3.6))
-    for n, line in zip(sizes, ("-", "--", ":"), strict=True):
+    for n, line in zip(sizes, ("-", "--", ":", "-."), strict=True):
         ax.ecdf(critical_shifts(n, correlation, **simulation), color="#0072B2", ls=line, label=f"{n} questions")
     ax.axvline(ORIGINAL_SHIFT, color="#444444", lw=1)
     ax.annotate("original model", (ORIGINAL_SHIFT, 0.05), (5, 0), textcoords="offset points")

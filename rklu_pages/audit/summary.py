@@ -77,7 +77,7 @@ def _consistency_findings():
 
 def _evidence_findings():
     half = power.detectable_shifts(power=0.5)["original and oracle"]
-    text = ", ".join(f"{1 - half[n] / power.ORIGINAL_SHIFT:.0%} with {n} questions" for n in lattice.QUESTIONS.values())
+    text = ", ".join(f"{1 - shift / power.ORIGINAL_SHIFT:.0%} with {n} questions" for n, shift in half.items())
     text = f"p > 0.05 becomes an even chance after this share of the way from original to oracle: {text}"
     yield 2, "Forget quality above 0.05", text, "power.detectable_shifts"
     ranks = power.rankings_surviving(reported("table8"), 0.2)
