@@ -6,6 +6,7 @@ it stands the page's verdict in one line, counted in the first table of claims t
 
 import ast
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -136,6 +137,23 @@ def repository(theme):
     return f"{theme['repository_url']}/tree/{theme.get('repository_branch', 'main')}" if named else None
 
 
+FONTAWESOME = re.compile(r"<script[^>]*/fontawesome\.js[^>]*></script>")
+
+
+def lighten(app, exception):
+    """Take the theme's fontawesome.js, 1.5 MB a page, from the built pages: the icons come from its font, which stays.
+    The theme has no option for it."""
+    if exception or app.builder.format != "html":
+        return
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        if FONTAWESOME.search(text):
+            page.write_text(FONTAWESOME.sub("", text), encoding="utf-8")
+    for file in (Path(app.outdir) / "_static/scripts").glob("fontawesome.js*"):
+        file.unlink()
+
+
 def setup(app):
     app.connect("doctree-read", add, priority=1)  # before Sphinx collects downloads
+    app.connect("build-finished", lighten)
     return {"version": "1", "parallel_read_safe": True}

@@ -100,20 +100,19 @@ def _tables():
 def shown(target):
     """Return (value, source in words, files) of "<table of a page> | <key> | ... | <column>".
 
-    The table goes by the name of its CSV, a column with several heads by these heads in a row ("forget quality RKLU").
+    The table goes by the name of its CSV, a column with several heads by these heads in a row ("forget quality RKLU"),
+    with or without the commas between them. Keys stand as far to the left as they can: they are names before numbers.
     Raises KeyError for what does not exist, ValueError unless one row has these keys."""
     name, *keys, column = (part.strip() for part in target.split("|"))
     page, text = _tables()[name]
-    rows = list(csv.reader(io.StringIO(text)))
-    named = [i for i, row in enumerate(rows) if not any(cell for cell, head in zip(row, rows[0], strict=True) if head)]
-    heads = named[0] if named else 0  # under several heads stands a row with the index's names alone
-    columns = [" ".join(filter(None, of)) for of in zip(*rows[: heads or 1], strict=True)]
-    keyed = next((at for at, head in enumerate(rows[0]) if head), 0) or None  # the index's columns have no head there
-    row = _one([row for row in rows[heads + 1 :] if set(keys) <= set(row[:keyed])], target)
-    if column not in columns:
-        raise KeyError(f"{name} has the columns {', '.join(filter(None, columns))}")
+    heads, *rows = csv.reader(io.StringIO(text))
+    columns = [head.replace(",", "") for head in heads]
+    found = [(max(map(row.index, keys), default=0), row) for row in rows if set(keys) <= set(row)]
+    row = _one([row for at, row in found if at == min(found)[0]], target)
+    if column.replace(",", "") not in columns:
+        raise KeyError(f"{name} has the columns {'; '.join(columns)}")
     source = f"{column} of {' '.join(keys)} (table {name} of {page.stem})"
-    return float(row[columns.index(column)]), source, [page]
+    return float(row[columns.index(column.replace(",", ""))]), source, [page]
 
 
 class Sourced(ReferenceRole):

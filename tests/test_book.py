@@ -91,6 +91,18 @@ def test_every_local_asset_is_there(html, pages):
     assert not missing
 
 
+def test_pages_go_without_the_themes_icon_script_and_show_the_icons(html, pages, visit):
+    assert not [name for name, page in pages.items() if page.select('script[src*="fontawesome"]')]
+    assert not list(html.rglob("fontawesome.js*"))
+    page = visit().open("book/method")
+    icon = page.locator(".bd-header-article .fa-download, .bd-header-article .fa-expand").first
+    assert "Font Awesome" in icon.evaluate("e => getComputedStyle(e, '::before').fontFamily")
+    assert page.evaluate("[...document.fonts].some((f) => f.family.includes('Awesome') && f.status === 'loaded')")
+    page.keyboard.press("Control+k")
+    lens, field = (page.locator(f"#pst-search-dialog {part}").bounding_box() for part in ("i", "input"))
+    assert lens["x"] + lens["width"] <= field["x"]
+
+
 def test_equations_carry_the_papers_numbers(pages):
     equations = pages["book/method.html"].select("div.math .eqno")
     assert [e.text.strip(" #¶\n")[:3] for e in equations[:5]] == ["(1)", "(2)", "(3)", "(4)", "(5)"]

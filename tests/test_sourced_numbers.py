@@ -92,6 +92,7 @@ def test_the_papers_tables_and_those_of_pages_can_be_a_source():
     assert "of figure3_tofu" in source and files == [ROOT / "notebooks/figure3_tofu.ipynb"]
     value, *_ = sourced_numbers.shown("figure5 | 8 | model utility seed 1")  # two heads, a number for a key
     assert value == pytest.approx(load(RunSpec("mini", "forget10", "RKLU", 1)).reported()["model_utility"])
+    assert value == sourced_numbers.shown("figure5 | 8 | model utility, seed 1")[0]  # as the file's head has it
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,15 @@ def test_what_is_saved_is_the_table_to_ten_figures(said, number):
     pd.testing.assert_frame_equal(again, table, rtol=1e-9)
 
 
+def test_what_is_saved_has_one_line_of_heads():
+    columns = pd.MultiIndex.from_tuples([("epoch", ""), ("forget quality", "paper"), ("forget quality", "ours")])
+    table = pd.DataFrame([[1, 0.1, 0.2]], index=pd.Index(["GA"], name="method"), columns=columns)
+    page = parsed(tables.show(table, "c", "t"))
+    assert list(saved(page)) == ["method", "epoch", "forget quality, paper", "forget quality, ours"]
+    unnamed = saved(parsed(tables.show(table["forget quality"].rename_axis(None), "c", "t")))
+    assert list(unnamed) == ["name", "paper", "ours"] and unnamed.name.tolist() == ["GA"]
+
+
 def test_no_text_becomes_a_formula_and_no_number_becomes_text():
     said = ["=1+1", "+RT", "-2+3", "@SUM(A1)", "\t=1", "-0.5", "-", "1e-3", "a=b", "\uff1d1+1"]
     table = pd.DataFrame({"=said": said, "p": [-0.5] * len(said)}, index=pd.Index(said, name="@name"))
@@ -187,6 +196,13 @@ def test_a_head_sorts_its_column_by_size_and_back(opened):
     assert column(page, 1) == ["RKLU", "GA", "GA", "RKLU"]
 
 
+def test_equal_numbers_are_sorted_by_the_letters_after_them(opened):
+    table = pd.DataFrame({"p": [1.0, 2, 3, 4]}, index=pd.Index(["4-bit", "8-bit", "4 b", "4 a"], name="weights"))
+    page = opened(tables.show(table, "Four.", "four"))
+    page.get_by_role("columnheader", name="weights").get_by_role("button").click()
+    assert column(page, 0) == ["4 a", "4 b", "4-bit", "8-bit"]
+
+
 def test_rows_are_filtered_and_counted(opened):
     table = pd.DataFrame({"name": [f"row {i}" for i in range(20)], "kind": ["odd", "even"] * 10})
     page = opened(tables.show(table, "Twenty.", "twenty"))
@@ -208,6 +224,12 @@ def test_on_a_phone_the_scores_come_first_and_names_stay(opened):
     edges = [page.locator(at).first.bounding_box()["x"] for at in (".rk-scroll", "tbody th")]
     assert edges[1] == pytest.approx(edges[0], abs=1)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    place = "[...document.querySelectorAll('thead .rk-stuck')].map((e) => e.style.left)"
+    before = page.evaluate(place)
+    page.get_by_label("Filter rows").fill("no such row")  # nothing holds the heads in their places
+    assert set(before) == {"0px"} and set(page.evaluate(place)) == {"auto"}
+    page.get_by_label("Filter rows").fill("method 1")
+    assert page.evaluate(place) == before
 
 
 def test_a_table_with_its_tools_is_accessible(opened):

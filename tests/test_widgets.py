@@ -139,6 +139,8 @@ def test_a_token_without_any_probability_gives_a_number(visit):
     low, high = [0.0, -2000.0], [0.0, 0.0]
     assert arithmetic(page, "kl", low, high) == pytest.approx(np.log(2))
     assert arithmetic(page, "gradient", "reverse", low, high) == pytest.approx([0, 0], abs=1e-12)
+    near = [[0.1 * i + 1e-15 * i * j for i in range(5)] for j in range(20)]  # rounding may not lead below zero
+    assert min(arithmetic(page, "kl", near[0], other) for other in near) == 0
 
 
 def shown(page, token):
@@ -190,6 +192,18 @@ def test_the_playground_moves(visit):
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Students back to the start").click()
     assert "After 0 steps" in page.locator(".rk-facts").inner_text()
+    page.get_by_role("button", name="Reset all").click()
+    opened = shown(page, "Karachi")
+    assert {name: opened[name] for name in start} == start and page.get_by_label("α, strength").input_value() == "8"
+
+
+def test_play_says_where_it_ends(visit):
+    page = visit(book=False).page
+    page.set_content(static(playground(steps=999)))
+    assert "ends" not in page.locator(".rk-facts").inner_text()
+    page.get_by_role("button", name="Play", exact=True).click()
+    page.get_by_text("“Play” ends after 1000 steps.").wait_for()
+    page.get_by_role("button", name="Play", exact=True).wait_for()
 
 
 def test_the_playground_opens_with_the_steps_that_a_page_asks_for(visit):
@@ -252,6 +266,11 @@ def test_the_explorer_shows_what_was_recorded_and_moves(visit):
     assert token.get_attribute("aria-pressed") == "true"
     assert page.get_by_label("Position in the true answer").input_value() == "4"
     check(ASKED[0], 4, 3, ["original", "oracle", "RKLU", "NPO+RT"])
+    for name in ("original", "oracle", "RKLU", "NPO+RT"):
+        page.get_by_role("checkbox", name=name, exact=True).uncheck()
+    assert page.locator(".rk-facts").inner_text().startswith("Choose a model")
+    for name in ("original", "RKLU"):
+        page.get_by_role("checkbox", name=name, exact=True).check()
 
     page.get_by_label("Question").select_option("Who?")  # a shorter answer: back to its beginning
     check(ASKED[1], 0, 3, ["original", "RKLU"])
@@ -269,7 +288,8 @@ def test_the_alpha_explorer_moves_and_says_what_is_missing(visit):
     for step, alpha in enumerate(ALPHAS):
         quality, utility = SCORES[alpha]
         said = facts.inner_text().replace("−", "-")
-        assert said.startswith(f"α = {alpha}: ") and said.endswith("at epoch 1.")
+        assert said.startswith(f"α = {alpha}: ") and "at epoch 1." in said
+        assert ("after its last epoch" in said) == (alpha != 2)
         told = [float(x) for x in re.findall(r"(?:quality|utility) ([0-9.e-]+\d)", said)]
         assert told == pytest.approx([quality, utility], rel=0.05)
         here = page.locator(".rk-plots svg").first.locator("circle").nth(step)
@@ -326,6 +346,41 @@ def test_the_score_explorer_draws_what_is_asked_for_and_says_whose_a_mark_is(vis
     assert "epoch 1" in facts.inner_text()
     table = saved(page)
     assert list(table["forget quality"]) == [0.1, 0.4, 0.2] and set(table.name) == {"RKLU"}
+    assert "rule" not in table
+    page.get_by_label("reported epochs").check()
+    assert list(saved(page).rule) == ["product"]
+
+
+def test_a_line_stops_where_a_score_is_missing_and_a_mark_under_another_is_named(visit):
+    gaps = [scored("RKLU", s, [0.1, 0.4, 0.2, 0.3, 0.25], [0.9, 0.5, None, 0.8, 0.7]) for s in (0, 1)]
+    page = visit(book=False).page
+    page.set_content(static(scores.explorer(gaps, view="epochs")))
+    charts = page.locator(".rk-chart")
+    drawn = [[len(line.get_attribute("points").split()) for line in c.locator("polyline").all()] for c in charts.all()]
+    assert drawn == [[5, 5], [2, 2, 2, 2]] and charts.nth(1).locator(MARKS).count() == 8
+    assert "Not every epoch's utility was scored" in page.locator("[aria-live=polite]").inner_text()
+    box = charts.first.locator(MARKS).first.bounding_box()
+    page.mouse.move(0, 0)
+    touch = {"clientX": box["x"] + 4, "clientY": box["y"] + 12, "pointerType": "touch", "bubbles": True}
+    charts.first.dispatch_event("pointerdown", touch)
+    said = page.locator(".rk-told").inner_text()
+    assert "seed 0, epoch 1" in said and "seed 1, epoch 1" in said and said.count("epoch") == 2
+    assert "RKLU, seed 0 and 1 more" in charts.first.locator(".rk-tag").text_content()
+
+
+def test_in_the_dark_two_greys_are_two(visit):
+    page = visit(scheme="dark", book=False).page
+    page.set_content(static(explorer()))
+    bars = [page.get_by_role("group", name=n, exact=True).locator("li .rk-bar").first for n in ("original", "oracle")]
+    assert len({bar.evaluate("e => getComputedStyle(e).backgroundColor") for bar in bars}) == 2
+
+
+def test_on_paper_there_is_nothing_to_press(visit):
+    page = visit(book=False).page
+    page.set_content(static(explorer(), playground()))
+    page.emulate_media(media="print")
+    pressed = page.locator("button:visible")
+    assert pressed.count() == page.locator(".rk-answer button").count()  # the answer's tokens, which are read
 
 
 def told(marks):
@@ -374,12 +429,15 @@ def test_what_a_widget_shows_can_be_saved(visit):
     z = start.requires_grad_()
     losses.forward_kl(z[None], aim[None], torch.tensor([True])).backward()
     np.testing.assert_allclose(table["forward logit"], (z - z.grad).detach(), atol=1e-6)
+    np.testing.assert_allclose(table["teacher probability"], aim.softmax(0), atol=1e-6)
+    assert table.loc[0, ["alpha", "c", "rate", "steps"]].tolist() == [8, 0, 1, 1]
 
     page.set_content(static(explorer()))
     table = saved(page)
     chosen = table[(table.position == 3) & (table.model == "NPO+RT")]
     top = ASKED[0]["models"]["NPO+RT"]["top"][2]
-    assert list(chosen.token) == [text for text, _ in top]
+    assert list(chosen.token) == [text for text, _ in top] and set(table.question) == {ASKED[0]["question"]}
+    assert {"entropy, nats", "KL to oracle, nats"} <= set(table)
     np.testing.assert_allclose(chosen.probability, [p for _, p in top])
 
 

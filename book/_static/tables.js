@@ -41,12 +41,12 @@ function place(table) {
   for (const head of table.querySelectorAll("th")) head.scope = head.closest("tbody") ? "row" : head.colSpan > 1 ? "colgroup" : "col";
 }
 
-// Numbers by size, whatever stands around them; all else by letters; what is missing last.
+// Numbers by size, whatever stands around them; equal ones and all else by letters; what is missing last.
+const LETTERS = new Intl.Collator(undefined, { numeric: true });
+const key = (text) => ({ text, missing: /^(–|nan)?$/i.test(text), value: parseFloat(text.replace(/^[≤<>~]\s*/, "").replace("−", "-")) });
 function compare(a, b, sign) {
-  const missing = (text) => /^(–|nan)?$/i.test(text), value = (text) => parseFloat(text.replace(/^[≤<>~]\s*/, "").replace("−", "-"));
-  if (missing(a) || missing(b)) return missing(a) - missing(b);
-  const [x, y] = [value(a), value(b)];
-  return sign * (Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b, undefined, { numeric: true }) : x - y);
+  if (a.missing || b.missing) return a.missing - b.missing;
+  return sign * (a.value - b.value || LETTERS.compare(a.text, b.text));
 }
 
 function sortable(table) {
@@ -67,7 +67,8 @@ function sortable(table) {
       arrow.textContent = ARROWS[next];
       const text = (row) => said([...row.cells].find((cell) => cell.rkColumn === column));
       const sign = next === "descending" ? -1 : 1;
-      body.append(...(next === "none" ? original : [...original].sort((a, b) => compare(text(a), text(b), sign))));
+      const keyed = original.map((row) => [key(text(row)), row]); // once a row: a comparison would do it again and again
+      body.append(...(next === "none" ? original : keyed.sort(([a], [b]) => compare(a, b, sign)).map(([, row]) => row)));
     });
   }
 }
@@ -105,7 +106,10 @@ function filter(table) {
 // Names of rows stay at the left edge, one beside the other; on a phone those alone that tell most rows apart.
 function stick(table) {
   const shown = [...table.tBodies[0].rows].find((row) => !row.hidden);
-  if (!shown) return;
+  if (!shown) { // without a row nothing holds the heads in their places
+    for (const cell of table.querySelectorAll(".rk-stuck")) cell.style.left = "auto";
+    return;
+  }
   const names = shown.querySelectorAll("th"), phone = innerWidth < 576;
   const told = (at) => new Set([...table.tBodies[0].rows].map((row) => [...row.cells].find((cell) => cell.rkColumn === at).textContent)).size;
   const apart = phone ? [...names].map((_, at) => told(at)) : [];

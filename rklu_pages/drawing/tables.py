@@ -30,7 +30,12 @@ def csv(table, name):
     """Return a link that saves a table as <name>.csv; the file is inside the link, so no server is needed.
 
     Numbers are rounded to ten figures: a float's last figures depend on the processor, and tests compare the pages.
+    The file has one line of heads: heads over heads are joined ("forget quality, paper"), unnamed labels are a "name".
     """
+    if table.columns.nlevels > 1:
+        table = table.set_axis([", ".join(filter(None, map(str, heads))) for heads in table.columns], axis=1)
+    if _has_names(table):
+        table = table.rename_axis(index=["name" if n is None else n for n in table.index.names], columns=None)
     table = table.map(_saved).rename(index=_saved, columns=_saved).rename_axis(index=_saved)
     rows = table.to_csv(index=_has_names(table))
     link = f'<a class="rk-csv" download="{name}.csv" href="data:text/csv;charset=utf-8,{quote(rows)}">'

@@ -71,7 +71,10 @@ function root(el, label, ...children) {
   return form;
 }
 
-const number = (p) => (p === 0 ? "0" : p >= 0.001 ? p.toPrecision(3) : p.toExponential(1).replace("-", "−"));
+const number = (p) => (p === 0 ? "0" : p >= 0.001 ? p.toPrecision(3) : p.toExponential(1).replaceAll("-", "−"));
+
+// Greys have no hue to tell them apart: in the dark they change places.
+const ink = (colour) => (/^#(..)\1\1$/.test(colour) ? "rk-grey" : "");
 
 // A probability as a share of a bar's length; the logarithmic scale begins at one in a million.
 const length = (p, scale) => 100 * (scale === "logarithmic" ? Math.max(0, 1 + Math.log10(Math.max(p, 1e-9)) / 6) : p);
@@ -95,7 +98,7 @@ function card(name, model, position, token, k, scale, colour) {
   const kl = model.kl_to_oracle?.[position];
   const facts = [["true token", `${number(p)}, rank ${rank}`], ["entropy", `${number(model.entropy[position])} nats`],
     ["KL to oracle", kl === undefined ? "not recorded" : `${number(kl)} nats`]];
-  return html("div", { class: "rk-card", role: "group", "aria-label": name, style: `--c: ${colour}` },
+  return html("div", { class: `rk-card ${ink(colour)}`, role: "group", "aria-label": name, style: `--c: ${colour}` },
     html("strong", {}, html("i", { class: "rk-bar" }), name),
     html("dl", {}, ...facts.flatMap(([term, value]) => [html("dt", {}, term), html("dd", {}, value)])),
     html("ol", {}, ...items));

@@ -45,17 +45,18 @@ function render({ model, el }) {
     const colour = (name) => colours[name.split(/[+,]/)[0]];
     cards.replaceChildren(...names.map((n) => card(n, models[n], i, token, value("k"), value("scale"), colour(n))));
     const said = names.map((n) => `${n} ${number(models[n].true_probability[i])} (rank ${models[n].true_rank[i]})`);
-    facts.textContent = `The true token ${visible(token)} has probability: ${said.join(", ") || "choose a model"}.`;
+    facts.textContent = said.length ? `The true token ${visible(token)} has probability: ${said.join(", ")}.`
+      : "Choose a model above to see what it would say here.";
   }
 
   // All that is recorded of this question: one row for each position, model and token.
   function table() {
-    const rows = [["position", "true token", "model", "entropy", "KL to oracle", "token", "rank", "probability"]];
-    const { tokens, models } = content();
+    const rows = [["question", "position", "true token", "model", "entropy, nats", "KL to oracle, nats", "token", "rank", "probability"]];
+    const { question, tokens, models } = content();
     tokens.forEach((token, i) => {
       for (const [name, m] of Object.entries(models))
         for (const [j, [text, p]] of m.top[i].entries())
-          rows.push([i + 1, token, name, m.entropy[i], m.kl_to_oracle?.[i] ?? "", text, j + 1, p]);
+          rows.push([question, i + 1, token, name, m.entropy[i], m.kl_to_oracle?.[i] ?? "", text, j + 1, p]);
     });
     return rows;
   }

@@ -58,10 +58,11 @@ function render({ model, el }) {
     position?.show(at);
     plots.replaceChildren(
       panel("forget quality (KS p-value)", rows(), "forget_quality", here, colour, (v) => doubled(v) / 2,
-        [[1e-12, "10⁻¹²"], [1e-6, "10⁻⁶"], [0.05, "0.05"], [0.5, "0.5"], [1, "1"]]),
+        [[1e-12, "≤10⁻¹²"], [1e-6, "10⁻⁶"], [0.05, "0.05"], [0.5, "0.5"], [1, "1"]]),
       panel("model utility", rows(), "model_utility", here, colour, (v) => v, [0, 0.5, 1].map((v) => [v, String(v)])));
     facts.textContent = `α = ${row.alpha}: forget quality ${number(row.forget_quality)}, model utility ` +
-      `${number(row.model_utility)}, at epoch ${row.epoch}.`;
+      `${number(row.model_utility)}, at epoch ${row.epoch}.` +
+      (shown.length ? " The cards below are of the model after its last epoch." : "");
     cards.replaceChildren(...shown.map(([name, m]) => card(name, m, at, tokens()[at], 5, "linear", coloured(name))));
     answer.textContent = shown.length ? `${method} answers after its last epoch: “${row.answer}”`
       : "No distributions are recorded at this α.";

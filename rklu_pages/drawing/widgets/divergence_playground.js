@@ -12,10 +12,10 @@ export function logSoftmax(logits) {
 export const teacherLogits = (original, augmented, alpha, shift = 0) =>
   original.map((l, i) => l - alpha * Math.max(0, augmented[i] + shift - l));
 
-// KL(p || q) in nats, from logits.
+// KL(p || q) in nats, from logits; never below zero, where rounding may lead.
 export function kl(p, q) {
   const logP = logSoftmax(p), logQ = logSoftmax(q);
-  return add(logP.map((l, i) => (Math.exp(l) > 0 ? Math.exp(l) * (l - logQ[i]) : 0)));
+  return Math.max(0, add(logP.map((l, i) => (Math.exp(l) > 0 ? Math.exp(l) * (l - logQ[i]) : 0))));
 }
 
 // The gradient of either divergence by the student's logits, as in the book's "Why reverse".
@@ -34,6 +34,7 @@ export const descend = (kind, student, teacher, rate) => {
 const STUDENTS = { reverse: "RKLU", forward: "FKLU" };
 const FLOOR = 1e-8; // the chart's lowest probability
 const LIMIT = 10; // a handle's largest logit
+const LAST = 1000; // the step after which "Play" ends
 
 function chart(history, teacher, colours, token) {
   const [left, right, top, bottom] = [44, 350, 8, 168];
@@ -42,7 +43,7 @@ function chart(history, teacher, colours, token) {
   const y = (p) => top + ((bottom - top) * Math.log10(Math.max(p, FLOOR))) / Math.log10(FLOOR);
   const parts = [1, 1e-2, 1e-4, 1e-6, 1e-8].flatMap((p, i) => [
     svg("line", { class: "rk-grid", x1: left, x2: right, y1: y(p), y2: y(p) }),
-    svg("text", { x: left - 5, y: y(p) + 4, "text-anchor": "end" }, i ? `10⁻${"⁰¹²³⁴⁵⁶⁷⁸"[2 * i]}` : "1"),
+    svg("text", { x: left - 5, y: y(p) + 4, "text-anchor": "end" }, i ? `${p === FLOOR ? "≤" : ""}10⁻${"⁰¹²³⁴⁵⁶⁷⁸"[2 * i]}` : "1"),
   ]);
   parts.push(svg("text", { x: right, y: top + 10, "text-anchor": "end" }, `probability of ${token}`));
   parts.push(svg("text", { x: left, y: bottom + 16 }, "step 0"));
@@ -73,6 +74,13 @@ function render({ model, el }) {
     for (const kind in STUDENTS) history[kind] = [probabilities(students[kind])];
     update();
   };
+  const opened = ["original", "augmented", "alpha", "shift", "rate"].map((name) => [name, model.get(name)]);
+  const reset = () => {
+    play(false);
+    for (const [name, value] of opened) change(name, value);
+    restart();
+    go(model.get("steps"));
+  };
   const go = (count) => {
     for (let i = 0; i < count; i++)
       for (const kind in STUDENTS) {
@@ -83,7 +91,7 @@ function render({ model, el }) {
   };
   const play = (on) => {
     clearInterval(timer);
-    timer = on ? setInterval(() => (el.isConnected && history.reverse.length <= 1000 ? go(1) : play(false)), 50) : null;
+    timer = on ? setInterval(() => (el.isConnected && history.reverse.length <= LAST ? go(1) : play(false)), 50) : null;
     playing.textContent = on ? "Pause" : "Play";
     facts.setAttribute("aria-live", on ? "off" : "polite"); // twenty announcements a second help nobody
   };
@@ -151,16 +159,19 @@ function render({ model, el }) {
       `After ${history.reverse.length - 1} steps: KL(student ‖ teacher) of the reverse student ` +
       `${number(kl(students.reverse, teacher))}, KL(teacher ‖ student) of the forward student ` +
       `${number(kl(teacher, students.forward))} nats. ${tokens[watched]}: reverse ${number(p.reverse[watched])}, ` +
-      `forward ${number(p.forward[watched])}, teacher ${number(p.teacher[watched])}.`;
+      `forward ${number(p.forward[watched])}, teacher ${number(p.teacher[watched])}.` +
+      (history.reverse.length > LAST ? ` “Play” ends after ${LAST} steps.` : "");
     alpha.show(model.get("alpha"));
     shift.show(c);
     rate.show(model.get("rate"));
   }
 
   function table() {
-    const columns = [tokens, model.get("original"), model.get("augmented"), teacher, students.reverse, students.forward];
-    return [["token", ...["original", "augmented", "teacher", "reverse", "forward"].map((name) => `${name} logit`)],
-      ...tokens.map((_, i) => columns.map((column) => column[i]))];
+    const set = { alpha: model.get("alpha"), c: model.get("shift"), rate: model.get("rate"), steps: history.reverse.length - 1 };
+    const logits = { original: model.get("original"), augmented: model.get("augmented"), teacher, ...students };
+    const names = Object.keys(logits), columns = [...Object.values(logits), ...Object.values(logits).map(probabilities)];
+    return [["token", ...Object.keys(set), ...names.map((name) => `${name} logit`), ...names.map((name) => `${name} probability`)],
+      ...tokens.map((token, i) => [token, ...Object.values(set), ...columns.map((column) => column[i])])];
   }
 
   root(
@@ -177,7 +188,7 @@ function render({ model, el }) {
     html("div", { class: "rk-controls" },
       html("div", { class: "rk-buttons", role: "group", "aria-label": "Students" },
         button("Step", () => go(1)), button("10 steps", () => go(10)), playing,
-        button("Students back to the start", () => (play(false), restart()))),
+        button("Students back to the start", () => (play(false), restart())), button("Reset all", reset)),
       choice("Bars", ["linear", "logarithmic"], scale, (v) => ((scale = v), update())),
       menu("Token in the chart", tokens, watched, (v) => ((watched = v), update()))),
     plot,

@@ -1,14 +1,14 @@
 // Scores of many runs, drawn as the reader chooses; the nearest point says whose it is.
 
 const FLOOR = 1e-12;
-const LEFT = 52, TOP = 14, BOTTOM = 330;
+const LEFT = 56, TOP = 14, BOTTOM = 330;
 
 // A field's values as a share of its axis, and what is written at it. "p" is the paper's double scale: logarithmic
 // up to 0.05 and linear above.
 const SCALES = {
   p: () => {
     const share = (p) => (p < 0.05 ? Math.log10(Math.max(p, FLOOR) / FLOOR) / Math.log10(0.05 / FLOOR) : 1 + (p - 0.05) / 0.95) / 2;
-    return { share, ticks: [[1e-12, "10⁻¹²"], [1e-9, "10⁻⁹"], [1e-6, "10⁻⁶"], [1e-3, "10⁻³"], ...[0.05, 0.25, 0.5, 0.75, 1].map((p) => [p, p])] };
+    return { share, ticks: [[1e-12, "≤10⁻¹²"], [1e-9, "10⁻⁹"], [1e-6, "10⁻⁶"], [1e-3, "10⁻³"], ...[0.05, 0.25, 0.5, 0.75, 1].map((p) => [p, p])] };
   },
   share: () => ({ share: (v) => v, ticks: [0, 0.2, 0.4, 0.6, 0.8, 1].map((v) => [v, v]) }),
   number: (values) => {
@@ -44,7 +44,6 @@ const RULES = {
 function render({ model, el }) {
   const series = model.get("series"), views = model.get("views"), fields = model.get("fields"), colours = model.get("colours");
   const colour = (name) => colours[name.split("+")[0]];
-  const ink = (name) => (/^#(..)\1\1$/.test(colour(name)) ? "rk-grey" : ""); // greys change places in the dark
   const names = [...new Set(series.map((s) => s.name))];
   const change = (name, value) => {
     model.set(name, value);
@@ -95,24 +94,27 @@ function render({ model, el }) {
     const scale = (f) => SCALES[fields[f]](series.flatMap((s) => s.points[f]), model.get("tokens"));
     const [across, up] = [scale(x), scale(y)], right = width() - 12, slanted = fields[x] === "tokens";
     const px = (v) => LEFT + (right - LEFT) * across.share(v), py = (v) => BOTTOM - (BOTTOM - TOP) * up.share(v);
-    const scored = (s) => s.all.filter((p) => p[x] != null && p[y] != null).map((p) => ({ s, p, at: [px(p[x]), py(p[y])] }));
+    const whole = (p) => p[x] != null && p[y] != null, placed = (s, p) => ({ s, p, at: [px(p[x]), py(p[y])] });
+    const scored = (s) => s.all.filter(whole).map((p) => placed(s, p));
+    // A line for each unbroken row of points that have both values.
+    const pieces = (s) => s.all.reduce((rows, p) => (whole(p) ? rows.at(-1).push(placed(s, p)) : rows.push([]), rows), [[]]);
     const points = runs.flatMap(scored);
     points.sort((a, b) => a.at[0] - b.at[0] || b.at[1] - a.at[1]);
     const every = Math.ceil(across.ticks.length / (width() / 32));
     const tag = svg("text", { class: "rk-tag" });
     const marks = points.map(({ s, p, at }, i) => mark(s.name, ...at, line ? 4 : 7, {
-      ink: ink(s.name), style: `--c: ${colour(s.name)}`, role: "option", "aria-selected": "false", tabindex: i ? -1 : 0, "aria-label": about(s, p) }));
-    const whole = svg("svg", { viewBox: `0 0 ${width()} ${slanted ? 400 : 378}`, class: "rk-chart", role: "group", "aria-label": `${y} over ${x}` },
+      ink: ink(colour(s.name)), style: `--c: ${colour(s.name)}`, role: "option", "aria-selected": "false", tabindex: i ? -1 : 0, "aria-label": about(s, p) }));
+    const picture = svg("svg", { viewBox: `0 0 ${width()} ${slanted ? 400 : 378}`, class: "rk-chart", role: "group", "aria-label": `${y} over ${x}` },
       svg("g", { "aria-hidden": true }, ...up.ticks.flatMap(([v, text]) => [
         svg("line", { class: v === 0.05 ? "rk-here" : "rk-grid", x1: LEFT, x2: right, y1: py(v), y2: py(v) }),
-        svg("text", { x: LEFT - 6, y: py(v) + 4, "text-anchor": "end" }, String(text))]),
+        svg("text", { x: LEFT - 10, y: py(v) + 4, "text-anchor": "end" }, String(text))]),
       ...across.ticks.filter((_, i) => i % every === 0).map(([v, text]) => svg("text", slanted
         ? { transform: `translate(${px(v)} ${BOTTOM + 14}) rotate(-50)`, "text-anchor": "end" }
         : { x: px(v), y: BOTTOM + 17, "text-anchor": "middle" }, String(text)))),
       svg("text", { class: "rk-title", x: right, y: slanted ? 394 : BOTTOM + 38, "text-anchor": "end" }, x),
       svg("text", { class: "rk-title", transform: `translate(12 ${TOP}) rotate(-90)`, "text-anchor": "end" }, y),
-      ...(line ? runs.map((s) => svg("polyline", { class: `rk-line rk-${s.name.split("+")[1] ?? "alone"} ${ink(s.name)}`, style: `--c: ${colour(s.name)}`,
-        points: scored(s).map(({ at }) => at.map((v) => v.toFixed(1)).join()).join(" ") })) : []),
+      ...(line ? runs.flatMap((s) => pieces(s).map((row) => svg("polyline", { class: `rk-line rk-${s.name.split("+")[1] ?? "alone"} ${ink(colour(s.name))}`, style: `--c: ${colour(s.name)}`,
+        points: row.map(({ at }) => at.map((v) => v.toFixed(1)).join()).join(" ") }))) : []),
       ...(seeds(runs, line) ? ends(runs.map(scored)) : []),
       svg("g", { role: "listbox", "aria-label": `${y} over ${x}, ${points.length} points; arrow keys go from one to the next` }, ...marks),
       tag);
@@ -126,23 +128,25 @@ function render({ model, el }) {
       marks[i].setAttribute("aria-selected", true);
       const { s, p, at } = points[i], far = at[0] > right - 130;
       for (const [k, v] of Object.entries({ x: at[0] + (far ? -11 : 11), y: Math.max(22, at[1] - 9), "text-anchor": far ? "end" : "start" })) tag.setAttribute(k, v);
-      tag.textContent = "seed" in s.of ? `${s.name}, seed ${s.of.seed}` : s.name;
-      facts.textContent = `${about(s, p)}.`;
+      const others = points.filter((o, j) => j !== i && Math.hypot(o.at[0] - at[0], o.at[1] - at[1]) <= 3); // one over another
+      tag.textContent = ("seed" in s.of ? `${s.name}, seed ${s.of.seed}` : s.name) + (others.length ? ` and ${others.length} more` : "");
+      facts.textContent = `${[points[i], ...others].map((o) => about(o.s, o.p)).join("; ")}.`;
     };
-    whole.addEventListener("pointermove", (event) => {
-      const box = whole.getBoundingClientRect(), scale = width() / box.width;
+    const nearby = (event) => {
+      const box = picture.getBoundingClientRect(), scale = width() / box.width;
       const [mx, my] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
       const away = points.map(({ at }) => Math.hypot(at[0] - mx, at[1] - my)), nearest = away.indexOf(Math.min(...away));
       if (away[nearest] < 40 && (nearest !== now || !tag.textContent)) point(nearest);
-    });
+    };
+    for (const kind of ["pointermove", "pointerdown"]) picture.addEventListener(kind, nearby); // a finger only presses
     marks.forEach((m, i) => m.addEventListener("focus", () => point(i)));
-    whole.addEventListener("keydown", (event) => {
+    picture.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, Home: -points.length, End: points.length }[event.key];
       if (!step) return;
       event.preventDefault();
       marks[Math.max(0, Math.min(points.length - 1, now + step))].focus();
     });
-    return whole;
+    return picture;
   }
 
   const rules = choice("Reported epoch", Object.keys(RULES), model.get("rule"), (rule) => change("rule", rule));
@@ -152,16 +156,18 @@ function render({ model, el }) {
     plots.replaceChildren(...y.map((name) => chart(runs, x, name, line)));
     const ended = seeds(runs, line) ? " The number at a line's end is its seed." : "";
     facts.textContent = runs.length ? `Point at a mark, or go through them with the arrow keys.${ended}` : "Nothing is recorded of this choice, or no method is chosen.";
-    counted.textContent = `${runs.length} of ${series.length} ${"seed" in series[0].of ? "runs" : "models"} drawn.`;
+    counted.textContent = `${runs.length} of ${series.length} ${"seed" in series[0].of ? "runs" : "models"} drawn.` + (runs.some((s) => s.points["model utility"]?.includes(null))
+      ? " Not every epoch's utility was scored; “product” chooses among those that were." : "");
   }
 
   function table() {
-    const { of } = series[0], columns = Object.keys(series[0].points);
-    return [["name", ...Object.keys(of), ...columns], ...drawn().flatMap((s) => s.all.map((p) => [s.name, ...Object.values(s.of), ...columns.map((c) => p[c] ?? "")]))];
+    const rule = view().rule ? { rule: model.get("rule") } : {}, columns = Object.keys(series[0].points);
+    return [["name", ...Object.keys({ ...series[0].of, ...rule }), ...columns],
+      ...drawn().flatMap((s) => s.all.map((p) => [s.name, ...Object.values({ ...s.of, ...rule }), ...columns.map((c) => p[c] ?? "")]))];
   }
 
   const who = choice(model.get("noun"), names, model.get("shown"), (shown) => change("shown", shown), true);
-  who.querySelectorAll("label").forEach((label, i) => label.append(svg("svg", { viewBox: "-9 -9 18 18", class: "rk-swatch", style: `--c: ${colour(names[i])}`, "aria-hidden": true }, mark(names[i], 0, 0, 6, { ink: ink(names[i]) }))));
+  who.querySelectorAll("label").forEach((label, i) => label.append(svg("svg", { viewBox: "-9 -9 18 18", class: "rk-swatch", style: `--c: ${colour(names[i])}`, "aria-hidden": true }, mark(names[i], 0, 0, 6, { ink: ink(colour(names[i])) }))));
   const set = (text, to) => html("button", { type: "button", onclick: () => {
     who.querySelectorAll("input").forEach((box) => (box.checked = to));
     change("shown", to ? names : []);
