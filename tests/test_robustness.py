@@ -110,6 +110,9 @@ def test_the_truth_ratio_is_openunlearnings(fixed):
     wrong = [[data.Example(prompt, a) for a in each] for prompt, each in zip(prompts, WRONG, strict=True)]
     nll = relearning.answer_nll(fixed, examples_of(zip(prompts, RIGHT, strict=True)), wrong)
     assert memorisation.truth_ratio(*nll) == pytest.approx(KNOWLEDGE, rel=1e-6)
+    expected = [0.5744425167021003, 0.8754466417091294, 0.4999999996954376]  # also theirs, in float64
+    found = memorisation.truth_ratio([1.2, 0.3, 2.5], [[1.0, 2.0], [3.0, 1.5], [2.5, 2.5]])
+    assert found == pytest.approx(expected, rel=1e-8)
 
 
 def test_privacy_leakage_is_openunlearnings():

@@ -9,10 +9,11 @@ import pandas as pd
 from matplotlib.ticker import LogLocator
 from transformers import LlamaConfig
 
-from rklu_lib import budget, data, runs
-from rklu_lib.records import RunSpec, load
+from rklu_lib import budget, data
+from rklu_lib.records import load
 from rklu_pages.drawing.looks import STYLE
 from rklu_pages.drawing.pictures import finished
+from rklu_pages.results import comparison
 
 GB = 1e9  # cards are sold in powers of ten
 # What SmolLM2 was to take on two cores: set after a trial on a part of TOFU, and before what is measured here.
@@ -82,11 +83,8 @@ def spent(records):
 
 def every(profile):
     """Return all existing records of a scale about TOFU; compute nothing."""
-    found = []
-    for split in data.ORACLE_SPLIT:
-        paths = RunSpec(profile, split, "original").record_path.parents[1].glob("*/seed*.json")
-        found += [load(runs.named(profile, split, p.parent.name, int(p.stem[4:]))) for p in sorted(paths)]
-    return [record for record in found if record]
+    specs = [spec for split in data.ORACLE_SPLIT for spec in comparison.existing(profile, split)]
+    return [record for spec in specs if (record := load(spec))]
 
 
 def targets(records, results):

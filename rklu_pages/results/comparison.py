@@ -251,14 +251,19 @@ def at_rate(profile, split, name, seed, rate):
     return RunSpec(profile, split, name, seed, () if rate == own else (("unlearn_lr", rate),))
 
 
+def existing(profile, split, seed="*"):
+    """Return the `RunSpec`s of all records about TOFU that exist of a scale and set, also of only one seed."""
+    paths = RunSpec(profile, split, "original").record_path.parents[1].glob(f"*/seed{seed}.json")
+    return [runs.named(profile, split, p.parent.name, int(p.stem.removeprefix("seed"))) for p in sorted(paths)]
+
+
 def at_several(field, profile, names, seed=0):
     """Return {split: existing records, method by method} of those of `names` that were run at several values of
     `field`, a setting such as "unlearn_lr" or "alpha", on the sets on which one of them was. Records that differ in the
     judged epochs, too, are included; those with other changes are not. Compute nothing."""
     tried = {}
     for split in data.ORACLE_SPLIT:
-        folder = RunSpec(profile, split, "original", seed).record_path.parents[1]
-        specs = [runs.named(profile, split, p.parent.name, seed) for p in sorted(folder.glob(f"*/seed{seed}.json"))]
+        specs = existing(profile, split, seed)
         free = [s for s in specs if {changed for changed, _ in s.overrides} <= {field, "judge_every"}]
         tried[split] = {name: [r for s in free if s.method == name and (r := load(s))] for name in names}
     values = lambda found: {r.content["settings"].get(field) for r in found}  # noqa: E731

@@ -94,10 +94,12 @@ function render({ model, el }) {
     const scale = (f) => SCALES[fields[f]](series.flatMap((s) => s.points[f]), model.get("tokens"));
     const [across, up] = [scale(x), scale(y)], right = width() - 12, slanted = fields[x] === "tokens";
     const px = (v) => LEFT + (right - LEFT) * across.share(v), py = (v) => BOTTOM - (BOTTOM - TOP) * up.share(v);
-    const whole = (p) => p[x] != null && p[y] != null, placed = (s, p) => ({ s, p, at: [px(p[x]), py(p[y])] });
-    const scored = (s) => s.all.filter(whole).map((p) => placed(s, p));
-    // A line for each unbroken row of points that have both values.
-    const pieces = (s) => s.all.reduce((rows, p) => (whole(p) ? rows.at(-1).push(placed(s, p)) : rows.push([]), rows), [[]]);
+    // The points that have both values, in unbroken rows: each is a line.
+    const pieces = (s) => s.all.reduce((rows, p) => {
+      p[x] != null && p[y] != null ? rows.at(-1).push({ s, p, at: [px(p[x]), py(p[y])] }) : rows.push([]);
+      return rows;
+    }, [[]]);
+    const scored = (s) => pieces(s).flat();
     const points = runs.flatMap(scored);
     points.sort((a, b) => a.at[0] - b.at[0] || b.at[1] - a.at[1]);
     const every = Math.ceil(across.ticks.length / (width() / 32));
