@@ -9,7 +9,7 @@ def rows(profile, split):
     found = data.load_tofu(split, profile.source)
     if profile.n_retain is None:
         return found
-    retained = data.load_tofu(data.ORACLE_SPLIT[profile.largest], profile.source)
+    retained = data.load_tofu(data.ORACLE_SPLIT["forget10"], profile.source)
     left_out = {row["question"] for row in retained[profile.n_retain :]}
     return [row for row in found if row["question"] not in left_out]
 

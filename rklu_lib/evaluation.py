@@ -195,8 +195,7 @@ def score(model, tokenizer, asked, max_new_tokens, precision="no"):
 
 
 def _score(model, tokenizer, asked, max_new_tokens, precision):
-    # autocast is entered here, because a new thread does not inherit the context of its parent
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16(precision)):
+    with models.autocast(model.device.type, precision):  # here, because a new thread does not inherit its parent's
         nll, agreed = score_answers(model, asked.prompts, asked.answers)
         nll, begun = np.array(nll), [tokens[0][:n] for tokens, n in zip(asked.answers, agreed, strict=True)]
         tokens = greedy(model, asked.prompts, max_new_tokens, asked.end, begun)
@@ -263,7 +262,7 @@ def evaluate_passages(model, tokenizer, asked, max_new_tokens, oracle=None, prec
     (mean, nats per token), and with an oracle forget_quality_nll: the p-value of the two-sample KS test of this
     model's chunk NLLs and the oracle's. Per chunk: chunk_nll, rouge, exact, each (n,)."""
     prompted, how = asked["prompted"], (max_new_tokens, tokenizer.eos_token_id)
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16(precision)):
+    with models.autocast(model.device.type, precision):
         said = parallel.shared(lambda part: greedy(model, [e.prompt for e in part], *how), prompted)
         nll = {name: passage_nll(model, asked[name]) for name in ("chunks", "segments")}
     texts, truth = (tokenizer.batch_decode(t, skip_special_tokens=True) for t in (said, [e.answer for e in prompted]))

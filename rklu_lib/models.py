@@ -51,6 +51,12 @@ def bf16(precision):
     return precision == "bf16" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def autocast(device, precision):
+    """Return the context of a forward pass on a device type ("cpu", "cuda"): autocast to bf16 where `bf16` says so. A
+    thread must enter it by itself. The outermost must end before weights change: it keeps copies of them in bf16."""
+    return torch.autocast(device, torch.bfloat16, enabled=bf16(precision))
+
+
 def train_tokenizer(texts, vocab_size):
     """Return a byte-level BPE tokenizer trained on an iterable of strings. It can encode any text: no unknown token."""
     bpe = ByteLevelBPETokenizer()

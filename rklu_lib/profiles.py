@@ -17,7 +17,6 @@ _CHOICES = {
     "utility": ("every", "reported"),
     "capability": ("embedded", "paper"),
     "gauge": ("raw", "centred", "normalised"),
-    "largest": ("forget01", "forget05", "forget10"),
 }
 # 0 is allowed for sizes, which a named `model` brings itself, and for alpha and weights, as a control. A 0 in any other
 # number would train nothing or divide by 0.
@@ -74,8 +73,7 @@ class Profile:
     max_new_tokens: int = 128
     judge_every: int = 1  # score every n-th epoch of unlearning, and the last
     utility: str = "every"  # which scored epochs get a model utility: every, or reported (first, new best, last)
-    n_retain: int | None = None  # of the retain set of `largest`, keep only the first n rows; None: all
-    largest: str = "forget10"  # largest forget set of this scale; with `n_retain`, authors of larger ones leave TOFU
+    n_retain: int | None = None  # of retain90, keep only the first n rows, and leave the others out of TOFU; None: all
     n_questions: int | None = None  # score only the first n of the forget and retain sets; None: all (retain: 300)
     capability: str = "embedded"  # tasks of Table 1: embedded (`data/capability`), or paper (its seven, from the hub)
     n_items: int | None = None  # ask only the first n items of each of these tasks; None: all
@@ -129,11 +127,6 @@ class Profile:
 
     def _refuse(self, why):
         raise ValueError(f"profile {self.name}: {why}")
-
-    def has(self, split):
-        """Return whether this scale has this forget set, no larger than `largest`. Every scale has the novel."""
-        nested = _CHOICES["largest"]
-        return split not in nested or nested.index(split) <= nested.index(self.largest)
 
     def learning_rate(self, family):
         """Return the peak learning rate of unlearning of a method family."""

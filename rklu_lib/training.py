@@ -101,8 +101,8 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
     FloatingPointError on a loss or gradient that is not finite, before the weights change; DamagedError if `folder`
     cannot be read."""
     accelerator = parallel.accelerator()
-    kind, together, half = accelerator.device.type, parallel.processes(), models.bf16(precision)
-    if half and kind == "cpu":
+    kind, together = accelerator.device.type, parallel.processes()
+    if kind == "cpu" and models.bf16(precision):
         _attend_in_float32(model)
     if gradient_checkpointing:  # older transformers have the older name
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)({"use_reentrant": False})
@@ -128,7 +128,7 @@ def fit(model, steps, *, epochs, epoch_steps, lr, weight_decay=0.01, max_grad_no
             for number, term in enumerate(step, 1):
                 with contextlib.nullcontext() if number == len(step) else student.unsynchronised():
                     # not accelerate's mixed_precision: that is one setting per process, and a worker trains many models
-                    with torch.autocast(kind, torch.bfloat16, enabled=half):
+                    with models.autocast(kind, precision):
                         loss = terms(term)
                     total += parallel.total(loss)
                     accelerator.backward(loss if together == 1 else together * loss)  # gradients are averaged

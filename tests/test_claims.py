@@ -106,8 +106,6 @@ def test_utilities_within_what_a_second_original_differs_by_are_not_told_apart()
     first = load(RunSpec("smollm2", "forget05", "original")).epochs[0]["model_utility"]
     differs = abs(again["epochs"][0]["model_utility"] - first)
     assert differs < claims.UTILITY["smollm2"] < 2 * differs
-    seeds = [load(RunSpec("smollm2-ten", "forget01", "RKLU", s)).reported()["model_utility"] for s in (0, 1)]
-    assert claims.UTILITY["smollm2-ten"] == pytest.approx(abs(seeds[0] - seeds[1]), abs=0.001)
 
 
 def test_forget_qualities_are_told_apart_by_the_answers_behind_them():
@@ -165,13 +163,6 @@ def test_forget_qualities_are_told_apart_at_5_per_cent(monkeypatch, p, expected)
     monkeypatch.setattr(claims, "_nearer", lambda *_: p)
     sides = {m: {"forget_quality": q, "ratios": (m.encode(), b"oracle")} for m, q in (("RKLU", 0.9), ("GA", 0.1))}
     assert claims.decide(entry("RKLU", "GA", "forget_quality"), {0: sides})[0] == expected
-
-
-def test_a_pass_with_few_questions_does_not_stand_for_one_with_many():
-    ledger = claims.ledger("smollm2-ten", [0]).set_index("claim")["at smollm2-ten"]
-    assert ledger["Most methods pass 0.05 on forget01, without a retain set"] == "holds"
-    for claim in ledger.index[["0.05 on forget" in c or "0.1 in forget quality" in c for c in ledger.index]]:
-        assert "forget01" in claim or ledger[claim] == "not tested"
 
 
 def test_the_product_is_that_of_the_two_scores():
@@ -360,38 +351,12 @@ def test_verdicts_of_the_papers_own_tables():
         assert in_print[f"{claim}, on forget05"] == "holds"
 
 
-def test_a_scale_without_the_larger_sets_is_asked_about_its_largest(monkeypatch):
+def test_a_claims_numbers_are_read_from_the_sets_that_it_names(monkeypatch):
     asked = []
-    monkeypatch.setattr(claims, "load", lambda spec: asked.append((spec.profile, spec.split)))
-    for profile in ("smollm2-ten", "mini"):
-        claims.recorded(profile, "forget10", [0], ["RKLU", "GA on forget05"])
-        claims.recorded(profile, "novel", [0], ["RKLU"])
-    ten = [("smollm2-ten", "forget01"), ("smollm2-ten", "novel")]  # of two sets that are one nothing can be said
-    assert asked == [*ten, ("mini", "forget10"), ("mini", "forget05"), ("mini", "novel")]
-
-
-def test_numbers_say_so_where_one_forget_set_stands_for_another():
-    ledger = claims.ledger("smollm2-ten", [0]).set_index("claim")
-    stands = "RKLU has the highest model utility on forget10, without a retain set"
-    assert ledger.loc[stands, "numbers at smollm2-ten"].endswith(" (on forget01)")
-    assert "(on" not in "".join(claims.ledger("mini", [0])["numbers at mini"])
-    own = ledger.loc[
-        "The teacher itself has lower forget quality and lower utility than RKLU, on forget01", "numbers at smollm2-ten"
-    ]
-    assert own and "(on" not in own
-
-
-def test_one_test_is_decided_once_where_one_forget_set_stands_for_others():
-    ledger = claims.ledger("smollm2-ten", [0]).set_index("claim")["at smollm2-ten"]
-    split = {entry["claim"]: (entry["split"], repr(entry["test"])) for entry in LEDGER}
-    tests = [split[claim][1] for claim in ledger.index[ledger != "not tested"]]
-    assert len(tests) == len(set(tests)) > 10
-    for claim in (
-        "The teacher itself has lower forget quality and lower utility than RKLU",
-        "RKLU forgets better than FKLU with one teacher",
-    ):
-        found = ledger[ledger.index.str.startswith(claim) & (ledger != "not tested")]
-        assert found.index.tolist() == [f"{claim}, on forget01"]
+    monkeypatch.setattr(claims, "load", lambda spec: asked.append((spec.profile, spec.split, spec.method)))
+    claims.recorded("mini", "forget10", [0], ["RKLU", "GA on forget05"])
+    claims.recorded("smollm2", "novel", [0], ["RKLU"])
+    assert asked == [("mini", "forget10", "RKLU"), ("mini", "forget05", "GA"), ("smollm2", "novel", "RKLU")]
 
 
 def test_verdicts_of_several_scales_stand_side_by_side():
@@ -426,8 +391,8 @@ def test_the_pages_verdicts_are_what_the_records_say():
     (cell,) = [c for c in json.loads(PAGE.read_text())["cells"] if "tables.show(ledger," in "".join(c["source"])]
     page = BeautifulSoup("".join("".join(o["data"]["text/html"]) for o in cell["outputs"]), "html.parser")
     shown = [[cell.text for cell in row.select("td")] for row in page.select("tr")]
-    shown = {cells[0]: tuple(cells[2:6]) for cells in shown if cells}
-    ledger = claims.verdicts_of({"mini": [0, 1, 2], "smollm2-ten": [0, 1, 2], "smollm2": [0, 1, 2]})
+    shown = {cells[0]: tuple(cells[2:5]) for cells in shown if cells}
+    ledger = claims.verdicts_of({"mini": [0, 1, 2], "smollm2": [0, 1, 2]})
     assert shown == {row.iloc[0]: tuple(row.iloc[2:]) for _, row in ledger.iterrows()}
 
 

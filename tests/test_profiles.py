@@ -14,7 +14,7 @@ GOOD = dict(name="x", source="fictional", template="{question} {answer}", model=
 def test_the_scales_are_the_documented_ones():
     loaded = ("llama-2-7b-tofu", "llama-2-7b-tofu-log", "llama-3.2-1b", "llama-3.2-1b-log")
     mini = ("mini", "mini-search", "mini-half", "mini-double", "mini-phi")
-    assert NAMES == ("smoke", *mini, "smollm2", "smollm2-part", "smollm2-ten", "phi-1.5", "llama2-7b", *loaded)
+    assert NAMES == ("smoke", *mini, "smollm2", "phi-1.5", "llama2-7b", *loaded)
 
 
 @pytest.mark.parametrize("name", NAMES)

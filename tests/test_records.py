@@ -149,7 +149,6 @@ def test_json_that_cannot_be_written_leaves_nothing(tmp_path):
 def test_a_spec_that_cannot_be_run_is_refused():
     for arguments, message in (
         (("tiny", "forget20", "RKLU"), "no forget split 'forget20'; there are forget01, forget05, forget10"),
-        (("tiny", "forget05", "RKLU", 0, (("largest", "forget01"),)), "tiny has no forget05: forget01 is its largest"),
         (("tiny", "forget10", "RKL"), "no method 'RKL'; there are GA"),
         (("huge", "forget10", "RKLU"), "no profile 'huge'; there are tiny"),
         (("tiny", "forget10", "RKLU", 0, (("aplha", 4),)), "no field aplha"),

@@ -610,6 +610,28 @@ def test_attacks_numbers_are_those_of_the_model_alone(attacked, place, profile):
     assert by_name["exact memorisation"] == pytest.approx(np.mean(hits), rel=1e-3)
 
 
+def test_a_teacher_is_attacked_as_the_two_models_that_it_is(place, profile):
+    """Eq. 1 on the logits of two plain models, by the probes that change no weights."""
+    paths, how = (place / "reference", place / "model"), {"template": chat_template(), "augmented": place / "model"}
+    how |= {"samples": 2, "sampled": 1, "profile": "mini"}
+    job = attack.prepare(paths[0], place / "forget.jsonl", place / "teacher.json", reference=paths[1], **how)
+    content = attack.run(job)
+    assert set(content["seconds"]) == {"memorisation", "questions", "sampling"}
+    assert content["teacher"] == [content["reference"]["sha256"], 8.0, "raw"]
+    one, other = (AutoModelForCausalLM.from_pretrained(path) for path in paths)
+    tokenizer, values = models.load_tokenizer(paths[0]), []
+    for row in data.load_tofu("forget10_perturbed", profile.source):
+        e = data.encode(tokenizer, chat_template(), row["question"], row["answer"])
+        original, augmented = answer_logits(one, e).double(), answer_logits(other, e).double()
+        told = (original - 8 * (augmented - original).clamp(min=0)).log_softmax(-1)
+        values.append(told[range(len(e.answer)), e.answer].mean().exp().item())
+    by_name = {r["measure"]: r["value"] for r in content["rows"]}
+    assert by_name["answer probability"] == pytest.approx(np.mean(values), rel=1e-3)
+    job = attack.prepare(paths[0], place / "forget.jsonl", place / "other.json", reference=paths[0], **how)
+    with pytest.raises(ValueError, match="has the weights of"):
+        attack.run(job)
+
+
 def test_a_reference_is_asked_once_and_remembered(attacked, place):
     """The file of an attack on the reference stands in for it: the same rows, and the reference is not loaded."""
     more = ("--holdout", place / "holdout.jsonl", "--samples", 8, "--sampled", 3, "--reference")

@@ -225,7 +225,7 @@ def test_what_is_held_out_was_read_by_no_model(tofu, monkeypatch):
     monkeypatch.setenv("RKLU_TOFU", str(tofu))
     rows, origin = robustness.holdout("mini", "forget01")
     assert rows == data.load_tofu("holdout01", str(tofu)) and origin.startswith("holdout01")
-    part = profiles.profile("mini", n_retain=6, largest="forget01")
+    part = profiles.profile("mini", n_retain=6)
     monkeypatch.setattr(profiles, "profile", lambda *_: part)
     rows, origin = robustness.holdout("mini", "forget01")
     read = {r["question"] for r in bases.rows(part, "full")}

@@ -93,7 +93,7 @@ class _Study:
         frame = len(self.p.template) - len("{question}{answer}") if self.p.template != "chat" else 120
         self.frame, self.size = frame / CHARACTERS, budget.BYTES[self.p.dtype]
         self.forget, self.full = (_characters(name, self.p.source) for name in (spec.split, "full"))
-        left = 4000 if self.p.n_retain is None else self.p.n_retain + _characters(self.p.largest, self.p.source)[0]
+        left = 4000 if self.p.n_retain is None else self.p.n_retain + _characters("forget10", self.p.source)[0]
         self.full = _cut(self.full, left)
         also = () if self.p.model else metrics.UTILITY_SETS  # see `bases.training_pairs`
         self.told = sum(_characters(name, self.p.source)[0] for name in also)

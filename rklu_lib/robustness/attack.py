@@ -22,6 +22,7 @@ from rklu_lib.files import DamagedError, read_json
 from rklu_lib.own import checkpoints, inputs, jobs
 from rklu_lib.own.report import plain
 from rklu_lib.robustness import exchange, membership, probes, relearning, rows
+from rklu_lib.teacher import TeacherModel
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Job:
     """An attack, prepared but without weights. known: content of the reference's attack file, if `reference` is a file.
     examples: {"forget", "holdout", "paraphrases", "assured", "unrelated", "right"} -> lists of `data.Example`; "wrong":
     a list of lists. items: the `own.inputs.Item` of each forget example. end: token that closes an answer. how: what
-    two comparable attacks must share: files, template, a digest of the examples, seed, samples, sampled, precision."""
+    two comparable attacks must share: files, template, a digest of the examples, seed, samples, sampled, precision.
+    teacher: what `TeacherModel` takes beside the model; empty if the model itself is attacked."""
 
     model: str
     reference: str | None
@@ -44,20 +46,22 @@ class Job:
     seed: int
     redact: bool
     notes: tuple[str, ...]
+    teacher: tuple
 
 
 def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7b", template=None, samples=128,
-            sampled=20, skip=(), seed=0, redact=True):  # fmt: skip
+            sampled=20, skip=(), seed=0, redact=True, augmented=None):  # fmt: skip
     """Return a `Job`: read, tokenise and check everything but the weights.
 
     model, reference: folders or hub ids; or for reference the file of an earlier attack on it, to save the repetition.
     forget, holdout: files, hub data sets or rows, see `own.inputs.read`. out: the file to write. profile: its precision
     ("bf16": under autocast, from weights in float32) and, where a tokenizer has none, its template. template: as for
     `own.unlearning.unlearn`. samples: number of answers drawn for each of `sampled` questions, chosen at random.
-    skip: names in `robustness.PROBES`. redact: mask texts in the file. Raises ValueError or OSError, in one line."""
+    skip: names in `robustness.PROBES`. redact: mask texts in the file. augmented: attack the teacher (Eq. 1) of `model`
+    and this, at the profile's alpha and gauge, by all probes that change no weights. Raises ValueError or OSError."""
     if parallel.processes() > 1:
         raise ValueError("a model is attacked by one process; start `rklu attack` without a launcher")
-    skip = [skip] if isinstance(skip, str) else skip
+    skip = [*([skip] if isinstance(skip, str) else skip), *(rows.MOVING if augmented else ())]
     if unknown := sorted(set(skip) - set(rows.PROBES)):
         raise ValueError(f"no probe {', '.join(unknown)}; there are {', '.join(rows.PROBES)}")
     profiles.check_seed(seed)
@@ -122,7 +126,7 @@ def prepare(model, forget, out, *, reference=None, holdout=(), profile="llama2-7
     notes = [*unsure]
     notes += [f"{n} (--{k})" for k, c in corpora.items() for n in (*c.notes, *inputs.unplaced(c, tokenizer, template))]
     return Job(model, reference, known, out, tokenizer, end, items["forget"], examples, how, tuple(asked), seed,
-               redact, tuple(notes))  # fmt: skip
+               redact, tuple(notes), (augmented, p.alpha, p.gauge) if augmented else ())  # fmt: skip
 
 
 def _known(path, asked, how):
@@ -174,15 +178,18 @@ def _probed(job, side, oracle, kept, stage):
     identity of this attack, {side: results from before an interruption}). New results go into the file and the dict."""
     (part, asked, begun), path = kept, getattr(job, side)
     model, found = models.load(path, "float32")[0], begun.setdefault(side, {})
+    if side == "model" and job.teacher:
+        model = TeacherModel(model, models.load(job.teacher[0], "float32")[0], *job.teacher[1:])
     models.check(model, job.examples["forget"], "forget")
+    scoring = lambda: models.autocast(model.device.type, job.how["precision"])  # noqa: E731
     if oracle is None and path == job.reference and job.examples["right"]:
-        with rows.autocast(job, model):
+        with scoring():
             nll = relearning.answer_nll(model, job.examples["right"], job.examples["wrong"])
         oracle = metrics.truth_ratio(*nll)
     for name in (n for n in job.probes if n not in found):
         stage(f"{Path(path).name}: {name}", None, 0)
         started = time.perf_counter()
-        with contextlib.nullcontext() if name in rows.MOVING else rows.autocast(job, model):
+        with contextlib.nullcontext() if name in rows.MOVING else scoring():
             measures, details = rows.PROBES[name](job, model, oracle)
         found[name] = measures, plain(details), time.perf_counter() - started
         records.write_json(part, {"asked": asked, "found": begun})
@@ -222,7 +229,8 @@ def run(job, on_stage=None):
     folders = {s: Path(p).resolve() if Path(p).is_dir() else Path(p) for s, p in paths.items()}
     identity = {s: {"name": folders[s].name, "sha256": checkpoints.sha256(paths[s])} for s in paths}
     identity |= {"reference": job.known["model"]} if job.known else {}
-    alike = folders["model"] == folders.get("reference")  # no probe is run twice
+    identity |= {"teacher": (checkpoints.sha256(job.teacher[0]), *job.teacher[1:])} if job.teacher else {}
+    alike = folders["model"] == folders.get("reference") and not job.teacher  # no probe is run twice
     if not alike and (own := identity["model"]["sha256"]) and own == identity.get("reference", {}).get("sha256"):
         raise ValueError(f"{job.reference} has the weights of {job.model} itself; name a model that never saw the data")
     asked = plain({

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import scipy
-import torch
 
 from rklu_lib import metrics, models
 from rklu_lib.own import measure
@@ -35,12 +34,6 @@ def interval(statistic, *samples, confidence=0.95, seed=0):
         q = ((1 - confidence) / 2) ** (1 / min(map(len, samples)))
         return q * low, q * low + 1 - q
     return low, high
-
-
-def autocast(job, model):
-    """Return the context in which answers are scored and drawn, autocast where an attack's precision is "bf16". It must
-    end before weights change, of which it keeps copies in bf16: the probes in `MOVING` enter it by themselves."""
-    return torch.autocast(model.device.type, torch.bfloat16, enabled=models.bf16(job.how["precision"]))
 
 
 def _mean(values, seed):
@@ -119,7 +112,7 @@ def _sampling(job, model, oracle):
 
 
 def _rounding(job, model, oracle):
-    names, within = {"exact": "exact memorisation"}, lambda: autocast(job, model)
+    names, within = {"exact": "exact memorisation"}, lambda: models.autocast(model.device.type, job.how["precision"])
     found = rounding.rounded(model, job.examples["forget"], job.end, within)
     each = {f"{kind}, {names.get(k, k)}": v for kind, s in found.items() for k, v in s.items()}
     return {name: _mean(v, job.seed) for name, v in each.items()}, {"each": each, "schemes": rounding.SCHEMES}
@@ -154,7 +147,7 @@ def _relearning(job, model, oracle):
 def _judged(job, model, rest, oracle):
     """Return {"probability"} of the answers at the places `rest`, per token; and their "truth ratio" where the oracle's
     truth ratios are known, for a forget quality."""
-    with autocast(job, model):
+    with models.autocast(model.device.type, job.how["precision"]):
         found = {"probability": metrics.probability(measure.score(model, [job.examples["forget"][i] for i in rest])[0])}
         if oracle is not None and job.examples["right"]:
             right, wrong = ([job.examples[k][i] for i in rest] for k in ("right", "wrong"))
@@ -162,5 +155,5 @@ def _judged(job, model, rest, oracle):
     return found
 
 
-MOVING = ("rounding", "relearning")
+MOVING = ("rounding", "relearning")  # they change weights, and enter autocast by themselves
 PROBES = dict(zip(NAMES, (_memorisation, _membership, _questions, _sampling, _rounding, _relearning), strict=True))

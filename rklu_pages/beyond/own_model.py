@@ -20,7 +20,7 @@ from rklu_pages.drawing import widgets
 from rklu_pages.drawing.looks import COLOURS, STYLE
 from rklu_pages.drawing.pictures import finished
 
-EXAMPLE = data.ROOT / "data" / "records" / "smollm2-part" / "own" / "report.json"
+EXAMPLE = data.ROOT / "data" / "records" / "smollm2" / "own" / "report.json"
 
 
 def report(model, forget, out, **options):
@@ -45,7 +45,14 @@ def make_example(folder):
 
     The reference is the downloaded model, which never saw these authors: its probability of the answers is the target.
     """
-    p = profiles.profile("smollm2-part", finetune_batch_size=8, batch_size=4)
+    rates = {
+        "finetune_lr": 3e-4,
+        "augment_lr": 3e-4,
+        "finetune_batch_size": 8,
+        "batch_size": 4,
+    }  # few answers
+    how = {"finetune_precision": "no", "precision": "no", "micro_batch_size": 8, "max_new_tokens": 96}
+    p = profiles.profile("smollm2", **rates, **how)
     rows, asked = data.load_tofu("forget05", p.source), data.load_tofu("forget05_perturbed", p.source)
     folder, original = Path(folder), Path(folder) / "ten-authors"
     if not original.exists():

@@ -12,6 +12,7 @@ from rklu_pages.drawing.figures import forget_quality_axis
 from rklu_pages.drawing.looks import COLOURS, STYLE, look
 from rklu_pages.drawing.pictures import finished
 from rklu_pages.results import comparison
+from rklu_pages.tasks.loading import parts
 
 TOLD = 0.01  # below this p-value a measure tells a model from the oracle: one of a hundred comparisons by chance
 
@@ -35,7 +36,8 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PRO
 
     labels: as of `runs.named`. A record with the same settings is read, if it has these probes. Otherwise the model is
     loaded or trained and attacked, and its record written to data/records/<profile>/tofu/<split>/attacks/. The oracle
-    is attacked only once. samples, sampled: as of `attack.prepare`. probes: some of `PROBES`."""
+    is attacked only once. samples, sampled: as of `attack.prepare`. probes: some of `PROBES`; the teacher, two models,
+    is not asked by those that change weights."""
     folder, found = records.RECORDS / profile / "tofu" / split / "attacks", {}
     specs = {label: runs.named(profile, split, label, seed) for label in dict.fromkeys(("oracle", *labels))}
     paths = {label: folder / f"{label}-seed{seed}.json" for label in specs}
@@ -47,17 +49,19 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PRO
             found[label] = content
     asked["skip"] = sorted(set(PROBES) - set(probes))
     if missing := [label for label in specs if label not in found]:
-        runs.ensure([s for s in map(specs.get, missing) if not execution.has_checkpoint(s)], checkpoints=True)
+        needed = dict.fromkeys(part for label in missing for part in parts(specs[label]))
+        runs.ensure([spec for spec in needed if not execution.has_checkpoint(spec)], checkpoints=True)
         p, (unseen, origin) = profiles.profile(profile), holdout(profile, split)
         told, source = data.load_tofu(f"{split}_perturbed", p.source), data.describe_source(p.source)
         how = asked | {"holdout": unseen, "profile": profile, "template": p.template, "redact": False}
     for label in missing:
-        path = specs[label].model_path
+        path, augmented = (*(part.model_path for part in parts(specs[label])), None)[:2]  # the teacher is two models
         reference = path if label == "oracle" else paths["oracle"]
         out = specs[label].checkpoint_path.with_name(f"seed{seed}.attack.json")  # an interrupted attack goes on here
         out.parent.mkdir(parents=True, exist_ok=True)
         out.unlink(missing_ok=True)
-        found[label] = attack.run(attack.prepare(path, told, out, reference=reference, **how))
+        job = attack.prepare(path, told, out, reference=reference, augmented=augmented, **how)
+        found[label] = attack.run(job)
         out.unlink(missing_ok=True)
         found[label] |= {"settings": specs[label].settings, "skip": asked["skip"], "data": source, "holdout": origin}
         records.write_json(paths[label], found[label], indent=None)

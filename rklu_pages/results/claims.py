@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from rklu_lib import data, profiles, runs
+from rklu_lib import data, runs
 from rklu_lib.methods import TABLE_8
 from rklu_lib.records import load
 from rklu_pages.results import comparison, evidence, paper
@@ -17,8 +17,8 @@ from rklu_pages.tasks import accuracies, passages
 MEASURES = (*comparison.MEASURES, "product", *passages.SCORES)
 DECIMALS = {"bleu_pct": 0.005, "rouge_pct": 0.005}  # half a unit: printed with two decimals
 # The least difference in model utility that says something, where chance is known to make as much: an original made
-# again differs by 0.035 (book/rerun.md), RKLU's two seeds after ten authors by 0.090.
-UTILITY = {"smollm2": 0.04, "smollm2-ten": 0.09}
+# again differs by 0.035 (book/rerun.md).
+UTILITY = {"smollm2": 0.04}
 _SIDES = ("higher", "than")
 PHI = {"mini": "mini-phi", "llama2-7b": "phi-1.5"}  # profile of LLaMA: profile that tests the claims about Phi
 LLAMA = {phi: llama for llama, phi in PHI.items()}
@@ -187,21 +187,12 @@ def _in_print(entry):
     return found
 
 
-def standing(profile, split):
-    """Return the forget set that tests a claim about `split`: the profile's largest set replaces a larger one."""
-    p = profiles.profile(profile)
-    return split if p.has(split) else p.largest
-
-
 def recorded(profile, split, seeds, methods):
-    """Return our records of `methods` as cells, {seed: {method: {measure: value}}}, on the set `standing` for `split`.
-    A method "X on <set>" is left out where the profile tests that set and `split` on one and the same set."""
+    """Return our records of `methods` as cells, {seed: {method: {measure: value}}}; "X on <set>": on another split."""
     cells = {seed: {} for seed in seeds}
     for seed, name in product(seeds, methods):
         label, rule, other = _parts(name)
-        if other and standing(profile, other) == standing(profile, split):
-            continue
-        spec = runs.named(profile, standing(profile, other or split), label, seed)
+        spec = runs.named(profile, other or split, label, seed)
         record = load(spec)
         if record is not None:
             scores = record.reported("last") if spec.task == "passages" else _scores(record, rule or "peak")
@@ -293,31 +284,16 @@ def _counted(phi, llama):
 
 
 def ledger(profile, seeds=(0, 1, 2)):
-    """Return every claim with its place, the verdict of the paper's own tables, ours, and our numbers. The numbers name
-    the forget set where it replaces another. Of claims that thereby become the same test, only one is decided; and none
-    that asks for a p-value by itself, since fewer questions let a larger distance pass."""
-    rows, entries = [], claims()
-    own = [{"llama": profile, "phi": PHI.get(profile)}[entry.get("model", "llama")] for entry in entries]
-    stands = [standing(p, entry["split"]) if p else None for p, entry in zip(own, entries, strict=True)]
-    tests, first = [(own[k], stands[k], repr(entry["test"])) for k, entry in enumerate(entries)], {}
-    for k in sorted(range(len(entries)), key=lambda k: stands[k] != entries[k]["split"]):  # on its own set first
-        first.setdefault(tests[k], k)
-    for k, entry in enumerate(entries):
+    """Return every claim with its place, the verdict of the paper's own tables, ours, and our numbers."""
+    rows = []
+    for entry in claims():
         in_print, _ = decide(entry, {0: _in_print(entry)})
-        here, numbers = UNTESTED, ""
-        if own[k] and first[tests[k]] == k and (stands[k] == entry["split"] or not _asks_for_p(entry)):
-            here, numbers = decide(entry, recorded(own[k], entry["split"], seeds, needed(entry)))
-            if numbers and stands[k] != entry["split"]:
-                numbers += f" (on {stands[k]})"
+        own = {"llama": profile, "phi": PHI.get(profile)}[entry.get("model", "llama")]
+        cells = recorded(own, entry["split"], seeds, needed(entry)) if own else {}
+        here, numbers = decide(entry, cells)
         rows.append({"claim": entry["claim"], "where": entry["where"]})
         rows[-1] |= {"the paper's tables": in_print, f"at {profile}": here, f"numbers at {profile}": numbers}
     return pd.DataFrame(rows)
-
-
-def _asks_for_p(entry):
-    """Return whether a claim compares a forget quality with a number, such as 0.05."""
-    tests = [o for one in entry["test"] for o in _either(one)]
-    return any(o["measure"] == "forget_quality" and not isinstance(o[k], str | list) for o in tests for k in _SIDES)
 
 
 def decided(table):

@@ -1,6 +1,7 @@
 """Tables that put the paper's numbers beside ours, and ours under several reporting rules, rates and seeds."""
 
 import html
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -38,10 +39,9 @@ def recorded(profile, split, methods, seeds, once=False):
     once: where there is none, take that of a run which was judged after its last epoch alone, if there is one. Beside
     methods, an original or oracle of a seed at which none of these is recorded is left out: in a mean over its seeds it
     would stand beside methods of another."""
-    p = profiles.profile(profile)
-    cells = product(methods, seeds) if p.has(split) else ()
-    last = (("judge_every", p.unlearn_epochs),)
-    found = (load(RunSpec(profile, split, *c)) or once and load(RunSpec(profile, split, *c, last)) for c in cells)
+    last = (("judge_every", profiles.profile(profile).unlearn_epochs),)
+    specs = [RunSpec(profile, split, *cell) for cell in product(methods, seeds)]
+    found = [load(spec) or once and load(replace(spec, overrides=last)) for spec in specs]
     found = [record for record in found if record]
     if set(methods) <= set(BASES):
         return found

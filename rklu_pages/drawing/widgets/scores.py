@@ -1,6 +1,5 @@
 """Make a `ScoreExplorer` from the runs of several methods, from a grid, or from the tokens of one answer."""
 
-from rklu_lib.profiles import profile as scale
 from rklu_lib.records import RunSpec, load
 from rklu_pages.drawing.widgets import ScoreExplorer
 
@@ -21,7 +20,7 @@ def _epochs(record):
 def recorded(like, profiles=()):
     """Return the records `like`, followed by the existing records of the same runs at other scales, `profiles`."""
     same = lambda spec, name: RunSpec(name, spec.split, spec.method, spec.seed, spec.overrides)  # noqa: E731
-    held = [(r.spec, name) for name in profiles for r in like if scale(name).has(r.spec.split)]
+    held = [(r.spec, name) for name in profiles for r in like]
     pairs = [(spec, name) for spec, name in held if spec.profile != name]
     return [*like, *filter(None, (load(same(*pair)) for pair in pairs))]
 
