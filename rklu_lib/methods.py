@@ -134,7 +134,8 @@ class Method:
 
     family: the method family whose learning rate in the profile is used. needs: which `Aids` it needs (AUGMENTED, …).
     unit: what the forget loss is a mean over, "token" or "sequence"; gradient accumulation weights micro-batches by it.
-    on: the answers to the forget questions in a batch: their own ("forget") or the epoch's "refusals"."""
+    on: the answers to the forget questions in a batch: their own ("forget") or the epoch's "refusals".
+    A loss is a function (scored: `models.ScoredLogits`, batch: `data.Batch`, aids: `Aids`, epoch) -> scalar tensor."""
 
     name: str
     family: str
@@ -177,10 +178,11 @@ TABLE_8 = tuple(name for name in STUDY if not name.startswith(("FKLU", "teacher"
 
 
 def method(name):
-    """Return the `Method` called `name`. Raises ValueError, which lists all names, if there is none."""
-    if name not in METHODS:
+    """Return the `Method` called `name`, or `name` itself if it is one, with losses of your own perhaps. Raises
+    ValueError, which lists all names, if there is none."""
+    if not isinstance(name, Method) and name not in METHODS:
         raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
-    return METHODS[name]
+    return name if isinstance(name, Method) else METHODS[name]
 
 
 def check(chosen, retain):

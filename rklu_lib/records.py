@@ -181,7 +181,8 @@ class Record:
     def reported(self, rule="peak"):
         """Return the dict of the reported epoch: "peak", the first of highest forget quality (the paper's rule, which
         needs the oracle); "product", of highest forget quality times model utility, if that was scored (see
-        `profiles.Profile.utility`); or "last". Raises KeyError for all but "last" of an oracle or of the novel."""
+        `profiles.Profile.utility`); or "last". Raises KeyError for all but "last" of an oracle or of the novel, and
+        ValueError for another rule."""
         keys = {
             "peak": lambda e: e["forget_quality_benchmark"],
             "product": lambda e: e["forget_quality_benchmark"] * e.get("model_utility", 0),

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Mamba
 
 import rklu_lib
 from rklu_lib import data, files, models, training
+from rklu_lib.methods import Method
 from rklu_lib.own import checkpoints, jobs, measure, unlearning
 from rklu_lib.robustness import attack
 
@@ -75,6 +76,20 @@ def test_it_unlearns_into_a_checkpoint_and_leaves_the_original(start, knowing, t
     assert models.load(tmp_path / "out")[1].eos_token == "</s>"
     assert {p.name: p.read_bytes() for p in knowing.iterdir()} == before
     assert {p.name for p in tmp_path.iterdir()} == {"out", "refusals.txt"}
+
+
+def test_a_loss_of_ones_own_is_a_method(start, tmp_path):
+    """Gradient ascent, written by a user with torch alone, does what the library's does."""
+
+    def ascent(scored, batch, aids, epoch):
+        return -torch.nn.functional.cross_entropy(scored(batch.input_ids, batch.mask), batch.targets)
+
+    said = start(method=Method("mine", "GA", ascent), epochs=1, dtype="float32", save_dtype="float32")
+    start(method="GA", epochs=1, dtype="float32", save_dtype="float32", out=tmp_path / "theirs")
+    mine, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "theirs"))
+    assert said["method"] == "mine" and all(torch.allclose(mine[k], theirs[k], atol=1e-5) for k in theirs)
+    with pytest.raises(ValueError, match="mine has no retain term and would ignore --retain"):
+        start(method=Method("mine", "GA", ascent), retain=[{"question": "Who?", "answer": "Me."}])
 
 
 @pytest.mark.parametrize("where", ["fit", "save", "page"])

@@ -99,7 +99,7 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     methods.check(chosen, retain)
     if retain and not chosen.retain:
         fix = "choose a method with +RT or +KL, or --watch it, which only measures"
-        raise ValueError(f"{method} has no retain term and would ignore --retain; {fix}")
+        raise ValueError(f"{chosen.name} has no retain term and would ignore --retain; {fix}")
     if out.exists():
         if (out / "report.json").is_file():
             shutil.rmtree(unfinished(out), ignore_errors=True)  # left by a run killed after it wrote `out`
@@ -121,7 +121,7 @@ def prepare(model, forget, out, *, retain=(), watch=(), holdout=(), prose=None, 
     examples["paraphrases"] = inputs.paraphrased(items["forget"], tokenizer, profile.template)
     models.check_lengths(limit, examples["paraphrases"], "forget, a paraphrase")
     if REFUSALS in chosen.needs and any(i.question is None for i in items["forget"]):
-        raise ValueError(f"{method} answers with a refusal, and a document asks nothing; give it questions")
+        raise ValueError(f"{chosen.name} answers with a refusal, and a document asks nothing; give it questions")
     text = data.load_prose("test", "fictional") if prose is None else data.read_text(prose)
     size = min(PROSE_TOKENS, limit - 1)
     n = min(PROSE_CHUNKS, len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) // size) or 1

@@ -39,7 +39,8 @@ def unlearn(model, forget, out, *, resumable=False, resume=False, on_stage=None,
     sets or rows, see `inputs.read`. out: a directory that does not exist yet. Options, by name only:
     retain: the retain set, for methods with +RT or +KL. watch: data whose change is only measured. holdout: data like
     the forget set that the model never saw, for the membership test. prose: a text file to measure a perplexity on
-    (default: embedded). method ("RKLU"), profile (a name or `profiles.Profile`), alpha (Eq. 1), seed: as in the study.
+    (default: embedded). method ("RKLU", or a `methods.Method`), profile (a name or `profiles.Profile`), alpha, seed: as
+    in the study.
     template: see `jobs.prompts`. lr, epochs: of augmenting and unlearning. lora: rank of adapters to train and merge.
     target: stop when the answers' mean probability per token is <= this; else keep the epoch of lowest probability.
     reference: a model that never saw the data; target is its probability by default. With neither: the last epoch.
