@@ -280,7 +280,7 @@ class ScoredLogits(nn.Module):
             self.openings = bool(caches.layers(cache))  # other kinds of state cannot be reused
         if n < caches.OPENING or not self.openings:
             return states(run(input_ids=input_ids, use_cache=False))[mask]
-        for layer in cache.layers:  # views: gradients pass, and nothing is copied
+        for layer in caches.layers(cache):  # views: gradients pass, and nothing is copied
             layer.keys, layer.values = (t.expand(len(input_ids), -1, -1, -1) for t in (layer.keys, layer.values))
         return states(run(input_ids=input_ids[:, n:], past_key_values=cache, use_cache=True))[mask[:, n:]]
 

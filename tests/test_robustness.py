@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from rklu_lib import data, losses, metrics, models, training
+from rklu_lib import caches, data, losses, metrics, models, training
 from rklu_lib.own import inputs, measure
 from rklu_lib.robustness import (
     attack,
@@ -611,8 +611,9 @@ def test_attacks_numbers_are_those_of_the_model_alone(attacked, place, profile):
 
 
 def test_a_teacher_is_attacked_as_the_two_models_that_it_is(place, profile):
-    """Eq. 1 on the logits of two plain models, by the probes that change no weights."""
-    paths, how = (place / "reference", place / "model"), {"template": chat_template(), "augmented": place / "model"}
+    """Eq. 1 on the logits of two plain models, by the probes that change no weights. All prompts begin alike."""
+    template = f"Here are questions about authors, with answers. {chat_template()}"
+    paths, how = (place / "reference", place / "model"), {"template": template, "augmented": place / "model"}
     how |= {"samples": 2, "sampled": 1, "profile": "mini"}
     job = attack.prepare(paths[0], place / "forget.jsonl", place / "teacher.json", reference=paths[1], **how)
     content = attack.run(job)
@@ -620,8 +621,9 @@ def test_a_teacher_is_attacked_as_the_two_models_that_it_is(place, profile):
     assert content["teacher"] == [content["reference"]["sha256"], 8.0, "raw"]
     one, other = (AutoModelForCausalLM.from_pretrained(path) for path in paths)
     tokenizer, values = models.load_tokenizer(paths[0]), []
+    assert len(tokenizer(template.partition("{")[0])["input_ids"]) >= caches.OPENING  # is run once, by both models
     for row in data.load_tofu("forget10_perturbed", profile.source):
-        e = data.encode(tokenizer, chat_template(), row["question"], row["answer"])
+        e = data.encode(tokenizer, template, row["question"], row["answer"])
         original, augmented = answer_logits(one, e).double(), answer_logits(other, e).double()
         told = (original - 8 * (augmented - original).clamp(min=0)).log_softmax(-1)
         values.append(told[range(len(e.answer)), e.answer].mean().exp().item())
