@@ -175,7 +175,9 @@ def test_what_is_kept_lies_between_the_oracle_and_the_original():
         rows = [{"measure": m, "value": v} for m, v in (values | {"4-bit, probability": four}).items()]
         return {"rows": rows}
 
-    table = robustness.kept({"oracle": held(0.2, 0.1), "original": held(1.0, 0.9), "GA": held(0.1, 0.5)})
+    asked = {"oracle": held(0.2, 0.1), "original": held(1.0, 0.9), "GA": held(0.1, 0.5)}
+    table = robustness.kept(asked | {"teacher": {"rows": held(0.0, 0.0)["rows"][:1]}})  # it was not rounded
+    assert list(table.index) == list(asked)
     assert table.loc["original"].tolist() == [1, 1, 1, 1] and table.loc["oracle"].tolist() == [0, 0, 0, 0]
     np.testing.assert_allclose(table.loc["GA"], [-0.125, -0.125, -0.125, 0.5])
 

@@ -230,12 +230,14 @@ def untold(said):
 
 def kept(results):
     """Return how much of the forget set is held under each rounding: where a model's mean answer probability lies
-    between oracle (0) and original (1), all rounded alike. Methods by schemes; empty without either of the two."""
+    between oracle (0) and original (1), all rounded alike. Methods that were rounded, by schemes; empty without either
+    of the two."""
     if not {"oracle", "original"} <= set(results):
         return pd.DataFrame()
     held = {name: {r["measure"]: r["value"] for r in found["rows"]} for name, found in results.items()}
     measures = {"as trained": "answer probability"} | {k: f"{k}, probability" for k in rounding.SCHEMES}
-    table = pd.DataFrame({name: {k: rows[m] for k, m in measures.items()} for name, rows in held.items()}).T
+    asked = {name: rows for name, rows in held.items() if rows.keys() >= set(measures.values())}
+    table = pd.DataFrame({name: {k: rows[m] for k, m in measures.items()} for name, rows in asked.items()}).T
     return ((table - table.loc["oracle"]) / (table.loc["original"] - table.loc["oracle"])).rename_axis("method")
 
 
