@@ -45,14 +45,9 @@ def make_example(folder):
 
     The reference is the downloaded model, which never saw these authors: its probability of the answers is the target.
     """
-    rates = {
-        "finetune_lr": 3e-4,
-        "augment_lr": 3e-4,
-        "finetune_batch_size": 8,
-        "batch_size": 4,
-    }  # few answers
-    how = {"finetune_precision": "no", "precision": "no", "micro_batch_size": 8, "max_new_tokens": 96}
-    p = profiles.profile("smollm2", **rates, **how)
+    how = {"finetune_lr": 3e-4, "augment_lr": 3e-4, "finetune_batch_size": 8, "batch_size": 4}  # of few answers
+    how |= {"finetune_precision": "no", "precision": "no", "micro_batch_size": 8, "max_new_tokens": 96}
+    p = profiles.profile("smollm2", **how)
     rows, asked = data.load_tofu("forget05", p.source), data.load_tofu("forget05_perturbed", p.source)
     folder, original = Path(folder), Path(folder) / "ten-authors"
     if not original.exists():

@@ -20,8 +20,7 @@ def _epochs(record):
 def recorded(like, profiles=()):
     """Return the records `like`, followed by the existing records of the same runs at other scales, `profiles`."""
     same = lambda spec, name: RunSpec(name, spec.split, spec.method, spec.seed, spec.overrides)  # noqa: E731
-    held = [(r.spec, name) for name in profiles for r in like]
-    pairs = [(spec, name) for spec, name in held if spec.profile != name]
+    pairs = [(r.spec, name) for name in profiles for r in like if r.spec.profile != name]
     return [*like, *filter(None, (load(same(*pair)) for pair in pairs))]
 
 
