@@ -249,7 +249,7 @@ def test_the_oracle_is_asked_once_and_records_are_read(tmp_path, tofu, monkeypat
     monkeypatch.setenv("RKLU_TOFU", str(tofu))
     monkeypatch.setattr(records, "RECORDS", tmp_path)
     monkeypatch.setattr(records, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(robustness.execution, "has_checkpoint", lambda spec: True)
+    monkeypatch.setattr(robustness.loading.execution, "has_checkpoint", lambda spec: True)
     monkeypatch.setattr(robustness.runs, "ensure", lambda specs, checkpoints: assert_none(specs))
     asked = []
 

@@ -5,14 +5,14 @@ import numpy as np
 import pandas as pd
 import seaborn
 
-from rklu_lib import bases, data, execution, files, profiles, records, runs
+from rklu_lib import bases, data, files, profiles, records, runs
 from rklu_lib.robustness import PROBES, attack, exchange, relearning, rounding
 from rklu_pages.drawing import tables
 from rklu_pages.drawing.figures import forget_quality_axis
 from rklu_pages.drawing.looks import COLOURS, STYLE, look
 from rklu_pages.drawing.pictures import finished
 from rklu_pages.results import comparison
-from rklu_pages.tasks.loading import parts
+from rklu_pages.tasks import loading
 
 TOLD = 0.01  # below this p-value a measure tells a model from the oracle: one of a hundred comparisons by chance
 
@@ -49,17 +49,17 @@ def attacked(profile, split, labels, seed=0, samples=128, sampled=20, probes=PRO
             found[label] = content
     asked["skip"] = sorted(set(PROBES) - set(probes))
     if missing := [label for label in specs if label not in found]:
-        needed = dict.fromkeys(part for label in missing for part in parts(specs[label]))
-        runs.ensure([spec for spec in needed if not execution.has_checkpoint(spec)], checkpoints=True)
+        loading.ensure(specs[label] for label in missing)
         p, (unseen, origin) = profiles.profile(profile), holdout(profile, split)
         told, source = data.load_tofu(f"{split}_perturbed", p.source), data.describe_source(p.source)
         how = asked | {"holdout": unseen, "profile": profile, "template": p.template, "redact": False}
     for label in missing:
-        path, augmented = (*(part.model_path for part in parts(specs[label])), None)[:2]  # the teacher is two models
+        path, *more = (part.model_path for part in loading.parts(specs[label]))  # the teacher is two models
         reference = path if label == "oracle" else paths["oracle"]
         out = specs[label].checkpoint_path.with_name(f"seed{seed}.attack.json")  # an interrupted attack goes on here
         out.parent.mkdir(parents=True, exist_ok=True)
         out.unlink(missing_ok=True)
+        augmented = more[0] if more else None
         job = attack.prepare(path, told, out, reference=reference, augmented=augmented, **how)
         found[label] = attack.run(job)
         out.unlink(missing_ok=True)

@@ -19,7 +19,6 @@ DECIMALS = {"bleu_pct": 0.005, "rouge_pct": 0.005}  # half a unit: printed with 
 # The least difference in model utility that says something, where chance is known to make as much: an original made
 # again differs by 0.035 (book/rerun.md).
 UTILITY = {"smollm2": 0.04}
-_SIDES = ("higher", "than")
 PHI = {"mini": "mini-phi", "llama2-7b": "phi-1.5"}  # profile of LLaMA: profile that tests the claims about Phi
 LLAMA = {phi: llama for llama, phi in PHI.items()}
 # The tables that print a score; where two tables print the same score, the later one in this list is used.
@@ -60,7 +59,7 @@ def _comparisons(entry):
     for one in entry["test"]:
         expanded = []
         for o in _either(one):
-            sides = (o[k] if isinstance(o[k], list) else [o[k]] for k in _SIDES)
+            sides = (o[k] if isinstance(o[k], list) else [o[k]] for k in ("higher", "than"))
             expanded.append([(o["measure"], *pair, o.get("by", 0)) for pair in product(*sides)])
         found += zip(*expanded, strict=True)
     return found

@@ -14,10 +14,15 @@ def _read_model(spec):
     return TeacherModel(*read, spec.values.alpha, spec.values.gauge) if spec.method == "teacher" else read[0]
 
 
+def ensure(specs):
+    """Train the models that these specs are read from, with their bases, where a checkpoint is missing."""
+    needed = dict.fromkeys(part for spec in specs for part in parts(spec))
+    runs.ensure([spec for spec in needed if not execution.has_checkpoint(spec)], checkpoints=True)
+
+
 def load_models(profile, split, labels, seed=0):
     """Return {label: model} after the last epoch, and the tokenizer. Missing models and their bases are trained."""
     specs = {label: runs.named(profile, split, label, seed) for label in labels}
-    needed = dict.fromkeys(part for spec in specs.values() for part in parts(spec))
-    runs.ensure([spec for spec in needed if not execution.has_checkpoint(spec)], checkpoints=True)
+    ensure(specs.values())
     original = runs.named(profile, split, "original", seed).model_path
     return {label: _read_model(spec) for label, spec in specs.items()}, models.load_tokenizer(original)
